@@ -1,0 +1,116 @@
+"""Targets by name: synonyms, side, colour and code. The data stands in ``vocabulary.json`` beside this file."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+
+from unibiomed_core.errors import PromptError
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something that can be named and segmented.
+
+    Args:
+        name: Canonical name, unique.
+        kind: "finding", "anatomy" or "object" (tubes and lines).
+        contexts: Modality name -> how a prompt places it, e.g. "abdomen CT".
+        side: "left" or "right" where the name says it, else None.
+        colour: #RRGGBB.
+        snomed: SNOMED CT concept id where it is certain, else None.
+    """
+
+    name: str
+    kind: str
+    contexts: Mapping[str, str]
+    anatomy: str
+    synonyms: tuple[str, ...]
+    side: str | None
+    colour: str
+    snomed: str | None
+
+    def phrase(self, modality: str) -> str:
+        """The phrase of a prompt, e.g. "liver in abdomen CT"; the bare name where the modality is not its own."""
+        context = self.contexts.get(modality)
+        return f"{self.name} in {context}" if context else self.name
+
+
+@cache
+def targets() -> Mapping[str, Target]:
+    """All targets by canonical name, in the order of the file."""
+    rows = json.loads(files("unibiomed_core").joinpath("vocabulary.json").read_text("utf-8"))["targets"]
+    return MappingProxyType(
+        {
+            r["name"]: Target(
+                r["name"],
+                r["kind"],
+                MappingProxyType(r["modalities"]),
+                r["anatomy"],
+                tuple(r["synonyms"]),
+                r["side"],
+                r["colour"],
+                r["snomed"],
+            )
+            for r in rows
+        }
+    )
+
+
+def for_modality(modality: str) -> tuple[Target, ...]:
+    """The targets that occur in a modality."""
+    return tuple(t for t in targets().values() if modality in t.contexts)
+
+
+def find(name: str, modality: str = "") -> Target | None:
+    """The target of a name, phrase or synonym, in any letter case; None where there is none.
+
+    Names win over synonyms, and targets of ``modality`` win over others.
+    """
+    wanted = normalise(name)
+    pool = sorted(targets().values(), key=lambda t: modality not in t.contexts)
+    for target in pool:
+        if wanted == normalise(target.name):
+            return target
+    for target in pool:
+        if wanted in {normalise(s) for s in target.synonyms}:
+            return target
+    head = re.split(r"\s+in\s+", wanted, maxsplit=1)[0]
+    return find(head, modality) if head != wanted else None
+
+
+def require(name: str, modality: str = "") -> Target:
+    """As :func:`find`, but an unknown name is an error that offers the nearest names.
+
+    Raises:
+        PromptError: The name is unknown.
+    """
+    target = find(name, modality)
+    if target is None:
+        near = nearest(name)
+        raise PromptError(
+            "Unknown target",
+            f"'{name[:80]}' is not in the vocabulary",
+            f"a known target, nearest: {', '.join(near)}" if near else "a known target",
+            "'unibiomed models' lists what each model was trained on.",
+        )
+    return target
+
+
+def nearest(name: str, count: int = 4) -> tuple[str, ...]:
+    """The canonical names that look most like ``name``."""
+    pool = {normalise(s): t.name for t in targets().values() for s in (*t.synonyms, t.name)}
+    found = difflib.get_close_matches(normalise(name), pool, n=count * 2, cutoff=0.5)
+    return tuple(dict.fromkeys(pool[f] for f in found))[:count]
+
+
+def normalise(name: str) -> str:
+    """Lower case, single spaces, no final punctuation, American and British spelling as one."""
+    text = re.sub(r"\s+", " ", name.strip().lower()).rstrip(".?! ")
+    return text.replace("tumor", "tumour").replace("edema", "oedema").replace("ooedema", "oedema").replace("-", " ")
