@@ -1,0 +1,1 @@
+"""Many prompts on many slices: features, generation, volumes and findings."""

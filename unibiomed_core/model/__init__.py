@@ -1,0 +1,1 @@
+"""The joint model: InternVL, the ``[SEG]`` bridge and SAM 2."""

@@ -1,0 +1,279 @@
+"""Everything that belongs to a model and is saved with its weights: sizes, preprocessing, wording, what it learnt.
+
+Sizes are plain dataclasses; :func:`vlm_config` and :func:`sam_config` turn them into the configuration objects of
+``transformers``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from unibiomed_core.errors import WeightsError
+
+if TYPE_CHECKING:
+    from transformers import InternVLConfig, Sam2Config, Sam2VideoConfig
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class VisionSizes:
+    """The vision transformer of the language side (InternViT)."""
+
+    hidden: int = 1024
+    layers: int = 24
+    heads: int = 16
+    mlp: int = 4096
+    image_size: int = 448
+    patch_size: int = 14
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Image tokens after the 2x2 pixel shuffle."""
+        return (self.image_size // self.patch_size // 2) ** 2
+
+
+@dataclass(frozen=True)
+class LanguageSizes:
+    """The language model (Qwen2)."""
+
+    hidden: int = 896
+    layers: int = 24
+    heads: int = 14
+    kv_heads: int = 2
+    mlp: int = 4864
+    vocabulary: int = 151679
+    rope_theta: float = 1e6
+    max_positions: int = 32768
+    rms_norm_eps: float = 1e-6
+
+
+@dataclass(frozen=True)
+class GroundingSizes:
+    """SAM 2; the defaults are hiera-large's. ``memory`` False leaves out the parts that only follow an object through
+    slices; a model without them has no propagation."""
+
+    image_size: int = 1024
+    hidden: int = 256
+    trunk_width: int = 144
+    trunk_heads: int = 2
+    stages: tuple[int, ...] = (2, 6, 36, 4)
+    global_blocks: tuple[int, ...] = (23, 33, 43)
+    position_window: tuple[int, int] = (7, 7)
+    windows: tuple[int, ...] = (8, 4, 16, 8)
+    top_down_levels: tuple[int, ...] = (2, 3)
+    decoder_mlp: int = 2048
+    decoder_heads: int = 8
+    iou_hidden: int = 256
+    memory: bool = True
+    memory_dim: int = 64
+    memory_layers: int = 4
+    memory_mlp: int = 2048
+    memory_slots: int = 7
+    memory_fuser_layers: int = 2
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the four trunk stages, finest first."""
+        return tuple(self.trunk_width * 2**i for i in range(len(self.stages)))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels become the two towers' inputs.
+
+    Args:
+        tiling: "dynamic" cuts a picture into up to ``max_tiles`` tiles, as published; "single" resizes it to one.
+        thumbnail: Append the whole picture after the tiles when there is more than one.
+        grounding_norm: "exact", or "rounded" for the bfloat16 constants of the published inference code.
+    """
+
+    tiling: Literal["dynamic", "single"] = "dynamic"
+    max_tiles: int = 12
+    thumbnail: bool = True
+    grounding_norm: Literal["exact", "rounded"] = "exact"
+
+
+@dataclass(frozen=True)
+class Presence:
+    """How the model tells that a target is there.
+
+    Args:
+        source: "object" reads SAM 2's object score (trained for it by this project); "mask" reads the mean probability
+            inside the mask, for published weights, whose object score was never trained.
+        threshold: A mask below it is given as absent; 0 keeps every mask, as published.
+        thresholds: The same for single targets, by name.
+    """
+
+    source: Literal["object", "mask"] = "mask"
+    threshold: float = 0.0
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def threshold_for(self, target: str) -> float:
+        return self.thresholds.get(target, self.threshold)
+
+
+@dataclass(frozen=True)
+class UniBiomedConfig:
+    """One model.
+
+    Args:
+        name: Short name, shown to people and written into reports.
+        wording: Task name -> instruction, where it differs from ``tasks.TASKS``.
+        targets: Modality -> target names the model was trained on; empty means free text.
+        default_targets: Modality -> what a report looks for when nothing is named.
+        facts: Licence, training data and the like, for reports and ``unibiomed models``.
+    """
+
+    name: str = "unibiomed-1b"
+    vision: VisionSizes = field(default_factory=VisionSizes)
+    language: LanguageSizes = field(default_factory=LanguageSizes)
+    grounding: GroundingSizes = field(default_factory=GroundingSizes)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    presence: Presence = field(default_factory=Presence)
+    wording: Mapping[str, str] = field(default_factory=dict)
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    default_targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for ``config.json``."""
+        return {"format": "unibiomed", "format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> UniBiomedConfig:
+        """Rebuild from ``config.json``.
+
+        Raises:
+            WeightsError: It is not one of ours, of a later version, or has unknown or missing names.
+        """
+        values = dict(values)
+        if values.pop("format", None) != "unibiomed":
+            raise WeightsError("These weights do not fit this model", "config.json is not in this product's layout")
+        if (version := values.pop("format_version", None)) != FORMAT_VERSION:
+            raise WeightsError(
+                "These weights do not fit this model",
+                f"config.json has format version {version}",
+                f"version {FORMAT_VERSION}",
+                "Update the product, or take weights made for this version.",
+            )
+        parts = {
+            "vision": VisionSizes,
+            "language": LanguageSizes,
+            "grounding": GroundingSizes,
+            "preprocessing": Preprocessing,
+            "presence": Presence,
+        }
+        try:
+            for key, part in parts.items():
+                inner = {k: tuple(v) if isinstance(v, list) else v for k, v in values[key].items()}
+                values[key] = part(**inner)
+            for key in ("targets", "default_targets"):
+                values[key] = {k: tuple(v) for k, v in values[key].items()}
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError) as cause:
+            raise WeightsError(
+                "These weights do not fit this model", f"config.json: {cause}", "the names of this version"
+            ) from cause
+
+
+def vlm_config(config: UniBiomedConfig, image_token_id: int) -> InternVLConfig:
+    """The native configuration that makes InternVL2.5 exact: no final vision norm, biased qkv, untied head."""
+    from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config
+
+    vision, language = config.vision, config.language
+    return InternVLConfig(
+        vision_config=InternVLVisionConfig(
+            hidden_size=vision.hidden,
+            num_hidden_layers=vision.layers,
+            num_attention_heads=vision.heads,
+            intermediate_size=vision.mlp,
+            image_size=[vision.image_size] * 2,
+            patch_size=[vision.patch_size] * 2,
+            attention_bias=True,
+            use_qk_norm=False,
+            use_mean_pooling=True,
+            use_mask_token=False,
+            norm_type="layer_norm",
+            layer_norm_eps=1e-6,
+        ),
+        text_config=Qwen2Config(
+            hidden_size=language.hidden,
+            num_hidden_layers=language.layers,
+            num_attention_heads=language.heads,
+            num_key_value_heads=language.kv_heads,
+            intermediate_size=language.mlp,
+            vocab_size=language.vocabulary,
+            max_position_embeddings=language.max_positions,
+            rms_norm_eps=language.rms_norm_eps,
+            rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=None,
+        ),
+        image_token_id=image_token_id,
+        image_seq_length=vision.tokens_per_tile,
+        downsample_ratio=0.5,
+        vision_feature_layer=-1,
+        tie_word_embeddings=False,
+    )
+
+
+def sam_config(sizes: GroundingSizes) -> Sam2Config | Sam2VideoConfig:
+    """The native SAM 2 (2.0) configuration; with memory parts where ``sizes.memory`` is set."""
+    from transformers import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
+
+    side = sizes.image_size
+    vision = Sam2VisionConfig(
+        backbone_config=Sam2HieraDetConfig(
+            hidden_size=sizes.trunk_width,
+            num_attention_heads=sizes.trunk_heads,
+            image_size=[side, side],
+            blocks_per_stage=list(sizes.stages),
+            embed_dim_per_stage=list(sizes.widths),
+            num_attention_heads_per_stage=[sizes.trunk_heads * 2**i for i in range(len(sizes.stages))],
+            window_size_per_stage=list(sizes.windows),
+            window_positional_embedding_background_size=list(sizes.position_window),
+            global_attention_blocks=list(sizes.global_blocks),
+        ),
+        backbone_channel_list=list(reversed(sizes.widths)),
+        backbone_feature_sizes=[[side // 4] * 2, [side // 8] * 2, [side // 16] * 2],
+        fpn_hidden_size=sizes.hidden,
+        fpn_top_down_levels=list(sizes.top_down_levels),
+    )
+    prompt = {"hidden_size": sizes.hidden, "image_size": side, "patch_size": 16}
+    decoder = {
+        "hidden_size": sizes.hidden,
+        "mlp_dim": sizes.decoder_mlp,
+        "num_attention_heads": sizes.decoder_heads,
+        "iou_head_hidden_dim": sizes.iou_hidden,
+        # True by default in the library: it would replace an unstable single mask by another one.
+        "dynamic_multimask_via_stability": False,
+    }
+    if not sizes.memory:
+        return Sam2Config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    return Sam2VideoConfig(
+        vision_config=vision,
+        prompt_encoder_config=prompt,
+        mask_decoder_config=decoder,
+        image_size=side,
+        num_maskmem=sizes.memory_slots,
+        enable_occlusion_spatial_embedding=False,
+        enable_temporal_pos_encoding_for_object_pointers=False,
+        memory_attention_hidden_size=sizes.hidden,
+        memory_attention_num_layers=sizes.memory_layers,
+        memory_attention_feed_forward_hidden_size=sizes.memory_mlp,
+        memory_attention_rope_feat_sizes=[side // 16, side // 16],
+        memory_encoder_hidden_size=sizes.hidden,
+        memory_encoder_output_channels=sizes.memory_dim,
+        mask_downsampler_embed_dim=sizes.hidden,
+        memory_fuser_embed_dim=sizes.hidden,
+        memory_fuser_intermediate_dim=sizes.hidden * 4,
+        memory_fuser_num_layers=sizes.memory_fuser_layers,
+    )
