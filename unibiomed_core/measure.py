@@ -166,8 +166,10 @@ def body_midline(volume: Volume) -> float | None:
 
 def _side(mask: CroppedMask, volume: Volume, target_side: str | None, midline_mm: float | None) -> Side:
     """On which side of the midline most of the mask lies, patient left and right."""
-    if target_side == "left" or target_side == "right":
-        return target_side  # type: ignore[return-value]
+    if target_side == "left":
+        return "left"
+    if target_side == "right":
+        return "right"
     midline = body_midline(volume) if midline_mm is None else midline_mm
     if midline is None or not volume.orientation_known:
         return "unknown"
