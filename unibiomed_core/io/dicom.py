@@ -1,0 +1,304 @@
+"""A folder of one DICOM series, or one DICOM file: headers through pydicom, pixels through SimpleITK (GDCM).
+
+The affine is made from the headers and not taken from ITK, which forgets a gantry tilt and, in a series with a gap,
+takes the first distance for all.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibiomed_core import modalities
+from unibiomed_core.errors import ConfigError, ReadError
+from unibiomed_core.io import geometry, guard
+from unibiomed_core.io.stored import Stored
+
+_KIND = "a DICOM file"
+_SUFFIXES = {".dcm", ".dicom", ".ima"}
+_TAGS = [
+    "SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Rows", "Columns",
+    "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "ImagePositionPatient",
+    "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "RescaleSlope", "RescaleIntercept",
+    "RescaleType", "Units",
+]  # fmt: skip
+"""Read no more than this: patient data never enter the program."""
+
+SAME_POSITION_MM = 0.01
+UNEVEN_MM = 0.1
+UNEVEN_FRACTION = 0.02
+"""Gaps that differ from the usual one by more than both are uneven; less is rounding in the headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    path: Path
+    tags: Any
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """The values of a tag; empty where it is absent."""
+        value = self.tags.get(name)
+        if value is None:
+            return ()
+        return tuple(float(v) for v in value) if isinstance(value, Sequence | list) else (float(value),)
+
+    def text(self, name: str) -> str:
+        return str(self.tags.get(name) or "").strip()
+
+
+def load(path: Path) -> Stored:
+    """One series; ``values`` are (i, j, k) = (column, row, slice by position), rescaled (HU for CT).
+
+    A single file without a position in the patient (radiograph, ultrasound, photograph) is a picture (H, W[, 3]).
+
+    Raises:
+        ReadError: Nothing is there, the files are damaged, are of several series or volumes, or form no volume.
+    """
+    with guard.reading(path, "a DICOM series" if path.is_dir() else _KIND):
+        headers = _one_series(_headers(path), path)
+        first = headers[0]
+        if any(int(h.tags.get("NumberOfFrames") or 1) > 1 for h in headers):
+            raise ReadError(
+                "Multi-frame DICOM",
+                f"'{first.path.name}' holds {first.text('NumberOfFrames')} frames",
+                "one slice in each file",
+                "Convert it to NIfTI (for example with dcm2niix), or export single frames.",
+            )
+        notes: list[str] = []
+        if len(headers) == 1 and not (
+            first.numbers("ImagePositionPatient") and first.numbers("ImageOrientationPatient")
+        ):
+            return _picture(first, notes)
+        headers, affine = _geometry(headers, path, notes)
+        samples = int(first.tags.get("SamplesPerPixel") or 1)
+        if samples > 1:
+            raise guard.colour_volume(path, samples)
+        values = _pixels(headers, path, notes)[..., 0].transpose(2, 1, 0)  # i, j, k
+    return Stored(values, affine, modality=_modality(first, notes), unit=_unit(first), notes=tuple(notes))
+
+
+def _headers(path: Path) -> list[_Header]:
+    """The headers of all DICOM images of a folder, or of one file."""
+    try:
+        import pydicom
+    except ImportError as error:
+        raise ReadError(
+            "DICOM support missing",
+            "The package pydicom is not installed",
+            "the 'dicom' extra",
+            "Install it: pip install 'napari-unibiomed[dicom]'.",
+        ) from error
+    if path.is_dir():
+        files = [p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    else:
+        guard.check_kind(path, "dicom", _KIND)
+        files = [path]
+    images: list[_Header] = []
+    others: list[_Header] = []
+    for file in files:
+        if path.is_dir() and not _is_dicom(file):
+            continue
+        with guard.reading(file, _KIND), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd values in tags that are not used here
+            tags = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+            header = _Header(file, tags)
+            (images if "Rows" in tags and "Columns" in tags else others).append(header)
+    kinds = {h.tags.file_meta.get("MediaStorageSOPClassUID") for h in images}
+    for header in others:
+        # Reports and plans lie beside images; a file of the images' own class without a size was cut short.
+        if header.tags.file_meta.get("MediaStorageSOPClassUID") in kinds or not path.is_dir():
+            raise guard.damaged(header.path, _KIND, "its header has no image size")
+    if not images:
+        folders = sum(p.is_dir() for p in path.iterdir())
+        inside = f"{len(files)} files and {folders} folders"
+        raise ReadError(
+            "No images in the folder",
+            f"'{path.name}' holds {inside}, none of them a DICOM image",
+            "the folder that holds the DICOM files of one series",
+            "Choose the folder with the slices, or name a NIfTI, NRRD or picture file itself.",
+        )
+    return images
+
+
+def _is_dicom(file: Path) -> bool:
+    """Whether a file of a folder is DICOM; one that is only named so is an error, anything else lies beside."""
+    if file.suffix.lower() in _SUFFIXES:
+        guard.check_kind(file, "dicom", _KIND)
+        return True
+    return file.stat().st_size > 0 and guard.sniff(guard.head_of(file)) == "dicom"
+
+
+def _one_series(headers: list[_Header], path: Path) -> list[_Header]:
+    """The headers, if they are of one series and of one shape."""
+    series: dict[str, list[_Header]] = defaultdict(list)
+    for header in headers:
+        series[header.text("SeriesInstanceUID")].append(header)
+    if len(series) > 1:
+        lines = [
+            f"number {h[0].text('SeriesNumber') or '?'} ({h[0].text('Modality') or 'no modality'}, "
+            f"'{h[0].text('SeriesDescription')}', {len(h)} images)"
+            for h in series.values()
+        ]
+        raise ReadError(
+            "More than one series",
+            f"'{path.name}' holds {len(series)} series: {'; '.join(sorted(lines))}",
+            "one series in a folder",
+            "Move one series into a folder of its own.",
+        )
+    for what, value in (
+        ("sizes", lambda h: (int(h.tags.Rows), int(h.tags.Columns), int(h.tags.get("SamplesPerPixel") or 1))),
+        ("pixel spacings", lambda h: tuple(round(v, 4) for v in h.numbers("PixelSpacing"))),
+        ("directions", lambda h: tuple(round(v, 2) + 0.0 for v in h.numbers("ImageOrientationPatient"))),
+    ):
+        found = Counter(value(h) for h in headers)
+        if len(found) > 1:
+            raise ReadError(
+                "Slices form no volume",
+                f"The {len(headers)} images of '{path.name}' have {len(found)} different {what}",
+                "slices of one size and one direction",
+                "Remove localisers and reformatted images from the folder.",
+            )
+    return headers
+
+
+def _geometry(headers: list[_Header], path: Path, notes: list[str]) -> tuple[list[_Header], NDArray[np.float64]]:
+    """The headers sorted by position along the slice normal, and the affine.
+
+    Equation C.7.6.2.1-1 of DICOM PS3.3, with the mean step between slices as third column.
+    """
+    orientation = np.array(headers[0].numbers("ImageOrientationPatient"))
+    spacing_mm = headers[0].numbers("PixelSpacing")
+    positions = [h.numbers("ImagePositionPatient") for h in headers]
+    if orientation.shape != (6,) or len(spacing_mm) != 2 or any(len(p) != 3 for p in positions):
+        raise ReadError(
+            "Slices form no volume",
+            f"Images of '{path.name}' lack position, orientation or pixel spacing",
+            "ImagePositionPatient, ImageOrientationPatient and PixelSpacing in every file",
+            "Export the series again.",
+        )
+    geometry.check_spacing(spacing_mm, path.name)
+    along_columns, along_rows = orientation[:3], orientation[3:]
+    normal = np.cross(along_columns, along_rows)
+    places = np.array(positions)
+    order = np.argsort(places @ normal, kind="stable")
+    headers, places = [headers[i] for i in order], places[order]
+    if len(headers) == 1:
+        step = normal * _thickness_mm(headers[0], notes)
+    else:
+        step = (places[-1] - places[0]) / (len(headers) - 1)
+        _check_steps(places, normal, step, path, notes)
+    lps = np.eye(4)
+    # PixelSpacing is (between rows, between columns); i counts columns and j rows.
+    lps[:3] = np.column_stack([along_columns * spacing_mm[1], along_rows * spacing_mm[0], step, places[0]])
+    affine = geometry.LPS_TO_RAS @ lps
+    geometry.check_affine(affine, path.name)
+    return headers, affine
+
+
+def _thickness_mm(header: _Header, notes: list[str]) -> float:
+    thickness = header.numbers("SliceThickness")
+    if thickness and thickness[0] > 0:
+        return thickness[0]
+    notes.append("The slice tells no thickness; 1 mm is assumed.")
+    return 1.0
+
+
+def _check_steps(
+    places: NDArray[np.float64], normal: NDArray[np.float64], step: NDArray[np.float64], path: Path, notes: list[str]
+) -> None:
+    """Refuse several images at one position; note gaps that differ and slices that are missing."""
+    gaps = np.diff(places @ normal)
+    doubled = int((gaps < SAME_POSITION_MM).sum())
+    if doubled:
+        raise ReadError(
+            "More than one volume",
+            f"'{path.name}' holds {len(places)} images at {len(places) - doubled} positions",
+            "one image at each position",
+            "Move the images of one volume (time point, echo, b-value) into a folder of their own.",
+        )
+    usual = float(np.median(gaps))
+    uneven = np.flatnonzero(np.abs(gaps - usual) > max(UNEVEN_MM, UNEVEN_FRACTION * usual))
+    if uneven.size == 0:
+        return
+    shown = ", ".join(f"{gaps[i]:.2f} mm between slices {i + 1} and {i + 2}" for i in uneven[:5])
+    more = f" and {uneven.size - 5} more" if uneven.size > 5 else ""
+    line = places[0] + np.arange(len(places))[:, np.newaxis] * step
+    off = float(np.linalg.norm(places - line, axis=1).max())
+    notes.append(
+        f"Uneven slice spacing. Gap of {shown}{more} where {usual:.2f} mm is usual; slices are taken as evenly spaced, "
+        f"so positions are off by up to {off:.1f} mm and volumes are approximate."
+    )
+    missing = [(int(i), round(float(gaps[i]) / usual) - 1) for i in uneven]
+    named = [f"{n} after slice {i + 1}" for i, n in missing if n >= 1 and abs(gaps[i] - (n + 1) * usual) < 0.1 * usual]
+    if named:
+        notes.append(f"Missing slices. The gaps fit {', '.join(named[:5])} (counted by position from 1).")
+
+
+def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any]:
+    """Rescaled pixels (slice, row, column, channel) in the order of ``headers``."""
+    import SimpleITK
+
+    first = headers[0]
+    rows, columns = int(first.tags.Rows), int(first.tags.Columns)
+    samples = int(first.tags.get("SamplesPerPixel") or 1)
+    # GDCM widens rescaled values, up to float64.
+    guard.check_memory((len(headers), rows, columns, samples), 8, path)
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(h.path) for h in headers])
+    if len({(h.numbers("RescaleSlope"), h.numbers("RescaleIntercept")) for h in headers}) > 1:
+        # The type is taken from the first slice, which may be whole where later ones (PET) are not.
+        reader.SetOutputPixelType(SimpleITK.sitkFloat32)
+    with guard.reading(path, "a DICOM series" if path.is_dir() else _KIND), guard.quiet():
+        values = SimpleITK.GetArrayFromImage(reader.Execute())
+    if first.text("PhotometricInterpretation") == "MONOCHROME1":
+        notes.append("Stored with white as low (MONOCHROME1); values were inverted so that white is high.")
+    return values if values.ndim == 4 else values[..., np.newaxis]
+
+
+def _picture(header: _Header, notes: list[str]) -> Stored:
+    """A projection or photograph: no place in the patient, sometimes a pixel size."""
+    values = _pixels([header], header.path, notes)[0]  # H, W, C
+    modality = _modality(header, notes)
+    if values.shape[2] == 3 and values.dtype != np.uint8:
+        raise ReadError(
+            "Unsupported colour depth",
+            f"'{header.path.name}' has {values.dtype.itemsize * 8} bits for each colour",
+            "8 bits",
+            "Export it with 8 bits for each colour.",
+        )
+    values = values[..., 0] if values.shape[2] == 1 else values
+    spacing_mm = header.numbers("PixelSpacing")
+    notes.append("The image has no position in the patient; left and right are not known.")
+    if len(spacing_mm) != 2:
+        notes.append("The image tells no pixel size; lengths are in pixels.")
+        return Stored(values, None, spatial_unit="px", orientation_known=False, modality=modality, notes=tuple(notes))
+    return Stored(values, None, (spacing_mm[0], spacing_mm[1]), "mm", False, modality=modality, notes=tuple(notes))
+
+
+def _modality(header: _Header, notes: list[str]) -> str:
+    """The file's modality, or empty where its code is none of ours."""
+    code = header.text("Modality")
+    try:
+        return modalities.modality(code).name
+    except ConfigError:
+        notes.append(f"The file's modality code '{code}' is none that is known.")
+        return ""
+
+
+def _unit(header: _Header) -> str:
+    """The unit that the header tells: PS3.3 C.11.1 (Rescale Type; HU for CT where absent), C.8.9.1 (Units)."""
+    if header.text("Modality") == "CT" and header.numbers("RescaleIntercept"):
+        return "HU" if header.text("RescaleType") in {"", "HU"} else ""
+    if header.text("Modality") == "PT":
+        units = header.text("Units")
+        return "SUV" if units == "GML" else {"BQML": "Bq/mL", "CNTS": "counts"}.get(units, units)
+    return ""

@@ -1,0 +1,121 @@
+"""What the values mean: the modality and the unit of the intensities, each with the reason where it is inferred."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibiomed_core import modalities
+from unibiomed_core.errors import ReadError
+from unibiomed_core.types import Volume
+
+NAME_HINTS: Mapping[str, str] = MappingProxyType(
+    {
+        token: name
+        for name, tokens in {
+            "ct": "ct cect ncct cta hrct cbct",
+            "mri": "mr mri t1 t2 t1w t2w t1c t1ce t1gd flair dwi adc mprage",
+            "pet": "pet pt suv fdg",
+            "xray": "xray cxr radiograph",
+            "ultrasound": "us ultrasound sonography bmode",
+            "oct": "oct octa",
+            "fundus": "fundus",
+            "dermoscopy": "dermoscopy dermatoscopy",
+            "endoscopy": "endoscopy colonoscopy gastroscopy",
+            "pathology": "pathology histology histopathology wsi",
+        }.items()
+        for token in tokens.split()
+    }
+)
+"""Whole words of a file name that tell the modality."""
+
+HIGHEST_PLAUSIBLE_SUV = 100.0
+
+
+def values_look_like_hu(values: NDArray[Any]) -> bool:
+    """Whether whole numbers reach from below -200 to above 200, as only Hounsfield units do."""
+    if not (float(values.min()) < -200 and float(values.max()) > 200):
+        return False
+    return values.dtype.kind in "iu" or bool(np.array_equal(values, np.rint(values)))
+
+
+def modality_of_name(name: str) -> tuple[str, str]:
+    """The modality that a file's name tells, and the word that told it; two empty strings where none or several do."""
+    words = re.split(r"[^a-z0-9]+", re.sub(r"x[-_ ]ray", "xray", name.lower()))
+    found = {NAME_HINTS[word]: word for word in words if word in NAME_HINTS}
+    if len(found) != 1:
+        return "", ""
+    return next(iter(found.items()))
+
+
+def decide_modality(values: NDArray[Any], name: str, in_file: str, given: str) -> tuple[str, tuple[str, ...]]:
+    """The modality of an image: from the file, else from the caller, else inferred with a note that says why.
+
+    Args:
+        values: The image in any order; a last axis of 3 with 8-bit values counts as colour elsewhere, not here.
+        name: The file's name.
+        in_file: What the file itself says (a name of ``MODALITIES``), or empty.
+        given: What the caller says, in any spelling, or empty.
+
+    Raises:
+        ReadError: File and caller disagree, or nothing tells the modality.
+        ConfigError: ``given`` is no modality.
+    """
+    wanted = modalities.modality(given).name if given else ""
+    if in_file:
+        if wanted and wanted != in_file:
+            raise ReadError(
+                "Modality contradicts the file",
+                f"'{name}' says that it is {modalities.MODALITIES[in_file].label}, "
+                f"but {modalities.MODALITIES[wanted].label} was given",
+                "the same modality in both",
+                "Leave --modality out.",
+            )
+        return in_file, ()
+    if wanted:
+        return wanted, ()
+    hint, word = modality_of_name(name)
+    hu = values_look_like_hu(values)
+    # "pt" also stands for "patient"; PET has no negative values of this size, so the values win there.
+    if hint and not (hint == "pet" and hu):
+        return hint, (f"Modality inferred as {modalities.MODALITIES[hint].label} from '{word}' in the file's name.",)
+    if hu:
+        low, high = float(values.min()), float(values.max())
+        return "ct", (f"Modality inferred as CT because values run from {low:.0f} to {high:.0f}.",)
+    raise ReadError(
+        "Modality not told",
+        f"Neither the header nor the name nor the values of '{name}' tell its modality",
+        f"one of {', '.join(modalities.MODALITIES)}",
+        "Give it with --modality.",
+    )
+
+
+def decide_unit(volume: Volume, unit_in_file: str) -> tuple[str, tuple[str, ...]]:
+    """The unit of the intensities, "HU", "SUV" or "intensity", with a note where it is assumed or refused.
+
+    Args:
+        volume: The image with its modality set.
+        unit_in_file: What the file says: "HU", "SUV", another unit's name, or empty.
+    """
+    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    run = f"values run from {low:.4g} to {high:.4g}"
+    if volume.modality == "ct":
+        eight_bit = low >= 0 and high <= 255
+        if modalities.looks_like_hu(volume) or (unit_in_file == "HU" and not eight_bit):
+            return "HU", ()
+        return "intensity", (f"CT values are not taken as Hounsfield units because {run}.",)
+    if volume.modality == "pet":
+        if unit_in_file == "SUV":
+            return "SUV", ("PET values are taken as SUV because the file says so.",)
+        if unit_in_file:
+            return "intensity", (f"PET values are in {unit_in_file} and not in SUV.",)
+        # SUV is a ratio: without a scale factor whole numbers are counts or a windowed picture.
+        if volume.voxels.dtype.kind == "f" and low >= 0 and high <= HIGHEST_PLAUSIBLE_SUV:
+            return "SUV", (f"PET values are taken as SUV because scaled {run}.",)
+        return "intensity", (f"PET values are not taken as SUV because {run}.",)
+    return "intensity", ()

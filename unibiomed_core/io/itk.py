@@ -1,0 +1,108 @@
+"""NRRD and MetaImage files, through SimpleITK."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from unibiomed_core.io import geometry, guard
+from unibiomed_core.io.stored import Stored
+
+_KINDS = {
+    ".nrrd": ("nrrd", "an NRRD file", "NrrdImageIO"),
+    ".mha": ("metaimage", "a MetaImage file", "MetaImageIO"),
+    ".mhd": ("metaimage", "a MetaImage file", "MetaImageIO"),
+}
+_HEADER_BYTES = 65536
+
+
+def load(path: Path) -> Stored:
+    """A ``.nrrd``, ``.mha`` or ``.mhd`` file; ``values`` are (i, j, k), the fastest stored axis first.
+
+    ITK's world is LPS; the affine is turned to RAS+.
+
+    Raises:
+        ReadError: It is no such file, is damaged, holds several volumes or vectors, or its geometry is impossible.
+    """
+    import SimpleITK
+
+    magic, kind_name, image_io = _KINDS[path.suffix.lower()]
+    guard.check_kind(path, magic, kind_name)
+    fields = _header_fields(path)
+    if "spacings" in fields:
+        # ITK calls a zero here a damaged file; negative ones it flips in silence.
+        geometry.check_spacing(tuple(float(s) for s in _numbers(fields["spacings"])), path.name)
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO(image_io)
+    reader.SetFileName(str(path))
+    with guard.reading(path, kind_name), guard.quiet():
+        reader.ReadImageInformation()
+        size = tuple(int(n) for n in reader.GetSize())
+        channels = reader.GetNumberOfComponents()
+        # The spacing and direction as stored: reading the pixels flips negative spacing without a word.
+        spacing_mm, direction, origin = reader.GetSpacing(), reader.GetDirection(), reader.GetOrigin()
+        if channels > 1:
+            raise guard.colour_volume(path, channels)
+        guard.check_memory(size, _itemsize(reader), path)
+        guard.check_one_volume(size, path)
+        spatial = min(len(size), 3)
+        geometry.check_spacing(tuple(spacing_mm[:spatial]), path.name)
+        lps = np.eye(4)
+        turn = np.asarray(direction, np.float64).reshape(len(size), len(size))[:spatial, :spatial]
+        lps[:spatial, :spatial] = turn * spacing_mm[:spatial]
+        lps[:spatial, 3] = origin[:spatial]
+        affine = geometry.LPS_TO_RAS @ lps
+        geometry.check_affine(affine, path.name)
+        values = SimpleITK.GetArrayFromImage(reader.Execute())  # k, j, i
+    values = values.reshape(values.shape[-3:]) if values.ndim > 3 else values
+    values = values.T if values.ndim == 3 else values.T[..., np.newaxis]  # i, j, k
+    known, unit, notes = _told(reader, fields, len(size))
+    return Stored(values, affine, spatial_unit=unit, orientation_known=known, notes=notes)
+
+
+def _header_fields(path: Path) -> dict[str, str]:
+    """The text header's fields by lower-case name; ITK does not tell which of them were there."""
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES)
+    # NRRD ends its header with an empty line, MetaImage with the field that names the data.
+    text = re.split(rb"\r?\n\r?\n|ElementDataFile", head, maxsplit=1)[0].decode("latin-1")
+    pairs = (re.split(r":=?|=", line, maxsplit=1) for line in text.splitlines() if not line.startswith("#"))
+    return {pair[0].strip().lower(): pair[1].strip() for pair in pairs if len(pair) == 2}
+
+
+def _numbers(text: str) -> list[str]:
+    return re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan", text, flags=re.IGNORECASE)
+
+
+def _itemsize(reader: Any) -> int:
+    """Bytes of one stored value."""
+    import SimpleITK
+
+    name = SimpleITK.GetPixelIDValueAsString(reader.GetPixelIDValue())
+    bits = re.search(r"(\d+)-bit", name)
+    return int(bits.group(1)) // 8 if bits else 8
+
+
+def _told(reader: Any, fields: dict[str, str], dimensions: int) -> tuple[bool, Literal["mm", "px"], tuple[str, ...]]:
+    """Whether the file tells direction and size, as ITK fills in an identity where it does not."""
+    if reader.GetImageIO() == "NrrdImageIO":
+        # ITK brings all patient spaces to this one and leaves scanner or unnamed spaces as they are.
+        space = reader.GetMetaData("NRRD_space") if reader.HasMetaDataKey("NRRD_space") else ""
+        known = space.startswith("left-posterior-superior") and "space directions" in fields
+        sized = "space directions" in fields or "spacings" in fields
+    else:
+        known = any(name in fields for name in ("transformmatrix", "rotation", "orientation"))
+        sized = "elementspacing" in fields or "elementsize" in fields
+    notes = []
+    if dimensions == 2:
+        known = False
+        notes.append("The file is 2D; it is read as a volume of one slice, 1 mm thick.")
+    if not known:
+        notes.append("The file tells no patient orientation; left and right are not known.")
+    if not sized:
+        notes.append("The file tells no spacing; lengths are in pixels.")
+    return known, "mm" if sized else "px", tuple(notes)

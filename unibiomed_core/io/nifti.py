@@ -1,0 +1,105 @@
+"""NIfTI-1 and NIfTI-2 single files, through nibabel."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibiomed_core.errors import ReadError
+from unibiomed_core.io import geometry, guard
+from unibiomed_core.io.stored import Stored, rescale
+
+_KIND = "a NIfTI file"
+_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""The space part of ``xyzt_units``: unknown, metre, millimetre, micrometre."""
+
+
+def load(path: Path) -> Stored:
+    """A ``.nii`` or ``.nii.gz`` file; ``values`` are (i, j, k) as stored, header scale applied.
+
+    Raises:
+        ReadError: It is no NIfTI file, is damaged, holds several volumes or vectors, or its geometry is impossible.
+    """
+    import nibabel
+    from nibabel.imageglobals import LoggingOutputSuppressor
+
+    with guard.reading(path, _KIND):
+        header = _raw_header(path)
+        shape = tuple(int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])])
+        _check_header(header, shape, path)
+        # nibabel repairs a bad header in silence or with a log line; the raw header was checked above instead.
+        with LoggingOutputSuppressor():
+            image: Any = nibabel.load(path, mmap=False)  # a file that changes on disk must not change a volume
+        raw = image.dataobj.get_unscaled()
+        values = rescale(raw, float(image.dataobj.slope), float(image.dataobj.inter))
+        affine, orientation_known, spatial_unit, notes = _geometry(image, header)
+    if len(shape) != 3:
+        notes.append(f"Stored as {len(shape)}D; read as a volume of {'one slice' if len(shape) == 2 else '3D'}.")
+    values = values.reshape((*shape, 1, 1, 1)[:3], order="A")
+    return Stored(values, affine, spatial_unit=spatial_unit, orientation_known=orientation_known, notes=tuple(notes))
+
+
+def _raw_header(path: Path) -> Any:
+    """The header as it stands in the file, nothing repaired."""
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
+    compressed = path.name.lower().endswith(".gz")
+    found = guard.sniff(guard.head_of(path))
+    if compressed:
+        guard.check_kind(path, "gzip", "a compressed NIfTI file")
+        with gzip.open(path, "rb") as file:
+            block = file.read(Nifti2Header.sizeof_hdr)
+        found = guard.sniff(block) if block else "unknown"
+        if found != "nifti":
+            raise guard.mislabelled(path, "gzip-compressed data that are no NIfTI image", "a compressed NIfTI file")
+    else:
+        guard.check_kind(path, "nifti", _KIND)
+        with path.open("rb") as file:
+            block = file.read(Nifti2Header.sizeof_hdr)
+    kind = Nifti2Header if block[4:8] in {b"n+2\x00", b"ni2\x00"} else Nifti1Header
+    if len(block) < kind.sizeof_hdr:
+        raise guard.damaged(path, _KIND, "its header is cut short")
+    return kind(binaryblock=block[: kind.sizeof_hdr], check=False)
+
+
+def _check_header(header: Any, shape: tuple[int, ...], path: Path) -> None:
+    """Refuse by the header alone what cannot become a volume, before anything large is allocated."""
+    if not 2 <= len(shape) <= 7:
+        raise guard.damaged(path, _KIND, f"its header says {int(header['dim'][0])} dimensions")
+    dtype = header.get_data_dtype()
+    if dtype.fields is not None:
+        raise guard.colour_volume(path, len(dtype.fields))
+    if dtype.kind not in "iuf":
+        raise ReadError(
+            "Unsupported voxel type",
+            f"The voxels of '{path.name}' are {dtype}",
+            "integers or real numbers",
+            "Save the magnitude or another real image.",
+        )
+    guard.check_memory(shape, dtype.itemsize, path)
+    guard.check_one_volume(shape, path)
+    spatial = min(len(shape), 3)
+    geometry.check_spacing(tuple(float(s) for s in header["pixdim"][1 : 1 + spatial]), path.name)
+
+
+def _geometry(image: Any, header: Any) -> tuple[NDArray[np.float64], bool, Literal["mm", "px"], list[str]]:
+    """Affine in mm, whether the orientation is known, the spatial unit, and notes."""
+    notes = []
+    unit = int(header["xyzt_units"]) & 7
+    affine = np.asarray(image.affine, np.float64)
+    if _MM_PER_UNIT.get(unit, 1.0) != 1.0:
+        affine = np.diag([*[_MM_PER_UNIT[unit]] * 3, 1.0]) @ affine
+        notes.append(f"The file counts in {'metres' if unit == 1 else 'micrometres'}; lengths were converted to mm.")
+    sform, qform = int(header["sform_code"]), int(header["qform_code"])
+    if sform == 0 and qform == 0:
+        notes.append("The file tells no orientation (sform and qform are unset); left and right are not known.")
+        no_size = unit == 0 and np.allclose(header["pixdim"][1:4], 1.0)
+        return affine, False, "px" if no_size else "mm", notes
+    if sform > 0 and qform > 0 and not np.allclose(image.get_sform(), image.get_qform(), atol=0.05):
+        notes.append("The two orientations in the header (sform and qform) differ; the sform is used.")
+    return affine, True, "mm", notes
