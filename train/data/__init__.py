@@ -1,0 +1,1 @@
+"""Records, examples, collation and augmentation."""
