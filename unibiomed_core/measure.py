@@ -28,6 +28,8 @@ MIDLINE_TOLERANCE_MM = 15.0
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 """Weights of R, G, B (ITU-R BT.601), the grey that Pillow's mode "L" gives."""
 
+CUT_FRACTION = 0.05
+
 _SAMPLE_VOXELS = 500_000
 
 
@@ -150,18 +152,30 @@ def body_midline(volume: Volume) -> float | None:
 
     The body is every voxel over an air threshold (``AIR_HU`` for HU, else ``AIR_FRACTION`` of the 99th percentile),
     read on a coarse grid of at most half a million voxels. Without a body it is the centre of the volume. A field of
-    view that holds one side of the patient only has its own middle, not the patient's.
+    view that holds one side of the patient only has its own middle, not the patient's: see :func:`body_is_cut`.
     """
     if not volume.orientation_known or volume.spatial_unit != "mm":
         return None
+    body, step = _body(volume)
+    index = np.argwhere(body)
+    middle = index.mean(axis=0) * step if len(index) else (np.array(volume.shape) - 1) / 2
+    return float(volume.affine[0, :3] @ middle + volume.affine[0, 3])
+
+
+def body_is_cut(volume: Volume) -> bool:
+    """Whether the body reaches a lateral edge of the image, in more than ``CUT_FRACTION`` of the edge's voxels."""
+    body, _ = _body(volume)
+    return bool(max(body[..., 0].mean(), body[..., -1].mean()) > CUT_FRACTION)
+
+
+def _body(volume: Volume) -> tuple[NDArray[np.bool_], int]:
+    """Where the body is, on every n-th voxel, and n."""
     step = max(1, int(np.ceil((np.prod(volume.shape) / _SAMPLE_VOXELS) ** (1 / 3))))
     coarse: NDArray[Any] = volume.voxels[::step, ::step, ::step]
     if volume.is_rgb:
         coarse = coarse @ LUMINANCE
     threshold = AIR_HU if volume.intensity_unit == "HU" else AIR_FRACTION * float(np.percentile(coarse, 99))
-    index = np.argwhere(coarse > threshold)
-    middle = index.mean(axis=0) * step if len(index) else (np.array(volume.shape) - 1) / 2
-    return float(volume.affine[0, :3] @ middle + volume.affine[0, 3])
+    return coarse > threshold, step
 
 
 def _side(mask: CroppedMask, volume: Volume, target_side: str | None, midline_mm: float | None) -> Side:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from unibiomed_core import vocabulary
 from unibiomed_core.errors import WriteError
+from unibiomed_core.measure import body_is_cut
 from unibiomed_core.modalities import Window, modality
 from unibiomed_core.report_json import from_json, schema, to_json
 from unibiomed_core.types import Absence, CroppedMask, Finding, Plane, Report, Volume
@@ -43,8 +44,15 @@ FLAG_WORDS = {
     "one_slice": "seen on one slice only",
     "touches_edge": "reaches the edge of the image, so its size is a lower bound",
     "low_score": "low score",
-    "interpolated": "slices between the examined ones were filled in by interpolation",
+    "interpolated": "partly interpolated, between the slices examined",
 }
+"""What a flag means; the words before the comma also stand alone."""
+
+MOST_SENTENCES = 40
+"""Findings beyond this number are counted in the text, not told one by one; the list has all of them."""
+
+MOST_RANGES = 12
+"""Longer lists of slices that were not examined are summed up."""
 
 
 def build(
@@ -107,11 +115,20 @@ def build(
     }
     total = volume.slice_count(plane)
     if cut:
-        where = "" if volume.is_2d else f" on {plane} slices {ranges_text(cut, total, bool(reversed_in_file))}"
+        where = "" if volume.is_2d else f" on {_slices(plane, cut, total, bool(reversed_in_file))}"
         stated.append(f"The answer was cut at the length limit{where}; its last sentence may be missing.")
     if specks_dropped:
         pieces = "1 mask piece was" if specks_dropped == 1 else f"{specks_dropped} mask pieces were"
         stated.append(f"{pieces} too small to be kept as a finding.")
+    if volume.is_2d or not volume.orientation_known:
+        relative = False
+    else:
+        relative = any(f.measurements.side not in ("unknown", _named_side(f)) for f in findings) and body_is_cut(volume)
+    if relative:
+        stated.append(
+            "The body reaches the left or right edge of the image, so the midline that sides are told by may not be "
+            "the patient's: read left and right as left and right of what is shown."
+        )
     report = Report(
         findings=tuple(findings),
         absences=tuple(absences),
@@ -137,6 +154,7 @@ def narrative(report: Report) -> str:
     what = modality(image["modality"]).label
     done, total = len(report.slices_done), report.slices_total
     turned = bool(image["slice_numbers_reversed"])
+    what = what[:1].upper() + what[1:]
     lines = [f"{what} {'picture' if flat else 'volume'} '{image['name']}'."]
     if not flat:
         lines[0] += f" {done} of {total} {plane} slices were examined; slice numbers count from 1 in the file's order."
@@ -144,7 +162,10 @@ def narrative(report: Report) -> str:
         lines.append(f"Stopped by the user after {done} of {total} slices; what follows covers those only.")
     if report.findings:
         lines.append("Findings:")
-        lines += [f"{f.number}. {finding_text(f, report)}" for f in report.findings]
+        lines += [f"{f.number}. {finding_text(f, report)}" for f in report.findings[:MOST_SENTENCES]]
+        more = len(report.findings) - MOST_SENTENCES
+        if more > 0:
+            lines.append(f"In the list of findings only: {_count(more, 'further finding')}.")
     elif not report.absences:
         lines.append(f"No finding was produced{'' if flat else f' on the {done} slices examined'}.")
     if report.absences:
@@ -177,10 +198,9 @@ def finding_text(finding: Finding, report: Report) -> str:
         parts.append({"both": "both sides", "midline": "midline"}.get(m.side, m.side))
     if not report.image["is_2d"]:
         total, turned = report.slices_total, bool(report.image["slice_numbers_reversed"])
-        where = ranges_text(finding.slices, total, turned)
         many = len(finding.slices) > 1
         largest = f" (largest {slice_number(m.slice_largest, total, turned)})" if many else ""
-        parts.append(f"{finding.plane} slice{'s' if many else ''} {where}{largest}")
+        parts.append(f"{_slices(finding.plane, finding.slices, total, turned)}{largest}")
     if m.volume_ml is not None:
         parts.append(f"volume {number_text(m.volume_ml)} mL")
     elif m.area_mm2 is not None:
@@ -202,13 +222,27 @@ def _not_examined(report: Report, total: int, turned: bool, plane: str) -> list[
     """Which slices were left out, and why."""
     lines = []
     if report.slices_skipped:
-        where = ranges_text(report.slices_skipped, total, turned)
-        lines.append(f"Skipped because they show no body: {plane} slices {where}.")
+        where = _slices(plane, report.slices_skipped, total, turned)
+        lines.append(f"Skipped because they show no body: {where}.")
     rest = sorted(set(range(total)) - set(report.slices_done) - set(report.slices_skipped))
     if rest:
         why = "not reached, or not in the plan" if report.cancelled else "not in the plan"
-        lines.append(f"Not examined ({why}): {plane} slices {ranges_text(rest, total, turned)}.")
+        where = _slices(plane, rest, total, turned)
+        if where.count(",") >= MOST_RANGES:
+            numbers = sorted(slice_number(i, total, turned) for i in rest)
+            where = f"{len(rest)} {plane} slices from {numbers[0]} to {numbers[-1]}"
+        lines.append(f"Not examined ({why}): {where}.")
     return lines
+
+
+def _named_side(finding: Finding) -> str | None:
+    entry = vocabulary.find(finding.target)
+    return entry.side if entry else None
+
+
+def _slices(plane: str, indices: Sequence[int], total: int, turned: bool) -> str:
+    noun = "slice" if len(indices) == 1 else "slices"
+    return f"{plane} {noun} {ranges_text(indices, total, turned)}"
 
 
 def labels(report: Report, volume: Volume) -> NDArray[np.uint16]:

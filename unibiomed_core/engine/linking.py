@@ -191,7 +191,7 @@ def _groups(parts: list[Part], pixel: NDArray[np.float64], limit: float, max_dis
     for i, part in enumerate(parts):
         stop = int(np.searchsorted(index, part.index + limit, side="right"))
         others = boxes[i + 1 : stop]
-        apart = np.maximum(others[:, :2] - boxes[i, 2:], boxes[i, :2] - others[:, 2:]).max(axis=1, initial=-np.inf)
+        apart = np.maximum(others[:, :2] - boxes[i, 2:], boxes[i, :2] - others[:, 2:]).max(axis=1)
         for j in np.flatnonzero(apart < margin) + i + 1:
             other = parts[j]
             if overlap(part, other) or (
