@@ -24,7 +24,6 @@ def load(path: Path) -> Stored:
     Raises:
         ReadError: It is no NIfTI file, is damaged, holds several volumes or vectors, or its geometry is impossible.
     """
-    import nibabel
     from nibabel.imageglobals import LoggingOutputSuppressor
 
     with guard.reading(path, _KIND):
@@ -33,12 +32,14 @@ def load(path: Path) -> Stored:
         _check_header(header, shape, path)
         # nibabel repairs a bad header in silence or with a log line; the raw header was checked above instead.
         with LoggingOutputSuppressor():
-            image: Any = nibabel.load(path, mmap=False)  # a file that changes on disk must not change a volume
-        raw = image.dataobj.get_unscaled()
+            image = _image(path, header, shape)
+            raw = image.dataobj.get_unscaled()
         values = rescale(raw, float(image.dataobj.slope), float(image.dataobj.inter))
         affine, orientation_known, spatial_unit, notes = _geometry(image, header)
     if len(shape) != 3:
-        notes.append(f"Stored as {len(shape)}D; read as a volume of {'one slice' if len(shape) == 2 else '3D'}.")
+        notes.append(
+            f"Stored as {len(shape)}D; read as a volume of {'one slice' if len(shape) == 2 else 'three dimensions'}."
+        )
     values = values.reshape((*shape, 1, 1, 1)[:3], order="A")
     return Stored(values, affine, spatial_unit=spatial_unit, orientation_known=orientation_known, notes=tuple(notes))
 
@@ -65,6 +66,23 @@ def _raw_header(path: Path) -> Any:
     if len(block) < kind.sizeof_hdr:
         raise guard.damaged(path, _KIND, "its header is cut short")
     return kind(binaryblock=block[: kind.sizeof_hdr], check=False)
+
+
+def _image(path: Path, header: Any, shape: tuple[int, ...]) -> Any:
+    """nibabel's image, from a complete and undamaged file."""
+    from nibabel import Nifti1Image, Nifti2Image
+    from nibabel.nifti2 import Nifti2Header
+
+    kind = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
+    if not path.name.lower().endswith(".gz"):
+        return kind.from_filename(path, mmap=False)  # a file that changes on disk must not change a volume
+    needed = int(header["vox_offset"]) + int(np.prod(shape)) * header.get_data_dtype().itemsize
+    with gzip.open(path, "rb") as file:
+        content = file.read(needed)
+        # The checksum stands at the end of the stream; nibabel stops at the last voxel and never meets it.
+        while file.read(1 << 20):
+            pass
+    return kind.from_bytes(content)
 
 
 def _check_header(header: Any, shape: tuple[int, ...], path: Path) -> None:

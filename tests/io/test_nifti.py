@@ -1,0 +1,279 @@
+"""NIfTI: values, scale, units, and every bad file."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from unibiomed_core.errors import ReadError
+from unibiomed_core.io import read
+
+Writer = Callable[..., Path]
+NOISE = np.random.default_rng(0).integers(-1000, 1500, (20, 18, 17)).astype(np.int16)
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_round_trip_of_values(nifti: Writer, suffix: str, dtype: type) -> None:
+    values = np.random.default_rng(1).integers(0, 100, (20, 18, 17)).astype(dtype)
+    volume = read(nifti(values, name=f"a_mr.{suffix}"))
+    assert np.array_equal(volume.stored.to_stored(volume.voxels), values)
+    expected = np.uint8 if dtype == np.uint8 else np.float32 if np.dtype(dtype).kind == "f" else np.int16
+    assert volume.voxels.dtype == expected
+    assert volume.name == "a_mr"
+
+
+def test_big_endian_and_nifti2(tmp_path: Path) -> None:
+    header = nibabel.Nifti1Header(endianness=">")
+    header.set_data_dtype(np.int16)
+    big = nibabel.Nifti1Image(NOISE, np.eye(4), header)
+    nibabel.save(big, tmp_path / "big_ct.nii")
+    nibabel.save(nibabel.Nifti2Image(NOISE, np.eye(4)), tmp_path / "two_ct.nii.gz")
+    for name in ("big_ct.nii", "two_ct.nii.gz"):
+        volume = read(tmp_path / name)
+        assert np.array_equal(volume.stored.to_stored(volume.voxels), NOISE)
+        assert volume.voxels.dtype == np.dtype("=i2")
+
+
+def test_whole_numbers_beyond_16_bits(nifti: Writer) -> None:
+    values = NOISE.astype(np.int32) * 100
+    volume = read(nifti(values, name="a_mr.nii"))
+    assert volume.voxels.dtype == np.float32
+    assert np.array_equal(volume.stored.to_stored(volume.voxels), values)
+    wide = np.abs(NOISE).astype(np.uint16) * 40
+    assert read(nifti(wide, name="b_mr.nii")).voxels.dtype == np.uint16
+
+
+@pytest.mark.parametrize(("slope", "inter", "dtype"), [(0.002, 0, np.float32), (1, -1024, np.int16), (1, 0.5, np.float32)])
+def test_header_scale_is_applied(nifti: Writer, slope: float, inter: float, dtype: type) -> None:
+    def edit(header: Any) -> None:
+        header["scl_slope"], header["scl_inter"] = slope, inter
+
+    stored = np.abs(NOISE)
+    volume = read(nifti(stored, edit=edit, name="a_mr.nii"))
+    assert volume.voxels.dtype == dtype
+    assert volume.stored.to_stored(volume.voxels) == pytest.approx(stored * slope + inter, rel=1e-6)
+
+
+def test_voxels_are_a_view_of_the_stored_array(nifti: Writer) -> None:
+    volume = read(nifti(NOISE))
+    back = volume.stored.to_stored(volume.voxels)
+    assert np.shares_memory(back, volume.voxels)
+    assert back.flags.f_contiguous  # as nibabel lays a file out: nothing was copied on the way
+    assert not volume.voxels.flags.owndata
+
+
+def test_unset_orientation_is_unknown(nifti: Writer) -> None:
+    def edit(header: Any) -> None:
+        header["sform_code"] = header["qform_code"] = 0
+        header["pixdim"][1:4] = (1.5, 1.5, 3)
+
+    volume = read(nifti(NOISE, edit=edit))
+    assert not volume.orientation_known
+    assert volume.spatial_unit == "mm"
+    assert volume.spacing_mm == pytest.approx((3, 1.5, 1.5))
+    assert any("no orientation" in n for n in volume.notes)
+
+
+def test_no_orientation_unit_nor_size_is_in_pixels(nifti: Writer) -> None:
+    def edit(header: Any) -> None:
+        header["sform_code"] = header["qform_code"] = header["xyzt_units"] = 0
+
+    assert read(nifti(NOISE, edit=edit)).spatial_unit == "px"
+
+
+@pytest.mark.parametrize(("code", "factor", "word"), [(1, 1000, "metres"), (3, 0.001, "micrometres")])
+def test_other_units_become_mm(nifti: Writer, code: int, factor: float, word: str) -> None:
+    def edit(header: Any) -> None:
+        header["xyzt_units"] = code
+
+    volume = read(nifti(NOISE, np.diag([2.0, 3.0, 4.0, 1.0]), edit=edit))
+    assert volume.spacing_mm == pytest.approx((4 * factor, 3 * factor, 2 * factor))
+    assert any(f"counts in {word}" in n for n in volume.notes)
+
+
+def test_differing_forms_are_noted(nifti: Writer) -> None:
+    def edit(header: Any) -> None:
+        header.set_qform(np.diag([-1.0, -1.0, 1.0, 1.0]), 1)
+        header["sform_code"] = 1
+
+    volume = read(nifti(NOISE, np.eye(4), edit=edit))
+    assert any("differ; the sform is used" in n for n in volume.notes)
+    assert np.array_equal(volume.stored.affine, np.eye(4))
+
+
+@pytest.mark.parametrize("shape", [(20, 18), (20, 18, 1), (20, 18, 1, 1)])
+def test_one_slice_is_a_volume(nifti: Writer, shape: tuple[int, ...]) -> None:
+    volume = read(nifti(NOISE[:, :, 0].reshape(shape)))
+    assert volume.shape == (1, 18, 20)
+    assert not volume.is_2d
+    assert volume.stored.shape == (20, 18, 1)
+    assert any("one slice" in n for n in volume.notes)
+
+
+def test_a_single_volume_stored_as_4d_is_read(nifti: Writer) -> None:
+    volume = read(nifti(NOISE[..., np.newaxis]))
+    assert volume.shape == (17, 18, 20)
+    assert np.array_equal(volume.stored.to_stored(volume.voxels), NOISE)
+
+
+def refused(path: Path, title: str, words: str, modality: str = "") -> None:
+    with pytest.raises(ReadError) as caught:
+        read(path, modality)
+    assert caught.value.title == title
+    assert words in str(caught.value)
+    assert caught.value.expected
+    assert caught.value.action
+
+
+def test_series_of_volumes_is_refused(nifti: Writer) -> None:
+    path = nifti(np.stack([NOISE] * 3, axis=-1))
+    refused(path, "More than one volume", "4D (20 x 18 x 17 x 3) and holds 3 volumes")
+
+
+def test_colour_volume_is_refused(tmp_path: Path) -> None:
+    rgb = np.zeros((20, 18, 17), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(rgb, np.eye(4)), tmp_path / "c.nii")
+    refused(tmp_path / "c.nii", "Colour volume", "3 values in every voxel")
+
+
+def test_complex_volume_is_refused(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(NOISE.astype(np.complex64), np.eye(4)), tmp_path / "c.nii")
+    refused(tmp_path / "c.nii", "Unsupported voxel type", "complex64")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_numbers_are_counted(nifti: Writer, bad: float) -> None:
+    values = NOISE.astype(np.float32)
+    values[3, 4, 5:9] = bad
+    refused(nifti(values), "Values that are not numbers", "4 NaN or infinite values of 6120")
+
+
+def test_values_beyond_float32_are_refused(nifti: Writer) -> None:
+    values = NOISE.astype(np.float64)
+    values[0, 0, 0] = 1e300
+    refused(nifti(values), "Values that are not numbers", "1 NaN or infinite")
+
+
+def test_constant_volume_is_refused(nifti: Writer) -> None:
+    refused(nifti(np.full((20, 18, 17), 7, np.int16)), "Constant image", "Every value of 'scan_ct.nii.gz' is 7")
+
+
+@pytest.mark.parametrize(("value", "word"), [(0.0, "zero"), (-2.0, "negative"), (np.nan, "undefined")])
+def test_bad_spacing_is_refused(nifti: Writer, value: float, word: str) -> None:
+    def edit(header: Any) -> None:
+        header["pixdim"][3] = value
+
+    refused(nifti(NOISE, edit=edit), "Impossible geometry", word)
+
+
+def test_singular_and_undefined_affines_are_refused(nifti: Writer) -> None:
+    def singular(header: Any) -> None:
+        header["srow_y"] = header["srow_x"]
+
+    def undefined(header: Any) -> None:
+        header["srow_y"][0] = np.nan
+
+    def zero(header: Any) -> None:
+        for row in ("srow_x", "srow_y", "srow_z"):
+            header[row] = 0
+
+    refused(nifti(NOISE, edit=singular), "Impossible geometry", "has zero spacing")
+    refused(nifti(NOISE, edit=undefined), "Impossible geometry", "not numbers")
+    refused(nifti(NOISE, edit=zero), "Impossible geometry", "zero spacing")
+
+
+def test_thin_volume_is_refused(nifti: Writer) -> None:
+    refused(nifti(NOISE[:15]), "Image too small", "axial slice of 'scan_ct.nii.gz' is 15 x 18 px")
+
+
+def test_absurd_size_is_refused_with_numbers(nifti: Writer) -> None:
+    def edit(header: Any) -> None:
+        header["dim"][1:4] = 32000
+
+    refused(nifti(NOISE, edit=edit), "Image too large", "32000 x 32000 x 32000 voxels and needs about 196608.0 GB")
+
+
+def test_negative_dimension_is_refused(nifti: Writer) -> None:
+    def edit(header: Any) -> None:
+        header["dim"][2] = -5
+
+    refused(nifti(NOISE, edit=edit), "Damaged file", "20 x -5 x 17")
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.98])
+@pytest.mark.parametrize("name", ["scan_ct.nii", "scan_ct.nii.gz"])
+def test_truncated_file_is_refused(nifti: Writer, name: str, keep: float) -> None:
+    path = nifti(NOISE, name=name)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(len(raw) * keep)])
+    refused(path, "Damaged file", "'" + name + "' cannot be read")
+
+
+def test_truncated_header_is_refused(nifti: Writer) -> None:
+    path = nifti(NOISE, name="scan_ct.nii.gz")
+    block = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(block[:200]))
+    refused(path, "Mislabelled file", "no NIfTI image")
+
+
+def test_flipped_bytes_in_compressed_data_are_refused(nifti: Writer) -> None:
+    path = nifti(NOISE)
+    raw = bytearray(path.read_bytes())
+    middle = len(raw) // 2
+    raw[middle : middle + 64] = bytes(64)
+    path.write_bytes(bytes(raw))
+    refused(path, "Damaged file", "cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.nii.gz", b"\x89PNG\r\n\x1a\n" + bytes(600), "a PNG picture"),
+        ("a.nii.gz", gzip.compress(b"just words " * 60), "no NIfTI image"),
+        ("a.nii", gzip.compress(bytes(600)), "gzip-compressed data"),
+        ("a.nii", b"just words " * 60, "plain text"),
+        ("a.nii", bytes(range(256)) * 3, "nothing that is recognised"),
+    ],
+)
+def test_mislabelled_file_is_refused(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused(tmp_path / name, "Mislabelled file", words)
+
+
+def test_plain_nifti_under_a_compressed_name(nifti: Writer) -> None:
+    path = nifti(NOISE, name="a.nii")
+    renamed = path.rename(path.with_name("a.nii.gz"))
+    refused(renamed, "Mislabelled file", "an uncompressed NIfTI file")
+
+
+def test_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"")
+    refused(tmp_path / "a.nii.gz", "Empty file", "0 bytes")
+
+
+def test_real_ct(shared: Path) -> None:
+    path = shared / "data/soft-tissue-sarcoma-pet-ct-mr/images/STS_006_CT.nii.gz"
+    volume = read(path)
+    image = nibabel.load(path)
+    assert (volume.modality, volume.intensity_unit, volume.spatial_unit) == ("ct", "HU", "mm")
+    assert volume.orientation_known
+    assert np.array_equal(volume.stored.to_stored(volume.voxels), np.asarray(image.dataobj))
+    assert np.array_equal(volume.stored.affine, image.affine)
+    assert nibabel.aff2axcodes(volume.affine) == ("I", "P", "L")
+    # Air lies around the patient and the table behind: the darkest border row is in front.
+    assert volume.voxels[:, 0].mean() < volume.voxels[:, volume.shape[1] // 2].mean()
+
+
+def test_real_pet_is_suv(shared: Path) -> None:
+    path = shared / "data/soft-tissue-sarcoma-pet-ct-mr/images/STS_006_PET.nii.gz"
+    volume = read(path)
+    assert (volume.modality, volume.intensity_unit) == ("pet", "SUV")
+    assert any("taken as SUV because" in n for n in volume.notes)
+    assert volume.stored.to_stored(volume.voxels) == pytest.approx(nibabel.load(path).get_fdata(), abs=1e-4)
