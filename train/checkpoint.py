@@ -42,7 +42,9 @@ def save(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, state
         aside.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as cause:
-        raise WriteError("Checkpoint not written", f"{folder}: {cause.strerror or cause}", "a folder with space") from cause
+        raise WriteError(
+            "Checkpoint not written", f"{folder}: {cause.strerror or cause}", "a folder with space"
+        ) from cause
 
 
 def load(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> dict[str, Any] | None:

@@ -13,8 +13,10 @@ if __package__ in (None, ""):  # run as a file: the repository is not on the pat
 
 import torch
 from tokenizers import Tokenizer
+from unibiomed_core.model.weights import save
 
 from train import checkpoint
+from train.calibrate import calibrated
 from train.config import RunConfig, override
 from train.data import records as record_files
 from train.data.examples import vocabulary_texts
@@ -74,10 +76,10 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
         run_stage(shared, stage)
     exported = folder / "export"
     if not selected or "export" in selected:
-        from unibiomed_core.model.weights import save
-
         for stage in config.stages:
             checkpoint.load(folder / stage.name / "checkpoint", trained_part(model, stage))
+        model.eval()
+        calibrated(model, processor, training)
         save(model, processor, exported, dtype="float16")
         _say(f"exported to {exported}")
     return exported

@@ -224,7 +224,9 @@ def tag_phrases(sentence: str, modality: str = "", extra: Sequence[str] = ()) ->
         return sentence
     if PHRASE_OPEN in sentence:
         return re.sub(r"</p>(?!\s*\[SEG\])", f"{PHRASE_CLOSE} {SEG}", sentence)
-    names = {name for t in targets().values() if not modality or modality in t.contexts for name in (t.name, *t.synonyms)}
+    names = {
+        name for t in targets().values() if not modality or modality in t.contexts for name in (t.name, *t.synonyms)
+    }
     wordings = sorted({*names, *extra}, key=len, reverse=True)
     pattern = "|".join(re.escape(normalise(w)).replace(r"\ ", r"[\s-]+") for w in wordings if w.strip())
     spelling = sentence.replace("tumor", "tumour").replace("Tumor", "Tumour")
@@ -254,7 +256,9 @@ def check_text(text: str, what: str) -> str:
             f"at most {MAX_PROMPT_CHARACTERS}",
             "Shorten it.",
         )
-    bad = sorted({f"U+{ord(c):04X}" for c in text if ord(c) < 32 and c not in "\n\t"} | ({"U+007F"} if "\x7f" in text else set()))
+    bad = sorted(
+        {f"U+{ord(c):04X}" for c in text if ord(c) < 32 and c not in "\n\t"} | ({"U+007F"} if "\x7f" in text else set())
+    )
     if bad:
         raise PromptError(
             f"Control characters in the {what}", f"it holds {', '.join(bad[:5])}", "printable text", "Retype it."

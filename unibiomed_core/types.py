@@ -18,9 +18,7 @@ Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 """The plane whose slices are taken across axis 0, 1, 2 of a canonical volume."""
 
-NOTICE = (
-    "Research use only. Not a medical device. Findings are machine generated and need expert review."
-)
+NOTICE = "Research use only. Not a medical device. Findings are machine generated and need expert review."
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ def _report(record: Record, index: int, rng: np.random.Generator) -> Example:
     return Example(index, "report", question, " ".join(parts) + END, tuple(found[:3]))
 
 
-def _roi(record: Record, rng: np.random.Generator) -> tuple[str, Region, NDArray[np.bool_]]:
+def region_of(record: Record, rng: np.random.Generator) -> tuple[str, Region, NDArray[np.bool_]]:
     """A target and the box of one of its connected pieces; the larger pieces are likelier."""
     masks = record.masks()
     target = list(masks)[int(rng.integers(len(masks)))]
@@ -164,13 +164,13 @@ def _roi(record: Record, rng: np.random.Generator) -> tuple[str, Region, NDArray
 
 
 def _roi_class(record: Record, index: int, rng: np.random.Generator) -> Example:
-    target, region, _ = _roi(record, rng)
+    target, region, _ = region_of(record, rng)
     answer = sentences.phrase(target, record.modality)
     return Example(index, "roi_class", _one(wordings.ROI_QUESTIONS, rng), answer + END, (), region)
 
 
 def _roi_describe(record: Record, index: int, rng: np.random.Generator) -> Example:
-    target, region, mask = _roi(record, rng)
+    target, region, mask = region_of(record, rng)
     answer = sentences.describe(target, mask, record.pixels(), record.modality) + "."
     return Example(index, "roi_describe", _one(wordings.ROI_DESCRIPTION_QUESTIONS, rng), answer + END, (), region)
 

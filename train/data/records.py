@@ -80,7 +80,9 @@ class Record:
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """Target -> (side, side) bool."""
         side = Image.open(io.BytesIO(self.image)).size[0]
-        return {r.target: coco_mask.decode({"size": [side, side], "counts": r.counts}).astype(bool) for r in self.regions}
+        return {
+            r.target: coco_mask.decode({"size": [side, side], "counts": r.counts}).astype(bool) for r in self.regions
+        }
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:

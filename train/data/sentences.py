@@ -43,7 +43,13 @@ def brightness(mask: NDArray[np.bool_], rgb: NDArray[np.uint8]) -> str:
     if not ring.any():
         return "as bright as"
     difference = float(grey[mask].mean() - grey[ring].mean())
-    return "brighter than" if difference > BRIGHTNESS_STEP else "darker than" if difference < -BRIGHTNESS_STEP else "as bright as"
+    return (
+        "brighter than"
+        if difference > BRIGHTNESS_STEP
+        else "darker than"
+        if difference < -BRIGHTNESS_STEP
+        else "as bright as"
+    )
 
 
 def side(mask: NDArray[np.bool_], kind: str) -> str:

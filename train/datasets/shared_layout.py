@@ -197,7 +197,8 @@ def _convert_item(
             findings_known=source.findings_known or text.get("image_class") == "normal",
             image_class=text.get("image_class", ""),
             questions=tuple(
-                QuestionRecord(q["question"], str(q["answer"]), q["answer_type"] == "closed") for q in text.get("qa", ())
+                QuestionRecord(q["question"], str(q["answer"]), q["answer_type"] == "closed")
+                for q in text.get("qa", ())
             ),
         )
 

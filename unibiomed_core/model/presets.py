@@ -73,9 +73,7 @@ def one_billion() -> UniBiomedConfig:
     return UniBiomedConfig(name="1b")
 
 
-PRESETS: Mapping[str, Callable[[], UniBiomedConfig]] = MappingProxyType(
-    {"toy": toy, "mini": mini, "1b": one_billion}
-)
+PRESETS: Mapping[str, Callable[[], UniBiomedConfig]] = MappingProxyType({"toy": toy, "mini": mini, "1b": one_billion})
 
 
 def preset(name: str) -> UniBiomedConfig:

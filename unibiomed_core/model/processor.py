@@ -89,7 +89,11 @@ class Processor:
             return self._normalised(_resize(image, side, side)).unsqueeze(0)
         columns, rows = tile_grid(image.width, image.height, side, pre.max_tiles)
         whole = _resize(image, side * columns, side * rows)
-        parts = [whole[r : r + side, c : c + side] for r in range(0, side * rows, side) for c in range(0, side * columns, side)]
+        parts = [
+            whole[r : r + side, c : c + side]
+            for r in range(0, side * rows, side)
+            for c in range(0, side * columns, side)
+        ]
         if pre.thumbnail and len(parts) > 1:
             parts.append(_resize(image, side, side))
         return torch.stack([self._normalised(part) for part in parts])

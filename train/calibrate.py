@@ -1,0 +1,91 @@
+"""What a trained model says of itself: presence thresholds and the targets it knows, from training records only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from train.data.records import Record
+from unibiomed_core import vocabulary
+from unibiomed_core.engine.engine import Engine
+from unibiomed_core.metrics.labels import balanced_threshold
+from unibiomed_core.modalities import Window
+from unibiomed_core.model.config import Presence, UniBiomedConfig
+from unibiomed_core.model.processor import Processor
+from unibiomed_core.model.unibiomed import UniBiomed
+from unibiomed_core.types import Prompt, Slice
+
+PER_DATASET = 60
+"""Training pictures a data set gives to the thresholds."""
+
+MINIMUM_CASES = 8
+"""A target gets a threshold of its own where at least so many pictures have it and so many lack it."""
+
+MINIMUM_PATIENTS = 2
+"""Patients that must show a target before a report looks for it unasked."""
+
+
+def calibrated(model: UniBiomed, processor: Processor, training: Sequence[Record]) -> UniBiomedConfig:
+    """The configuration with thresholds and targets filled in.
+
+    The pictures were trained on, so the scores are a little too sure; held-out pictures stay untouched.
+    """
+    scores: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    known = trained_targets(training)
+    open_config = replace(model.config, presence=Presence("object"), targets={}, default_targets={})
+    model.config = processor.config = open_config
+    engine = Engine(model, processor, device="cpu")
+    for record in _some(training):
+        truth = {r.target for r in record.regions}
+        names = [*truth, *record.absent]
+        if not names:
+            continue
+        piece = Slice(record.pixels(), "axial", 0, (1.0, 1.0), record.modality)
+        prompts = [Prompt("segment", target=name) for name in names]
+        for name, prediction in zip(
+            names, engine.predict([piece], prompts, Window("as is", 0.0, 255.0))[0], strict=True
+        ):
+            if prediction.phrases:
+                scores[name].append((prediction.phrases[0].score, name in truth))
+    thresholds = {}
+    for name, found in scores.items():
+        there = sum(present for _, present in found)
+        if min(there, len(found) - there) >= MINIMUM_CASES:
+            thresholds[name] = round(balanced_threshold([s for s, _ in found], [p for _, p in found]), 3)
+    config = replace(
+        open_config,
+        presence=Presence("object", 0.5, thresholds),
+        targets=known,
+        default_targets=report_targets(training, known),
+    )
+    model.config = processor.config = config
+    return config
+
+
+def trained_targets(training: Sequence[Record]) -> dict[str, tuple[str, ...]]:
+    """Modality -> targets that training pictures show, in vocabulary order."""
+    seen = {(r.modality, x.target) for r in training for x in r.regions}
+    modalities = dict.fromkeys(m for m, _ in sorted(seen))
+    return {m: tuple(t for t in vocabulary.targets() if (m, t) in seen) for m in modalities}
+
+
+def report_targets(training: Sequence[Record], known: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Modality -> what a report looks for unasked: findings and anatomy of at least two patients; no tubes and lines."""
+    patients: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for record in training:
+        for region in record.regions:
+            patients[record.modality, region.target].add(f"{record.dataset}/{record.group}")
+    kinds = vocabulary.targets()
+    return {
+        m: tuple(t for t in names if kinds[t].kind != "object" and len(patients[m, t]) >= MINIMUM_PATIENTS)
+        for m, names in known.items()
+    }
+
+
+def _some(training: Sequence[Record]) -> list[Record]:
+    """Evenly spaced pictures of every data set and modality."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in training:
+        groups[f"{record.dataset}/{record.modality}"].append(record)
+    return [r for group in groups.values() for r in group[:: max(1, len(group) // PER_DATASET)][:PER_DATASET]]

@@ -1,0 +1,42 @@
+"""Accuracy of answers that are one of a few."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def accuracy(predicted: Sequence[str], truth: Sequence[str]) -> float:
+    """Share of equal answers, letter case and outer spaces ignored; NaN for none."""
+    pairs = list(zip(predicted, truth, strict=True))
+    if not pairs:
+        return float("nan")
+    return sum(p.strip().lower() == t.strip().lower() for p, t in pairs) / len(pairs)
+
+
+def majority(answers: Sequence[str]) -> str:
+    """The commonest answer; the first seen of several equally common ones."""
+    return Counter(answers).most_common(1)[0][0] if answers else ""
+
+
+def balanced_threshold(scores: Sequence[float], present: Sequence[bool]) -> float:
+    """The threshold of highest balanced accuracy ((sensitivity + specificity) / 2), midway between two scores.
+
+    0.5 where one of the classes is missing.
+    """
+    values, there = np.asarray(scores, float), np.asarray(present, bool)
+    if not there.any() or there.all():
+        return 0.5
+    edges = np.unique(values)
+    candidates = np.concatenate([[edges[0] / 2], (edges[1:] + edges[:-1]) / 2])
+    rates = [((values >= c)[there].mean() + (values < c)[~there].mean()) / 2 for c in candidates]
+    return float(candidates[int(np.argmax(rates))])
+
+
+def auc(scores: Sequence[float], present: Sequence[bool]) -> float:
+    """Area under the ROC curve; NaN where one of the classes is missing."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(present, scores)) if len(set(present)) == 2 else float("nan")
