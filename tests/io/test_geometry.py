@@ -101,7 +101,12 @@ def test_picture_order_is_consistent() -> None:
 
 @pytest.mark.parametrize(
     ("column", "words"),
-    [((0, 0, 0), "zero spacing"), ((np.nan, 0, 1), "not numbers"), ((1, 0, 0), "singular"), ((np.inf, 0, 1), "not num")],
+    [
+        ((0, 0, 0), "zero spacing"),
+        ((np.nan, 0, 1), "not numbers"),
+        ((1, 0, 0), "singular"),
+        ((np.inf, 0, 1), "not num"),
+    ],
 )
 def test_impossible_affines_are_refused(column: tuple[float, ...], words: str) -> None:
     affine = np.eye(4)

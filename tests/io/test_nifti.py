@@ -50,7 +50,9 @@ def test_whole_numbers_beyond_16_bits(nifti: Writer) -> None:
     assert read(nifti(wide, name="b_mr.nii")).voxels.dtype == np.uint16
 
 
-@pytest.mark.parametrize(("slope", "inter", "dtype"), [(0.002, 0, np.float32), (1, -1024, np.int16), (1, 0.5, np.float32)])
+@pytest.mark.parametrize(
+    ("slope", "inter", "dtype"), [(0.002, 0, np.float32), (1, -1024, np.int16), (1, 0.5, np.float32)]
+)
 def test_header_scale_is_applied(nifti: Writer, slope: float, inter: float, dtype: type) -> None:
     def edit(header: Any) -> None:
         header["scl_slope"], header["scl_inter"] = slope, inter
