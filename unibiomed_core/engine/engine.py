@@ -1,0 +1,305 @@
+"""The engine: many prompts on many slices, each picture encoded once. The only class most callers meet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unibiomed_core.engine import devices
+from unibiomed_core.engine.features import Counts, FeatureStore, Picture
+from unibiomed_core.engine.generate import Answer, Reader, Row
+from unibiomed_core.engine.masks import Region, regions, words
+from unibiomed_core.engine.questions import Question, resolve
+from unibiomed_core.errors import PromptError
+from unibiomed_core.modalities import Window, to_rgb
+from unibiomed_core.model.processor import Processor, draw_box, inert
+from unibiomed_core.model.unibiomed import UniBiomed
+from unibiomed_core.tasks import END, IMAGE, SEG
+from unibiomed_core.types import Prediction, Prompt, Slice, Volume
+from unibiomed_core.updates import Update
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known about the model, for reports and lists; plain values.
+
+    Args:
+        layout: "unibiomed", "sa2va_chat" (published) or "memory" for a model that came from no folder.
+        folder: Name of its folder, without the path.
+        sha256: Hash of the weights file; empty where there is none.
+        targets: Modality -> names it was trained on; empty means free text.
+        default_targets: Modality -> what a report looks for when nothing is named.
+        facts: Training data and the like.
+    """
+
+    name: str
+    layout: str
+    folder: str
+    licence: str
+    parameters: int
+    sha256: str
+    device: str
+    dtype: str
+    targets: Mapping[str, tuple[str, ...]]
+    default_targets: Mapping[str, tuple[str, ...]]
+    facts: Mapping[str, str]
+
+    def provenance(self) -> dict[str, Any]:
+        """What a report states about its model."""
+        names = ("name", "layout", "folder", "licence", "parameters", "sha256", "device", "dtype")
+        return {**{name: getattr(self, name) for name in names}, "facts": dict(self.facts)}
+
+
+@dataclass(slots=True)
+class _Work:
+    """One prompt on one slice, on its way to a prediction; ``picture`` is the language side's, box drawn."""
+
+    question: Question
+    slice_number: int
+    picture: Picture
+    answer: Answer | None = None
+    found: list[Region] = field(default_factory=list)
+
+    @property
+    def shows_picture(self) -> bool:
+        return IMAGE in self.question.text
+
+
+class Engine:
+    """One model on one device.
+
+    Args:
+        model: In float32; it is moved to the device and switched to inference.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        batch_size: Slices encoded at once; None chooses it by device and free memory.
+        folder: Where the weights came from.
+
+    Raises:
+        DeviceError: The device or precision is not available, or memory does not suffice.
+    """
+
+    def __init__(
+        self,
+        model: UniBiomed,
+        processor: Processor,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.placement = devices.choose(device, dtype)
+        self.model = devices.place(model, self.placement)
+        self.processor = processor
+        self.config = model.config
+        self.batch_size = devices.batch_size(self.config, self.placement) if batch_size is None else max(1, batch_size)
+        self.features = FeatureStore(model, processor, self.placement, self.placement.feature_bytes)
+        self._reader = Reader(model, processor, self.counts, self.placement.working_bytes)
+        self.info = self._describe(folder)
+
+    @classmethod
+    def load(
+        cls,
+        model: str = "mini",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        offline: bool = True,
+        batch_size: int | None = None,
+    ) -> Engine:
+        """Load a model by preset name, folder or hub id.
+
+        Args:
+            offline: Never open a socket; what was downloaded before is used.
+
+        Raises:
+            WeightsError: The model is not there, incomplete, damaged or of another kind.
+            DeviceError: As for the constructor.
+        """
+        from unibiomed_core.model import weights
+
+        devices.choose(device, dtype)  # a wrong device is told before gigabytes are read
+        folder = weights.resolve(model, offline)
+        joint, processor = weights.load(folder, device="cpu", dtype=torch.float32)
+        return cls(joint, processor, device=device, dtype=dtype, batch_size=batch_size, folder=folder)
+
+    @property
+    def counts(self) -> Counts:
+        """How much work was done so far."""
+        return self.features.counts
+
+    @torch.inference_mode()
+    def predict(
+        self, slices: Sequence[Slice], prompts: Sequence[Prompt], window: Window
+    ) -> list[tuple[Prediction, ...]]:
+        """Answer every prompt on every slice.
+
+        Each picture goes through each image encoder once; a prompt with a box gives the language side a copy with the
+        box drawn, while masks are made on the picture as it is. All ``[SEG]`` of all slices are decoded together.
+
+        Returns:
+            One tuple a slice, in the order of the prompts.
+
+        Raises:
+            PromptError: A prompt cannot be used on a slice; nothing was computed then.
+        """
+        began = time.perf_counter()
+        asked = [[resolve(prompt, piece, self.processor) for prompt in prompts] for piece in slices]
+        pictures = [Picture.of(to_rgb(piece.pixels, window)) for piece in slices]
+        work = [
+            _Work(question, number, _boxed(pictures[number], question.prompt))
+            for number, questions in enumerate(asked)
+            for question in questions
+        ]
+        self._answer(work)
+        self._ground(work, pictures)
+        seconds = (time.perf_counter() - began) / max(1, len(work))
+        done = [self._prediction(item, slices[item.slice_number], seconds) for item in work]
+        width = len(prompts)
+        return [tuple(done[i * width : (i + 1) * width]) for i in range(len(slices))]
+
+    @torch.inference_mode()
+    def likelihoods(self, piece: Slice, prompt: Prompt, answers: Sequence[str], window: Window) -> tuple[float, ...]:
+        """How well each of several answers fits a prompt: mean log-probability of a token, for closed questions.
+
+        The picture is read once, with every answer as one row.
+
+        Raises:
+            PromptError: As for :meth:`predict`.
+        """
+        question = resolve(prompt, piece, self.processor)
+        work = [
+            _Work(replace(question, answer=text if END in text else text + END), 0, picture)
+            for picture in [_boxed(Picture.of(to_rgb(piece.pixels, window)), prompt)]
+            for text in answers
+        ]
+        self._answer(work, score=True)
+        return tuple(item.answer.likelihood for item in work if item.answer and item.answer.likelihood is not None)
+
+    def run(self, volume: Volume, asks: Sequence[Prompt | str] = (), **options: Any) -> Iterator[Update]:
+        """A whole volume or picture as a stream of updates; the options are those of ``engine.volume.run``."""
+        from unibiomed_core.engine.volume import run
+
+        return run(self, volume, asks, **options)
+
+    def free(self) -> None:
+        """Drop cached features and give memory back to the device."""
+        self.features.clear()
+        devices.release(self.placement)
+
+    def _answer(self, work: Sequence[_Work], score: bool = False) -> None:
+        """Give every piece of work its answer."""
+        seen = {item.picture.key: item.picture for item in work if item.shows_picture}
+        numbers = {key: number for number, key in enumerate(seen)}
+        tokens = self.features.image_tokens(list(seen.values())) if seen else []
+        rows = []
+        for item in work:
+            number = numbers[item.picture.key] if item.shows_picture else None
+            rows.append(self._row(item.question, number, 0 if number is None else len(tokens[number])))
+        for item, answer in zip(work, self._reader.answer(rows, tokens, score), strict=True):
+            item.answer = answer
+
+    def _row(self, question: Question, picture: int | None, image_tokens: int) -> Row:
+        """The ids of a question, cut behind the picture."""
+        text = self.processor.chat(question.text)
+        if picture is not None:
+            text = self.processor.expand_image(text, [image_tokens // self.config.vision.tokens_per_tile])
+        ids = self.processor.encode(text)
+        places = [i for i, token in enumerate(ids) if token == self.processor.ids.image_context]
+        if len(places) != image_tokens:
+            raise PromptError(
+                "Image tokens in the question",
+                f"{len(places) - image_tokens} more than the picture has",
+                f"only the placeholder {IMAGE}",
+            )
+        answer = None if question.answer is None else tuple(self.processor.encode(question.answer))
+        longest = len(ids) + len(answer or (0,))
+        if longest > self.config.language.max_positions:
+            raise PromptError(
+                "Prompt too long", f"{longest} tokens", f"at most {self.config.language.max_positions}", "Shorten it."
+            )
+        cut = places[-1] + 2 if places else 0  # the last image token and its closing mark
+        return Row(tuple(ids[:cut]), tuple(ids[cut:]), picture, answer, question.prompt.max_new_tokens)
+
+    def _ground(self, work: Sequence[_Work], pictures: Sequence[Picture]) -> None:
+        """Decode the masks of all answers; a batch without ``[SEG]`` never touches SAM 2."""
+        asking = [item for item in work if item.answer and len(item.answer.states) and item.shows_picture]
+        if not asking:
+            return
+        wanted = {pictures[item.slice_number].key: pictures[item.slice_number] for item in asking}
+        numbers = {key: number for number, key in enumerate(wanted)}
+        features = self.features.grounding(list(wanted.values()))
+        owners = [item for item in asking for _ in item.answer.states]  # type: ignore[union-attr]
+        states = torch.cat([item.answer.states for item in asking if item.answer])  # (K, D)
+        prompts = self.model.bridge(states.float())  # (K, C)
+        index = torch.tensor([numbers[pictures[item.slice_number].key] for item in owners], device=prompts.device)
+        # The decoder holds a few copies of the features of every row.
+        rows = max(1, self.placement.working_bytes // (4 * features.nbytes // len(features)))
+        for start in range(0, len(owners), rows):
+            part = slice(start, start + rows)
+            output = self.model.grounder.decode(features, prompts[part], index[part])
+            self.counts.mask_decodes += 1
+            sizes = [pictures[item.slice_number].rgb.shape[:2] for item in owners[part]]
+            for item, region in zip(owners[part], regions(output, sizes, self.config), strict=True):
+                item.found.append(region)
+
+    def _prediction(self, item: _Work, piece: Slice, seconds: float) -> Prediction:
+        answer = item.answer
+        assert answer is not None
+        # Between [SEG] tokens the same letters may be written out; only tokens count.
+        runs: list[list[int]] = [[]]
+        for token in answer.ids:
+            if token == self.processor.ids.seg:
+                runs.append([])
+            else:
+                runs[-1].append(token)
+        raw = SEG.join(self.processor.decode(run).replace(SEG, inert(SEG)) for run in runs)
+        raw = _CONTROL.sub(" ", raw)  # a model may write any byte; reports are JSON and HTML
+        text, phrases = words(raw, item.question, item.found, piece.modality, self.config.presence)
+        raw_text = self.processor.decode(answer.ids).strip()
+        prompt = item.question.prompt
+        return Prediction(prompt, piece.plane, piece.index, text, raw_text, phrases, answer.truncated, seconds)
+
+    def _describe(self, folder: Path | None) -> ModelInfo:
+        config = self.config
+        layout, sha256 = ("memory", "") if folder is None else _source(folder)
+        return ModelInfo(
+            name=config.name,
+            layout=layout,
+            folder="" if folder is None else folder.name,
+            licence=config.facts.get("licence", ""),
+            parameters=self.model.parameter_count,
+            sha256=sha256,
+            device=str(self.placement.device),
+            dtype=self.placement.dtype_name,
+            targets=config.targets,
+            default_targets=config.default_targets,
+            facts=config.facts,
+        )
+
+
+def _boxed(picture: Picture, prompt: Prompt) -> Picture:
+    return picture if prompt.region is None else Picture.of(draw_box(picture.rgb, prompt.region))
+
+
+def _source(folder: Path) -> tuple[str, str]:
+    """(layout, SHA-256 of the weights) of a folder; several files give the hash over their hashes, in order of name."""
+    ours = json.loads((folder / "config.json").read_text("utf-8")).get("format") == "unibiomed"
+    hashes = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    joined = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return "unibiomed" if ours else "sa2va_chat", joined

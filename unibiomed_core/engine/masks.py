@@ -1,0 +1,91 @@
+"""From mask logits to boolean crops with a presence, and from an answer to the words and phrases people read.
+
+Legend: K ``[SEG]`` tokens, H W mask logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unibiomed_core import vocabulary
+from unibiomed_core.engine.questions import Question
+from unibiomed_core.model.config import Presence, UniBiomedConfig
+from unibiomed_core.model.grounder import MaskOutput, upsample
+from unibiomed_core.tasks import NO_FINDINGS, ParsedPhrase, parse_answer
+from unibiomed_core.types import CroppedMask, Phrase
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """One decoded ``[SEG]``: its mask at image size and how sure the model is, 0..1."""
+
+    mask: CroppedMask
+    presence: float
+
+
+def regions(output: MaskOutput, sizes: Sequence[tuple[int, int]], config: UniBiomedConfig) -> Iterator[Region]:
+    """The masks of K ``[SEG]``, upsampled one at a time so that one full-size array exists at most.
+
+    Args:
+        sizes: (height, width) of the image of each.
+    """
+    logits, quality = output.selected, output.quality.amax(dim=1)
+    for k, size in enumerate(sizes):
+        full = upsample(logits[k : k + 1], config.grounding.image_size, size)[0]  # (height, width)
+        inside = full > 0
+        if config.presence.source == "object":
+            presence = float(output.object_score[k].float().sigmoid())
+        else:
+            found = full[inside]
+            presence = float(found.sigmoid().mean() * quality[k]) if found.numel() else 0.0
+        yield Region(CroppedMask.from_full(inside.cpu().numpy()), float(np.clip(presence, 0.0, 1.0)))
+
+
+def words(
+    raw: str, question: Question, found: Sequence[Region], modality: str, rule: Presence
+) -> tuple[str, tuple[Phrase, ...]]:
+    """Clean text and phrases of an answer.
+
+    A mask whose presence is below the model's threshold, or that is empty, is withdrawn, and the text says so;
+    prompts with ``exact`` keep every mask.
+
+    Args:
+        raw: The answer with special tokens; each ``[SEG]`` in it stands for a token.
+        found: The regions of its first ``[SEG]`` tokens; the others have no mask.
+    """
+    parsed = parse_answer(raw, question.target)
+    phrases: list[Phrase] = []
+    absent: list[Phrase] = []
+    for piece in parsed.phrases:
+        region = found[piece.seg] if piece.seg is not None and piece.seg < len(found) else None
+        name = _name(piece, question, modality)
+        kept = region is not None and (question.prompt.exact or _stands(region, name, piece, rule))
+        mask = region.mask if region is not None and kept else None
+        phrase = Phrase(piece.text, piece.start, piece.end, region.presence if region else 0.0, mask, name)
+        phrases.append(phrase)
+        if region is not None and not kept and NO_FINDINGS not in piece.text.lower():
+            absent.append(phrase)
+    if not absent:
+        return parsed.text, tuple(phrases)
+    notes = [f"{p.text.rstrip(' .')}: not found on this slice (presence {p.score:.2f})." for p in absent]
+    if question.target and len(phrases) == 1:
+        # "It is liver." would say the opposite.
+        only = phrases[0]
+        end = len(only.text.rstrip(" ."))
+        return notes[0], (Phrase(only.text[:end], 0, end, only.score, None, only.target),)
+    return " ".join([parsed.text, *notes]), tuple(phrases)
+
+
+def _name(piece: ParsedPhrase, question: Question, modality: str) -> str:
+    if question.target and piece.text == question.target:
+        return question.target
+    entry = vocabulary.find(piece.text, modality)
+    return entry.name if entry else vocabulary.normalise(piece.text)
+
+
+def _stands(region: Region, name: str, piece: ParsedPhrase, rule: Presence) -> bool:
+    said_nothing = NO_FINDINGS in piece.text.lower()
+    return bool(region.mask.crop.size) and region.presence >= rule.threshold_for(name) and not said_nothing
