@@ -80,5 +80,6 @@ def between(a: NDArray[np.bool_], b: NDArray[np.bool_], count: int) -> NDArray[n
     for mask in (a, b):
         framed = np.pad(mask, 1)  # the box may be full of foreground, which has no distance to background
         inside, outside = ndimage.distance_transform_edt(framed), ndimage.distance_transform_edt(~framed)
-        signed.append((inside - outside)[1:-1, 1:-1])
+        distance = (inside - outside)[1:-1, 1:-1]
+        signed.append(distance - np.sign(distance) / 2)  # from the outline, not from the next pixel's centre
     return np.stack([(1 - w) * signed[0] + w * signed[1] > 0 for w in weights])

@@ -11,13 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from unibiomed_core.errors import WriteError
 from unibiomed_core.io.export.atomic import check_free, staged
 
 if TYPE_CHECKING:
     from unibiomed_core.modalities import Window
     from unibiomed_core.types import Report, Volume
 
-__all__ = ["REPORT_FILES", "check_free", "report_names", "staged", "write_report"]
+__all__ = ["FORMATS", "REPORT_FILES", "check_free", "report_names", "staged", "write", "write_report"]
 
 Writer = Callable[["Report", "Volume", "Window | None", Path], None]
 
@@ -61,6 +62,18 @@ def _csv(report: Report, volume: Volume, window: Window | None, path: Path) -> N
     write_findings(report, path)
 
 
+FORMATS: Mapping[str, Writer] = MappingProxyType(
+    {
+        ".json": _json,
+        ".html": _html,
+        ".nii.gz": _nifti,
+        ".nii": _nifti,
+        ".png": _png,
+        ".csv": _csv,
+    }
+)
+"""Suffix -> writer of one file."""
+
 REPORT_FILES: Mapping[str, Writer] = MappingProxyType(
     {
         "report.json": _json,
@@ -71,7 +84,34 @@ REPORT_FILES: Mapping[str, Writer] = MappingProxyType(
         "findings.csv": _csv,
     }
 )
-"""File name -> writer. A picture gets ``findings.png``, a volume ``findings.nii.gz``."""
+"""File name -> writer, for a whole run. A picture gets ``findings.png``, a volume ``findings.nii.gz``."""
+
+
+def write(report: Report, volume: Volume, window: Window | None, path: Path | str, *, overwrite: bool = False) -> Path:
+    """Write a report as one file, in the format of the file name's suffix (``FORMATS``).
+
+    Args:
+        volume: The image the report is about.
+        window: The intensity window the model was given.
+
+    Raises:
+        WriteError: The suffix is unknown or does not fit the image, the file exists and ``overwrite`` is False, or
+            it cannot be written.
+    """
+    path = Path(path)
+    unfit = _nifti if volume.is_2d else _png
+    fitting = {suffix: writer for suffix, writer in FORMATS.items() if writer is not unfit}
+    writer = next((fitting[suffix] for suffix in fitting if path.name.lower().endswith(suffix)), None)
+    if writer is None:
+        raise WriteError(
+            "Unknown output format",
+            f"a {'picture' if volume.is_2d else 'volume'} cannot be written as '{path.name}'",
+            f"one of {' '.join(fitting)}",
+            "Choose another file name.",
+        )
+    with staged(path.parent, [path.name], overwrite=overwrite) as folder:
+        writer(report, volume, window, folder / path.name)
+    return path
 
 
 def report_names(volume: Volume) -> tuple[str, ...]:

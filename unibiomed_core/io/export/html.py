@@ -174,7 +174,7 @@ def _whole_picture(report: Report, volume: Volume, window: Window | None) -> dic
         for f in report.findings:
             row, column = np.argwhere(f.mask.crop[0]).mean(axis=0) + f.mask.offset[1:]
             numbers.append((str(f.number), (float(row), float(column))))
-    picture = pictures.draw(volume.slice(0), window, outlines, numbers)
+    picture = pictures.draw(volume.slice(0), window, outlines, numbers, long_side_px=pictures.WHOLE_PX)
     many = len(report.findings)
     caption = f"{many} finding{'' if many == 1 else 's'} outlined" if many else "no finding to outline"
     return {

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from unibiomed_core.modalities import Window, to_rgb
 from unibiomed_core.types import CroppedMask, Plane, Slice, Volume
 
-SHORTEST_PX, LONGEST_PX = 256, 480
-"""Long side of a key picture: small slices are enlarged to the first, large ones reduced to the second."""
+KEY_PX = (256, 480)
+WHOLE_PX = (512, 1024)
+"""Long side of a key slice and of a whole picture: smaller ones are enlarged, larger ones reduced, to these."""
 
 CLOSE_UP_MARGIN_MM = 12.0
 CLOSE_UP_FRACTION = 0.45
@@ -28,6 +29,9 @@ EDGE_LETTERS: dict[Plane, tuple[str, str, str, str]] = {
     "sagittal": ("A", "P", "S", "I"),
 }
 """Patient directions at the left, right, upper and lower edge of a canonical slice."""
+
+_EDGE_PX = 3
+"""Room for the outline around a mask's box."""
 
 Outline = tuple[NDArray[np.bool_], str, bool]
 """2D mask on the slice, #RRGGBB, and whether it is the one the picture is about."""
@@ -55,15 +59,17 @@ def draw(
     outlines: Iterable[Outline],
     numbers: Iterable[tuple[str, tuple[float, float]]] = (),
     crop: tuple[slice, slice] | None = None,
+    long_side_px: tuple[int, int] = KEY_PX,
 ) -> NDArray[np.uint8]:
     """A slice in true proportions with outlines: 2 px wide for what it is about, 1 px for the rest.
 
     Args:
         numbers: Texts and their (row, column) on the slice.
         crop: Rows and columns to show; None for all.
+        long_side_px: Smallest and largest long side of the result.
 
     Returns:
-        (h, w, 3) uint8, long side between ``SHORTEST_PX`` and ``LONGEST_PX``.
+        (h, w, 3) uint8.
     """
     from PIL import Image, ImageDraw
     from skimage.segmentation import find_boundaries
@@ -71,24 +77,32 @@ def draw(
     rows, columns = crop or (slice(0, view.shape[0]), slice(0, view.shape[1]))
     picture = model_picture(view, window)[rows, columns]
     size_mm = picture.shape[0] * view.spacing_mm[0], picture.shape[1] * view.spacing_mm[1]
-    long_side = min(max(*picture.shape[:2], SHORTEST_PX), LONGEST_PX)
+    long_side = int(np.clip(max(picture.shape[:2]), *long_side_px))
     height, width = (max(1, round(long_side * side / max(size_mm))) for side in size_mm)
     drawn = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)).copy()
+    scale = height / picture.shape[0], width / picture.shape[1]
     for mask, colour, main in sorted(outlines, key=lambda outline: outline[2]):
-        grown = Image.fromarray(mask[rows, columns].astype(np.uint8) * 255)
+        shown = CroppedMask.from_full(mask[rows, columns])
+        if not shown.count:
+            continue
+        # Only the mask's own box is enlarged: a page may hold hundreds of outlines.
+        top, left = (max(0, int(part.start * s) - _EDGE_PX) for part, s in zip(shown.box, scale, strict=True))
+        bottom, right = (
+            min(n, int(np.ceil(part.stop * s)) + _EDGE_PX)
+            for part, s, n in zip(shown.box, scale, (height, width), strict=True)
+        )
+        source = left / scale[1], top / scale[0], right / scale[1], bottom / scale[0]
+        grown = Image.fromarray(np.where(mask[rows, columns], np.uint8(255), np.uint8(0)))
         # Enlarged smoothly and cut at a half, so that outlines of coarse masks are not staircases.
-        smooth = np.asarray(grown.resize((width, height), Image.Resampling.BILINEAR)) >= 128
-        edge = find_boundaries(smooth, mode="thick" if main else "inner")
-        drawn[edge] = _rgb(colour)
+        grown = grown.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=source)
+        edge = find_boundaries(np.asarray(grown) >= 128, mode="thick" if main else "inner")
+        drawn[top:bottom, left:right][edge] = _rgb(colour)
     if not (texts := list(numbers)):
         return drawn
     canvas = Image.fromarray(drawn)
     pen = ImageDraw.Draw(canvas)
     for text, (row, column) in texts:
-        at = (
-            (column - columns.start + 0.5) * width / picture.shape[1],
-            (row - rows.start + 0.5) * height / picture.shape[0],
-        )
+        at = (column - columns.start + 0.5) * scale[1], (row - rows.start + 0.5) * scale[0]
         pen.text(at, text, fill="white", anchor="mm", stroke_width=2, stroke_fill="black", font_size=13)
     return np.asarray(canvas)
 
