@@ -98,6 +98,31 @@ def test_other_files_in_the_folder_lie_beside(series: SeriesWriter) -> None:
     assert read(series.folder).shape == (len(pixels), 18, 20)
 
 
+def test_other_dicom_objects_lie_beside(series: SeriesWriter) -> None:
+    pixels = series.axial()
+    series.sop_class, series.modality, series.series = "1.2.840.10008.5.1.4.1.1.88.22", "SR", "1.2.9"
+    series.slice("report.dcm", pixels[0], None, Rows=None, Columns=None, PixelData=None)
+    assert read(series.folder).shape == (len(pixels), 18, 20)
+
+
+def test_compressed_slices_are_read(series: SeriesWriter) -> None:
+    import pydicom
+
+    pixels = series.axial()
+    for path in series.folder.iterdir():
+        data = pydicom.dcmread(path)
+        data.compress(pydicom.uid.RLELossless)
+        data.save_as(path)
+    assert np.array_equal(read(series.folder).voxels, pixels[::-1].astype(int) - 1024)
+
+
+def test_rounded_directions_and_empty_tags_are_accepted(series: SeriesWriter) -> None:
+    pixels = series.axial(SliceThickness="")
+    series.orientation = (0.99999, 0.004, 0, -0.004, 0.99999, 0)
+    series.slice("x.dcm", pixels[0], (-10, -20, 20), RescaleType="")
+    assert read(series.folder).shape == (7, 18, 20)
+
+
 def test_single_file_is_a_volume_of_one_slice(series: SeriesWriter) -> None:
     series.axial()
     volume = read(series.folder / "im97.dcm")
@@ -185,20 +210,20 @@ def test_repeated_positions_are_several_volumes(series: SeriesWriter) -> None:
 
 @pytest.mark.parametrize(
     ("tags", "words"),
-    [({"PixelSpacing": [2, 2]}, "pixel spacings"), ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "directions")],
+    [({"PixelSpacing": [2, 2]}, "pixel spacing"), ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "direction")],
 )
 def test_slices_of_different_geometry_are_refused(
     series: SeriesWriter, tags: dict[str, list[float]], words: str
 ) -> None:
     series.axial()
     series.slice("x.dcm", np.ones((18, 20), np.uint16), (0, 0, 50), **tags)
-    refused(series.folder, "Slices form no volume", f"2 different {words}")
+    refused(series.folder, "Slices form no volume", f"1 of the 7 images of 'series' differ from the first in {words}")
 
 
 def test_slices_of_different_size_are_refused(series: SeriesWriter) -> None:
     series.axial()
     series.slice("x.dcm", np.ones((20, 20), np.uint16), (0, 0, 50))
-    refused(series.folder, "Slices form no volume", "2 different sizes")
+    refused(series.folder, "Slices form no volume", "differ from the first in size")
 
 
 def test_slices_without_position_are_refused(series: SeriesWriter) -> None:

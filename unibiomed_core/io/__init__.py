@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from unibiomed_core.errors import ReadError
@@ -12,21 +14,23 @@ from unibiomed_core.io import guard
 from unibiomed_core.io.stored import Stored, to_volume
 from unibiomed_core.types import Volume
 
-FORMATS: dict[str, str] = {
-    ".nii.gz": "nifti",
-    ".nii": "nifti",
-    ".nrrd": "itk",
-    ".mha": "itk",
-    ".mhd": "itk",
-    ".dcm": "dicom",
-    ".dicom": "dicom",
-    ".ima": "dicom",
-    ".png": "picture",
-    ".jpg": "picture",
-    ".jpeg": "picture",
-    ".tif": "picture",
-    ".tiff": "picture",
-}
+FORMATS: Mapping[str, str] = MappingProxyType(
+    {
+        ".nii.gz": "nifti",
+        ".nii": "nifti",
+        ".nrrd": "itk",
+        ".mha": "itk",
+        ".mhd": "itk",
+        ".dcm": "dicom",
+        ".dicom": "dicom",
+        ".ima": "dicom",
+        ".png": "picture",
+        ".jpg": "picture",
+        ".jpeg": "picture",
+        ".tif": "picture",
+        ".tiff": "picture",
+    }
+)
 """Suffix -> module of this package whose ``load(path)`` reads it. A folder is read as one DICOM series."""
 
 __all__ = ["FORMATS", "read", "write"]

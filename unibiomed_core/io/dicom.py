@@ -7,7 +7,7 @@ takes the first distance for all.
 from __future__ import annotations
 
 import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,9 @@ _TAGS = [
 """Read no more than this: patient data never enter the program."""
 
 SAME_POSITION_MM = 0.01
+SAME_DIRECTION = 0.01
+"""Of the direction cosines, about half a degree: scanners write them rounded."""
+
 UNEVEN_MM = 0.1
 UNEVEN_FRACTION = 0.02
 """Gaps that differ from the usual one by more than both are uneven; less is rounding in the headers."""
@@ -43,11 +46,11 @@ class _Header:
     tags: Any
 
     def numbers(self, name: str) -> tuple[float, ...]:
-        """The values of a tag; empty where it is absent."""
+        """The values of a tag; empty where it is absent or has no value."""
         value = self.tags.get(name)
-        if value is None:
+        if value is None or value == "":
             return ()
-        return tuple(float(v) for v in value) if isinstance(value, Sequence | list) else (float(value),)
+        return tuple(float(v) for v in value) if isinstance(value, Sequence) else (float(value),)
 
     def text(self, name: str) -> str:
         return str(self.tags.get(name) or "").strip()
@@ -152,20 +155,28 @@ def _one_series(headers: list[_Header], path: Path) -> list[_Header]:
             "one series in a folder",
             "Move one series into a folder of its own.",
         )
-    for what, value in (
-        ("sizes", lambda h: (int(h.tags.Rows), int(h.tags.Columns), int(h.tags.get("SamplesPerPixel") or 1))),
-        ("pixel spacings", lambda h: tuple(round(v, 4) for v in h.numbers("PixelSpacing"))),
-        ("directions", lambda h: tuple(round(v, 2) + 0.0 for v in h.numbers("ImageOrientationPatient"))),
-    ):
-        found = Counter(value(h) for h in headers)
-        if len(found) > 1:
+    first = headers[0]
+    size = (first.tags.Rows, first.tags.Columns, first.tags.get("SamplesPerPixel"))
+    odd = {
+        "size": [h for h in headers if (h.tags.Rows, h.tags.Columns, h.tags.get("SamplesPerPixel")) != size],
+        "pixel spacing": [h for h in headers if not _same(h, first, "PixelSpacing", SAME_POSITION_MM)],
+        "direction": [h for h in headers if not _same(h, first, "ImageOrientationPatient", SAME_DIRECTION)],
+    }
+    for what, differing in odd.items():
+        if differing:
             raise ReadError(
                 "Slices form no volume",
-                f"The {len(headers)} images of '{path.name}' have {len(found)} different {what}",
-                "slices of one size and one direction",
+                f"{len(differing)} of the {len(headers)} images of '{path.name}' differ from the first in {what}",
+                "slices of one size, one pixel spacing and one direction",
                 "Remove localisers and reformatted images from the folder.",
             )
     return headers
+
+
+def _same(header: _Header, other: _Header, tag: str, tolerance: float) -> bool:
+    """Whether two images have a tag in common within rounding."""
+    ours, theirs = header.numbers(tag), other.numbers(tag)
+    return len(ours) == len(theirs) and np.allclose(ours, theirs, rtol=0, atol=tolerance)
 
 
 def _geometry(headers: list[_Header], path: Path, notes: list[str]) -> tuple[list[_Header], NDArray[np.float64]]:

@@ -33,9 +33,9 @@ def existing(path: Path) -> Path:
     Raises:
         ReadError: There is nothing at ``path``.
     """
-    if not path.exists():
-        near = next((p for p in [path.parent, *path.parents] if p.is_dir()), Path())
-        where = "its folder exists" if near == path.parent else "its folder does not exist either"
+    # os.path answers False where pathlib raises: forbidden folders, over-long names.
+    if not os.path.exists(path):
+        where = "its folder exists" if os.path.isdir(path.parent) else "its folder does not exist either"
         raise ReadError(
             "No such file or folder",
             f"'{path}' does not exist ({where})",

@@ -57,7 +57,7 @@ def decide_modality(values: NDArray[Any], name: str, in_file: str, given: str) -
     """The modality of an image: from the file, else from the caller, else inferred with a note that says why.
 
     Args:
-        values: The image in any order; a last axis of 3 with 8-bit values counts as colour elsewhere, not here.
+        values: The image in any order.
         name: The file's name.
         in_file: What the file itself says (a name of ``MODALITIES``), or empty.
         given: What the caller says, in any spelling, or empty.

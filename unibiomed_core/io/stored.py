@@ -44,7 +44,7 @@ def compact(values: NDArray[Any]) -> NDArray[Any]:
 
     Whole numbers beyond 16 bits become float32, which is exact up to 2^24.
     """
-    if values.dtype == np.uint8:
+    if values.dtype in {np.dtype(np.uint8), np.dtype(np.int16)}:
         return values
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
