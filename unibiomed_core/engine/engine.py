@@ -26,7 +26,6 @@ from unibiomed_core.tasks import END, IMAGE, SEG
 from unibiomed_core.types import Prediction, Prompt, Slice, Volume
 from unibiomed_core.updates import Update
 
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -153,7 +152,7 @@ class Engine:
             One tuple a slice, in the order of the prompts.
 
         Raises:
-            PromptError: A prompt cannot be used on a slice; nothing was computed then.
+            PromptError: A prompt cannot be used on a slice; no answer was made then.
         """
         began = time.perf_counter()
         asked = [[resolve(prompt, piece, self.processor) for prompt in prompts] for piece in slices]
