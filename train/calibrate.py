@@ -71,7 +71,7 @@ def trained_targets(training: Sequence[Record]) -> dict[str, tuple[str, ...]]:
 
 
 def report_targets(training: Sequence[Record], known: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Modality -> what a report looks for unasked: findings and anatomy of at least two patients; no tubes and lines."""
+    """Modality -> what a report looks for unasked: findings and anatomy that at least two patients show."""
     patients: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in training:
         for region in record.regions:

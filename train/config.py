@@ -1,4 +1,4 @@
-"""Typed run configuration. A recipe makes one; ``name=value`` on the command line changes it; unknown names are errors."""
+"""Typed run configuration: a recipe makes one, ``name=value`` changes it, an unknown name is an error."""
 
 from __future__ import annotations
 

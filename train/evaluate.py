@@ -219,8 +219,8 @@ def _training_answers(task: str, name: str, training: Sequence[Record]) -> list[
 def markdown(table: dict[str, list[dict[str, Any]]]) -> str:
     """The table for a model card; a row that does not beat its trivial baseline is named as failing."""
     lines = [
-        "| data set | target | present / absent | Dice (95 % interval) | mean shape | presence accuracy | majority | AUC "
-        "| |",
+        "| data set | target | present / absent | Dice (95 % interval) | mean shape | presence accuracy | majority "
+        "| AUC | |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table["masks"]:

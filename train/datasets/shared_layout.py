@@ -60,7 +60,10 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
     {
         "av-wide-fundus": Source({"retinal blood vessel": (1,), "optic disc": (2,)}, "retina"),
         "brats2013-glioma": Source(
-            {"brain tumour": (1, 2, 3, 4), "tumour core": (1, 3, 4), "enhancing tumour": (4,), "peritumoural oedema": (2,)},
+            {
+                "brain tumour": (1, 2, 3, 4), "tumour core": (1, 3, 4), "enhancing tumour": (4,),
+                "peritumoural oedema": (2,),
+            },
             "brain",
             True,
             3,
@@ -70,8 +73,9 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
         "chase-db1": Source({"retinal blood vessel": (1,)}, "retina"),
         "covid-cxr-structures": Source(
             {
-                "right lung": (1,), "left lung": (2,), "lung fields": (1, 2), "cardiomediastinum": (3,), "airways": (4,),
-                "ground-glass opacity": (5,), "consolidation": (6,), "pleural effusion": (7,), "pneumothorax": (8,),
+                "right lung": (1,), "left lung": (2,), "lung fields": (1, 2), "cardiomediastinum": (3,),
+                "airways": (4,), "ground-glass opacity": (5,), "consolidation": (6,), "pleural effusion": (7,),
+                "pneumothorax": (8,),
                 "endotracheal tube": (9,), "central venous line": (10,), "monitoring probe": (11,),
                 "nasogastric tube": (12,), "tubing": (13,),
             },
