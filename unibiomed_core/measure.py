@@ -188,12 +188,17 @@ def _side(mask: CroppedMask, volume: Volume, target_side: str | None, midline_mm
     if midline is None or not volume.orientation_known:
         return "unknown"
     row = volume.affine[0]
-    steps = [row[i] * (np.arange(n) + o) for i, (o, n) in enumerate(zip(mask.offset, mask.crop.shape, strict=True))]
-    z, y, x = np.nonzero(mask.crop)
-    right_mm = steps[0][z] + steps[1][y] + steps[2][x] + row[3] - midline
-    right = float((right_mm > 0).mean())
+    z0, y0, x0 = mask.offset
+    rows, columns = mask.crop.shape[1:]
+    in_plane = row[1] * (np.arange(rows) + y0)[:, np.newaxis] + row[2] * (np.arange(columns) + x0)
+    to_right = total = distance = 0.0
+    for z, section in enumerate(mask.crop, start=z0):  # slice by slice: a lung has ten million voxels
+        right_mm = in_plane[section] + (row[0] * z + row[3] - midline)
+        to_right += float((right_mm > 0).sum())
+        total += float(right_mm.sum())
+        distance += float(np.abs(right_mm).sum())
+    right, mean_mm, distance_mm = (value / mask.count for value in (to_right, total, distance))
     if min(right, 1 - right) < SIDE_FRACTION:
         return "right" if right > 0.5 else "left"
-    near = abs(float(right_mm.mean())) <= MIDLINE_TOLERANCE_MM
-    compact = float(np.abs(right_mm).mean()) <= 2 * MIDLINE_TOLERANCE_MM
-    return "midline" if near and compact else "both"
+    near = abs(mean_mm) <= MIDLINE_TOLERANCE_MM and distance_mm <= 2 * MIDLINE_TOLERANCE_MM
+    return "midline" if near else "both"
