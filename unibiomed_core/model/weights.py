@@ -1,0 +1,239 @@
+"""Weights on disk: save, load, check, find.
+
+A folder of ours holds ``model.safetensors``, ``config.json``, ``tokenizer.json`` and ``manifest.json`` with the size and
+SHA-256 of each file. A published folder (``sa2va_chat``) is read through the name map in ``published.py``. Nothing but
+safetensors and JSON is ever opened and no code in a folder is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from unibiomed_core.errors import WeightsError, WriteError
+from unibiomed_core.model.config import UniBiomedConfig
+from unibiomed_core.model.processor import Processor
+from unibiomed_core.model.unibiomed import UniBiomed
+
+WEIGHTS, CONFIG, TOKENIZER, MANIFEST = "model.safetensors", "config.json", "tokenizer.json", "manifest.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+EMBEDDED = ("mini",)
+"""Models that are shipped inside the package."""
+
+UNFIT = "These weights do not fit this model"
+
+
+def save(model: UniBiomed, processor: Processor, folder: Path, dtype: str = "float16") -> None:
+    """Write a folder in our layout, aside first and then renamed; the manifest is the last file written.
+
+    Args:
+        dtype: "float16" or "float32"; what floating tensors are stored as.
+
+    Raises:
+        WriteError: The folder cannot be written, or exists and holds something that is not a model of ours.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise WriteError(
+            "Folder not empty", f"{folder} holds files that are not a model", "a new folder", "Choose another one."
+        )
+    aside = folder.with_name(folder.name + ".new")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        kind = {"float16": torch.float16, "float32": torch.float32}[dtype]
+        save_file({name: _stored(value, kind) for name, value in model.state_dict().items()}, aside / WEIGHTS)
+        (aside / CONFIG).write_text(json.dumps(model.config.to_dict(), indent=1), "utf-8")
+        processor.tokenizer.save(str(aside / TOKENIZER))
+        manifest = {name: describe_file(aside / name) for name in (WEIGHTS, CONFIG, TOKENIZER)}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+        for file in aside.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+    except (OSError, SafetensorError) as cause:
+        raise WriteError("Weights not written", f"{folder}: {cause}", "a folder with space") from cause
+
+
+def load(
+    folder: Path | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, verify: bool = True
+) -> tuple[UniBiomed, Processor]:
+    """Read a model in either layout; strict in names and shapes.
+
+    Args:
+        dtype: What the model computes in, whatever the file holds.
+        verify: Compare every file with the manifest's hash, where there is a manifest.
+
+    Raises:
+        WeightsError: The folder or a file is missing, damaged, of another model, or holds pickles only.
+    """
+    folder = Path(folder)
+    values = read_config(folder)
+    if values.get("model_type") == "sa2va_chat":
+        from unibiomed_core.model.published import read_published
+
+        config, tensors = read_published(folder, values)
+    else:
+        if verify:
+            _verify(folder)
+        config = UniBiomedConfig.from_dict(values)
+        tensors = read_tensors(folder / WEIGHTS)
+    processor = Processor(config, read_tokenizer(folder))
+    with torch.device("meta"):
+        model = UniBiomed(config, processor.ids)
+    assign(model, tensors, dtype)
+    return model.to(device).eval(), processor
+
+
+def assign(model: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Put tensors into a model made on the meta device.
+
+    Raises:
+        WeightsError: A name is missing or too many, or a shape differs; the first few are named.
+    """
+    wanted = dict(model.state_dict())
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    problems = [
+        f"{len(found)} tensors {what}: {', '.join(found[:3])}"
+        for what, found in (("missing", missing), ("not known", extra), ("of another shape", shapes))
+        if found
+    ]
+    if problems:
+        raise WeightsError(
+            UNFIT, "; ".join(problems), f"{len(wanted)} tensors of this size", "Download again or choose another folder."
+        )
+    ready = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
+    model.load_state_dict(ready, strict=True, assign=True)
+    _make_unsaved_buffers(model)
+
+
+def _make_unsaved_buffers(model: nn.Module) -> None:
+    """Tables that are computed and not stored (rotary frequencies) are made anew where the meta device left none."""
+    for module in model.modules():
+        lost = [name for name, value in module.named_buffers(recurse=False) if value.is_meta]
+        if lost:
+            with torch.device("cpu"):
+                fresh = type(module)(module.config)  # type: ignore[arg-type, call-arg]
+            for name in lost:
+                module.register_buffer(name, fresh.get_buffer(name), persistent=False)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a weights folder.
+
+    Raises:
+        WeightsError: The folder or file is missing or no JSON, or there are pickles in place of safetensors.
+    """
+    if not folder.is_dir():
+        raise WeightsError(
+            "Weights not found",
+            f"there is no folder {folder}",
+            "a preset name, a folder with weights, or a downloaded model",
+            "'unibiomed models' lists what is here.",
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
+        raise WeightsError(
+            "Weights not found",
+            f"{folder.name} holds {', '.join(pickles[:3])} and no safetensors" if pickles else f"{folder.name} has none",
+            "safetensors files; pickled weights can run code and are never opened",
+            "Convert them, or download the safetensors version.",
+        )
+    try:
+        values = json.loads((folder / CONFIG).read_text("utf-8"))
+    except FileNotFoundError as cause:
+        raise WeightsError("Weights not found", f"{folder.name} has no {CONFIG}", "the model's configuration") from cause
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
+        raise WeightsError(UNFIT, f"{CONFIG} cannot be read: {cause}", "JSON", "Download again.") from cause
+    if not isinstance(values, dict):
+        raise WeightsError(UNFIT, f"{CONFIG} is no JSON object", "a model's configuration", "Download again.")
+    return values
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of one safetensors file.
+
+    Raises:
+        WeightsError: It is missing, truncated or damaged.
+    """
+    try:
+        with safe_open(file, framework="pt") as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as cause:
+        raise WeightsError(
+            "Weights damaged", f"{file.name}: {cause}", "a whole safetensors file", "Download again."
+        ) from cause
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a weights folder.
+
+    Raises:
+        WeightsError: It is missing or unreadable.
+    """
+    file = folder / TOKENIZER
+    if not file.is_file():
+        raise WeightsError("Weights not found", f"{folder.name} has no {TOKENIZER}", "the model's tokenizer")
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as cause:  # the library raises plain Exception for every fault
+        raise WeightsError(UNFIT, f"{TOKENIZER} cannot be read: {cause}", "a tokenizer", "Download again.") from cause
+
+
+def describe_file(file: Path) -> dict[str, Any]:
+    """Size in bytes and SHA-256."""
+    with file.open("rb") as handle:
+        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
+
+
+def _verify(folder: Path) -> None:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
+        raise WeightsError("Weights damaged", f"{MANIFEST}: {cause}", "the list of files and hashes") from cause
+    for name in (WEIGHTS, CONFIG, TOKENIZER):
+        file = folder / name
+        if name not in manifest or not file.is_file():
+            raise WeightsError("Weights not found", f"{folder.name} has no {name}", "every file of the manifest")
+        if describe_file(file) != manifest[name]:
+            raise WeightsError(
+                "Weights damaged", f"the checksum of {name} differs", "the manifest's", "Download or copy it again."
+            )
+
+
+def _stored(value: Tensor, kind: torch.dtype) -> Tensor:
+    value = value.detach().cpu()
+    return (value.to(kind) if value.is_floating_point() else value).contiguous()
+
+
+def resolve(model: str, offline: bool = True) -> Path:
+    """The folder of a model by preset name, path or downloaded hub id.
+
+    Raises:
+        WeightsError: There is none; says how to get it.
+    """
+    if model in EMBEDDED:
+        return Path(str(files("unibiomed_core.model") / "assets" / model))
+    if Path(model).is_dir():
+        return Path(model)
+    from unibiomed_core.model.hub import cached
+
+    return cached(model, offline)
