@@ -11,7 +11,8 @@ _HOME = {
     "Engine": "engine.engine",
     "read": "io",
     **dict.fromkeys(
-        ("Volume", "Slice", "Region", "Prompt", "Prediction", "Phrase", "Finding", "Absence", "Report", "NOTICE"), "types"
+        ("Volume", "Slice", "Region", "Prompt", "Prediction", "Phrase", "Finding", "Absence", "Report", "NOTICE"),
+        "types",
     ),
     **dict.fromkeys(("CancelToken", "Progress", "SliceDone", "FindingFound", "Done"), "updates"),
     "UniBiomedError": "errors",

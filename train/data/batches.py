@@ -127,11 +127,11 @@ def mask_batch(
     small = F.avg_pool2d(masks, 4)
     image = torch.tensor([r[0] for r in rows])
     truth = small[image, torch.tensor([r[1] for r in rows])]
-    present = truth.sum(dim=(1, 2)) > 0.5  # augmentation may have moved a target out of the picture
+    visible = truth.sum(dim=(1, 2)) > 0.5  # augmentation may have moved a target out of the picture
     asked = torch.tensor([r[3] for r in rows])
-    keep = ~asked | present  # a target that was moved out is neither there nor absent
+    keep = ~asked | visible  # a target that was moved out is neither there nor absent
     codes = torch.tensor([r[2] for r in rows])
-    return MaskBatch(normalise(pictures), codes[keep], image[keep], truth[keep], (asked & present)[keep])
+    return MaskBatch(normalise(pictures), codes[keep], image[keep], truth[keep], (asked & visible)[keep])
 
 
 def _picture(record: Record) -> Tensor:

@@ -212,7 +212,7 @@ def _labels(path: Path, volume: Any) -> NDArray[np.integer[Any]]:
     import nibabel
     from PIL import Image
 
-    stored = np.asarray(nibabel.load(path).dataobj) if path.suffix == ".gz" else np.asarray(Image.open(path))
+    stored = np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj if path.suffix == ".gz" else Image.open(path))
     if stored.shape[: len(volume.stored.shape)] != tuple(volume.stored.shape):
         raise DataError(
             "Mask of another size", f"{path.name} is {stored.shape}", f"the image's {tuple(volume.stored.shape)}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import Sam2Model, Sam2VideoModel
+from transformers import Sam2Model, Sam2VideoConfig, Sam2VideoModel
 
 from unibiomed_core.model.config import GroundingSizes, sam_config
 
@@ -75,7 +75,9 @@ class Grounder(nn.Module):
         super().__init__()
         self.sizes = sizes
         config = sam_config(sizes)
-        self.sam: Sam2Model | Sam2VideoModel = Sam2VideoModel(config) if sizes.memory else Sam2Model(config)
+        self.sam: Sam2Model | Sam2VideoModel = (
+            Sam2VideoModel(config) if isinstance(config, Sam2VideoConfig) else Sam2Model(config)
+        )
 
     def encode(self, pixels: Tensor) -> GroundingFeatures:
         """(B, 3, S, S) normalised pixels -> features. The only call that runs the image encoder."""

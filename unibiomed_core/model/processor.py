@@ -71,7 +71,13 @@ class Processor:
                 f"the tokenizer has {tokenizer.get_vocab_size()} tokens",
                 f"at most the model's {config.language.vocabulary}",
             )
-        self.ids = TokenIds(*(tokenizer.token_to_id(t) for t in (SEG, IMAGE_CONTEXT, "<|im_end|>", "<|endoftext|>")))
+        vocabulary = tokenizer.get_vocab()
+        self.ids = TokenIds(
+            seg=vocabulary[SEG],
+            image_context=vocabulary[IMAGE_CONTEXT],
+            end_of_turn=vocabulary["<|im_end|>"],
+            pad=vocabulary["<|endoftext|>"],
+        )
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         self._mean, self._std = mean[:, None, None], std[:, None, None]
         if config.preprocessing.grounding_norm == "rounded":

@@ -123,7 +123,7 @@ class UniBiomed(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.bridge[0].weight.device
+        return next(self.bridge.parameters()).device
 
     @property
     def parameter_count(self) -> int:

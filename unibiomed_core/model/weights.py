@@ -1,7 +1,7 @@
 """Weights on disk: save, load, check, find.
 
-A folder of ours holds ``model.safetensors``, ``config.json``, ``tokenizer.json`` and ``manifest.json`` with the size and
-SHA-256 of each file. A published folder (``sa2va_chat``) is read through the name map in ``published.py``. Nothing but
+A folder of ours holds ``model.safetensors``, ``config.json``, ``tokenizer.json`` and ``manifest.json`` with the size
+and SHA-256 of each file. A published folder (``sa2va_chat``) is read through the name map in ``published.py``. Nothing but
 safetensors and JSON is ever opened and no code in a folder is run.
 """
 
@@ -117,9 +117,7 @@ def assign(model: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype) 
         if found
     ]
     if problems:
-        raise WeightsError(
-            UNFIT, "; ".join(problems), f"{len(wanted)} tensors of this size", "Download again or choose another folder."
-        )
+        raise WeightsError(UNFIT, "; ".join(problems), f"{len(wanted)} tensors of this size", "Choose another folder.")
     ready = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
     model.load_state_dict(ready, strict=True, assign=True)
     _make_unsaved_buffers(model)
@@ -131,7 +129,7 @@ def _make_unsaved_buffers(model: nn.Module) -> None:
         lost = [name for name, value in module.named_buffers(recurse=False) if value.is_meta]
         if lost:
             with torch.device("cpu"):
-                fresh = type(module)(module.config)  # type: ignore[arg-type, call-arg]
+                fresh = type(module)(module.config)
             for name in lost:
                 module.register_buffer(name, fresh.get_buffer(name), persistent=False)
 
@@ -153,14 +151,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
         raise WeightsError(
             "Weights not found",
-            f"{folder.name} holds {', '.join(pickles[:3])} and no safetensors" if pickles else f"{folder.name} has none",
+            f"{folder.name} holds no safetensors" + (f", but {', '.join(pickles[:3])}" if pickles else ""),
             "safetensors files; pickled weights can run code and are never opened",
             "Convert them, or download the safetensors version.",
         )
     try:
         values = json.loads((folder / CONFIG).read_text("utf-8"))
     except FileNotFoundError as cause:
-        raise WeightsError("Weights not found", f"{folder.name} has no {CONFIG}", "the model's configuration") from cause
+        raise WeightsError("Weights not found", f"{folder.name} has no {CONFIG}", "one") from cause
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
         raise WeightsError(UNFIT, f"{CONFIG} cannot be read: {cause}", "JSON", "Download again.") from cause
     if not isinstance(values, dict):
