@@ -106,6 +106,7 @@ def test_picture_order_is_consistent() -> None:
         ((np.nan, 0, 1), "not numbers"),
         ((1, 0, 0), "singular"),
         ((np.inf, 0, 1), "not num"),
+        ((0, 0, 1e300), "holds lengths of 1e\\+300"),
     ],
 )
 def test_impossible_affines_are_refused(column: tuple[float, ...], words: str) -> None:

@@ -202,6 +202,24 @@ def test_absurd_size_is_refused_with_numbers(nifti: Writer) -> None:
     refused(nifti(NOISE, edit=edit), "Image too large", "32000 x 32000 x 32000 voxels and needs about 196608.0 GB")
 
 
+def test_impossible_orientation_code_is_refused_in_silence(nifti: Writer, capfd: pytest.CaptureFixture[str]) -> None:
+    def edit(header: Any) -> None:
+        header["qform_code"] = 512
+
+    refused(nifti(NOISE, edit=edit), "Damaged file", "its orientation codes are 2 and 512")
+    assert capfd.readouterr().err == ""
+
+
+def test_odd_but_harmless_header_is_read_in_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a_ct.nii"
+    nibabel.save(nibabel.Nifti2Image(NOISE, np.eye(4)), path)
+    raw = bytearray(path.read_bytes())
+    raw[8:12] = bytes(4)  # the end-of-line check, which nibabel logs
+    path.write_bytes(bytes(raw))
+    assert np.array_equal(read(path).stored.to_stored(read(path).voxels), NOISE)
+    assert capfd.readouterr().err == ""
+
+
 def test_negative_dimension_is_refused(nifti: Writer) -> None:
     def edit(header: Any) -> None:
         header["dim"][2] = -5

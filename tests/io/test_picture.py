@@ -171,6 +171,16 @@ def test_truncated_picture_is_refused(tmp_path: Path, suffix: str, keep: float) 
     refused(path, "Damaged file", f"'a.{suffix}' cannot be read")
 
 
+def test_damaged_compressed_tiff_is_refused_in_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    noise = RANDOM.integers(0, 255, (90, 90, 3)).astype(np.uint8)
+    path = save(tmp_path / "a.tif", noise, compression="tiff_lzw")
+    raw = bytearray(path.read_bytes())
+    raw[1000:1200] = b"\xff" * 200
+    path.write_bytes(bytes(raw))
+    refused(path, "Damaged file", "'a.tif' cannot be read")
+    assert capfd.readouterr().err == ""
+
+
 def test_flipped_bytes_in_png_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", RANDOM.integers(0, 255, (90, 90, 3)).astype(np.uint8))
     raw = bytearray(path.read_bytes())

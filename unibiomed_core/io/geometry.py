@@ -21,6 +21,9 @@ CANONICAL_DIRECTIONS: NDArray[np.float64] = np.array([[0, 0, -1], [0, -1, 0], [-
 LPS_TO_RAS: NDArray[np.float64] = np.diag([-1.0, -1.0, 1.0, 1.0])
 """4x4; DICOM and ITK count x towards Left and y towards Posterior."""
 
+LARGEST_LENGTH_MM = 1e7
+"""Ten kilometres; beyond any scanner's coordinates, so such a header is damaged."""
+
 SMALLEST_TILT_DEG = 0.5
 """Below this a tilt is rounding in the header and is not mentioned."""
 
@@ -33,13 +36,20 @@ def check_affine(affine: NDArray[np.float64], name: str) -> None:
         name: The file's name for the message.
 
     Raises:
-        ReadError: An element is not finite, a spacing is zero, or two axes run along the same line.
+        ReadError: An element is not finite or absurdly large, a spacing is zero, or two axes run along the same line.
     """
     expected = "three positive spacings and three independent directions"
     action = "Write the file again with a correct header."
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         raise ReadError(
             "Impossible geometry", f"The affine of '{name}' has values that are not numbers", expected, action
+        )
+    if np.abs(affine).max() > LARGEST_LENGTH_MM:
+        raise ReadError(
+            "Impossible geometry",
+            f"The affine of '{name}' holds lengths of {np.abs(affine).max():.3g} mm",
+            f"spacings and positions under {LARGEST_LENGTH_MM:g} mm",
+            action,
         )
     spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
     if (spacing_mm < 1e-6).any():

@@ -180,7 +180,7 @@ def _first_sentence(text: str) -> str:
 def quiet() -> Iterator[None]:
     """Silence what C libraries write to the standard error stream by themselves; the cause comes as an exception.
 
-    MetaIO and GDCM print below Python, so the file descriptor is redirected for the time of the read.
+    MetaIO, GDCM and libtiff print below Python, so the file descriptor is redirected for the time of the read.
     """
     try:
         sys.stderr.flush()

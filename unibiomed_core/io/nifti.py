@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,9 @@ from unibiomed_core.io import geometry, guard
 from unibiomed_core.io.stored import Stored, rescale
 
 _KIND = "a NIfTI file"
+LARGEST_FORM_CODE = 5
+"""Of ``sform_code`` and ``qform_code``: 0 unset, 1 scanner, 2 aligned, 3 Talairach, 4 MNI 152, 5 other template."""
+
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """The space part of ``xyzt_units``: unknown, metre, millimetre, micrometre."""
 
@@ -24,14 +29,11 @@ def load(path: Path) -> Stored:
     Raises:
         ReadError: It is no NIfTI file, is damaged, holds several volumes or vectors, or its geometry is impossible.
     """
-    from nibabel.imageglobals import LoggingOutputSuppressor
-
     with guard.reading(path, _KIND):
         header = _raw_header(path)
         shape = tuple(int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])])
         _check_header(header, shape, path)
-        # nibabel repairs a bad header in silence or with a log line; the raw header was checked above instead.
-        with LoggingOutputSuppressor():
+        with _without_log():
             image = _image(path, header, shape)
             raw = image.dataobj.get_unscaled()
         values = rescale(raw, float(image.dataobj.slope), float(image.dataobj.inter))
@@ -42,6 +44,18 @@ def load(path: Path) -> Stored:
         )
     values = values.reshape((*shape, 1, 1, 1)[:3], order="A")
     return Stored(values, affine, spatial_unit=spatial_unit, orientation_known=orientation_known, notes=tuple(notes))
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """nibabel repairs a bad header with no more than a log line; the raw header was checked before instead."""
+    from nibabel.imageglobals import logger
+
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _raw_header(path: Path) -> Any:
@@ -89,6 +103,9 @@ def _check_header(header: Any, shape: tuple[int, ...], path: Path) -> None:
     """Refuse by the header alone what cannot become a volume, before anything large is allocated."""
     if not 2 <= len(shape) <= 7:
         raise guard.damaged(path, _KIND, f"its header says {int(header['dim'][0])} dimensions")
+    codes = int(header["sform_code"]), int(header["qform_code"])
+    if not all(0 <= code <= LARGEST_FORM_CODE for code in codes):
+        raise guard.damaged(path, _KIND, f"its orientation codes are {codes[0]} and {codes[1]}")
     dtype = header.get_data_dtype()
     if dtype.fields is not None:
         raise guard.colour_volume(path, len(dtype.fields))

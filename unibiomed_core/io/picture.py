@@ -38,7 +38,7 @@ def load(path: Path) -> Stored:
     magic, kind_name, pillow_format = _KINDS[path.suffix.lower()]
     guard.check_kind(path, magic, kind_name)
     notes: list[str] = []
-    with guard.reading(path, kind_name), warnings.catch_warnings():
+    with guard.reading(path, kind_name), guard.quiet(), warnings.catch_warnings():
         # Pillow warns about a picture twice its limit's half and only raises above it: both are refused here.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
