@@ -215,18 +215,18 @@ def test_bad_prompts_are_told_before_anything_runs(engine: Engine, prompt: Promp
 
 
 def test_a_prompt_beyond_the_positions_of_the_model_is_told(engine: Engine) -> None:
-    with pytest.raises(PromptError, match="Prompt too long.*at most 2048"):
+    with pytest.raises(PromptError, match=r"Prompt too long.*at most 2048"):
         engine.predict([ct_slice()], [Prompt("vqa", question="q" * 3900)], SOFT_TISSUE)
 
 
 def test_a_model_with_a_list_of_targets_takes_those_only() -> None:
     engine = toy_engine(targets={"ct": ("liver", "spleen")})
     assert engine.predict([ct_slice()], segment("hepar"), SOFT_TISSUE)[0][0].phrases[0].target == "liver"
-    with pytest.raises(PromptError, match="Unknown target.*nearest: liver"):
+    with pytest.raises(PromptError, match=r"Unknown target.*nearest: liver"):
         engine.predict([ct_slice()], segment("livr"), SOFT_TISSUE)
-    with pytest.raises(PromptError, match="Target not learnt.*'aorta'.*ct"):
+    with pytest.raises(PromptError, match=r"Target not learnt.*'aorta'.*ct"):
         engine.predict([ct_slice()], segment("aorta"), SOFT_TISSUE)
-    with pytest.raises(PromptError, match="Target not learnt.*one of ct"):
+    with pytest.raises(PromptError, match=r"Target not learnt.*one of ct"):
         engine.predict([replace(ct_slice(), modality="mri")], segment("liver"), SOFT_TISSUE)
 
 
