@@ -97,6 +97,9 @@ def run_stage(run: Run, stage: Stage) -> None:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(stage, step)
         losses = compute(run, stage, weights, step)
+        if not losses:  # none of the pictures drawn has a target to ask for
+            step += 1
+            continue
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
             raise DataError(
@@ -132,7 +135,7 @@ def _grounding(run: Run, stage: Stage, weights: np.ndarray, step: int) -> Losses
     indices = [int(i) for i in draw(weights, stage.batch_size, run.seed, step)]
     batch = mask_batch(run.records, indices, stage.side, stage.targets_per_picture, rng)
     if len(batch.codes) == 0:
-        raise DataError("Batch without targets", f"step {step}", "records with regions or absent targets")
+        return {}
     codes = target_codes(run.model.config.grounding.hidden)[batch.codes]
     codes = codes + 0.1 * torch.randn(codes.shape, generator=torch.Generator().manual_seed(step)) * CODE_SCALE
     features = run.model.grounder.encode(batch.pixels)

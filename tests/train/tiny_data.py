@@ -66,7 +66,7 @@ def _volumes(folder: Path, count: int, rng: np.random.Generator) -> None:
     items = []
     for number in range(count):
         voxels = rng.integers(-900, -800, (40, 44, 9)).astype(np.int16)
-        voxels[8:32, 8:36] = 40
+        voxels[8:32, 8:36] = rng.integers(20, 60, (24, 28, 9))
         mask = np.zeros(voxels.shape, np.uint8)
         mask[14:22, 14:24, 3:6] = 1
         voxels[mask > 0] = 120

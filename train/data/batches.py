@@ -125,12 +125,12 @@ def mask_batch(
     mirror = np.array([may_mirror(records[i]) for i in indices])
     pictures, masks = augment(pictures, masks, mirror, side, rng)
     small = F.avg_pool2d(masks, 4)
-    image = torch.tensor([r[0] for r in rows])
-    truth = small[image, torch.tensor([r[1] for r in rows])]
+    image = torch.tensor([r[0] for r in rows], dtype=torch.int64)
+    truth = small[image, torch.tensor([r[1] for r in rows], dtype=torch.int64)]
     visible = truth.sum(dim=(1, 2)) > 0.5  # augmentation may have moved a target out of the picture
-    asked = torch.tensor([r[3] for r in rows])
+    asked = torch.tensor([r[3] for r in rows], dtype=torch.bool)
     keep = ~asked | visible  # a target that was moved out is neither there nor absent
-    codes = torch.tensor([r[2] for r in rows])
+    codes = torch.tensor([r[2] for r in rows], dtype=torch.int64)
     return MaskBatch(normalise(pictures), codes[keep], image[keep], truth[keep], (asked & visible)[keep])
 
 
