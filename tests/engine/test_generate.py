@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -151,10 +152,15 @@ def test_writing_stops_on_the_end_text_whatever_pieces_it_is_made_of(engine: Eng
     assert not answer.truncated
 
 
-def test_the_stop_test_looks_at_a_few_tokens_only(engine: Engine) -> None:
+def test_the_stop_test_looks_at_a_few_tokens_only(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
     decode = engine.processor.decode
-    engine.processor.decode = lambda ids: (lengths.append(len(ids)), decode(ids))[1]  # type: ignore
+
+    def counted(ids: Sequence[int]) -> str:
+        lengths.append(len(ids))
+        return decode(ids)
+
+    monkeypatch.setattr(engine.processor, "decode", counted)
     answer = write(engine, "word " * 30 + "<|end|>", limit=200)
     assert len(answer.ids) > 30
     assert max(lengths) <= 10
@@ -176,14 +182,19 @@ def test_a_seg_that_never_goes_in_has_no_state_and_is_reported(engine: Engine) -
     assert len(one_more.states) == 1
 
 
-def test_a_small_budget_splits_the_batch_and_changes_nothing(engine: Engine) -> None:
+def test_a_small_budget_splits_the_batch_and_changes_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = image_tokens(engine)
     rows = [picture_row(engine, f"Number {n}?", TEXTS[n % 2]) for n in range(5)]
     whole = engine._reader.answer(rows, tokens)
     engine._reader.working_bytes = 1
     calls: list[int] = []
     language = engine.model.language
-    engine.model.language = lambda e, *a, **k: (calls.append(len(e)), language(e, *a, **k))[1]  # type: ignore
+
+    def counted(embeddings: Tensor, *args: Any, **options: Any) -> Tensor:
+        calls.append(len(embeddings))
+        return language(embeddings, *args, **options)
+
+    monkeypatch.setattr(engine.model, "language", counted)
     split = engine._reader.answer(rows, tokens)
     assert calls == [1] * 6, "the prefix and each row apart"
     for a, b in zip(whole, split, strict=True):

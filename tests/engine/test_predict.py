@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from toy import NAMES, SOFT_TISSUE, ct_slice, rgb_picture, segment, tokenizer, toy_config, toy_engine
 
 from unibiomed_core.engine.engine import Engine
@@ -122,16 +124,19 @@ def test_presence_from_the_mask_is_zero_for_an_empty_one() -> None:
     assert empty.text == "liver: not found on this slice (presence 0.00)."
 
 
-def test_a_drawn_box_is_seen_by_the_language_side_only() -> None:
+def test_a_drawn_box_is_seen_by_the_language_side_only(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = toy_engine()
     seen: list[bool] = []
-    tiles, pixels = engine.processor.tiles, engine.processor.grounding_pixels
-    green = np.array([0, 255, 0])
-    engine.processor.tiles = lambda rgb: (seen.append(bool((rgb == green).all(-1).any())), tiles(rgb))[1]  # type: ignore
-    engine.processor.grounding_pixels = lambda rgb: (  # type: ignore
-        seen.append(bool((rgb == green).all(-1).any())),
-        pixels(rgb),
-    )[1]
+
+    def noting(make: Callable[[np.ndarray], Tensor]) -> Callable[[np.ndarray], Tensor]:
+        def inner(rgb: np.ndarray) -> Tensor:
+            seen.append(bool((rgb == (0, 255, 0)).all(-1).any()))
+            return make(rgb)
+
+        return inner
+
+    monkeypatch.setattr(engine.processor, "tiles", noting(engine.processor.tiles))
+    monkeypatch.setattr(engine.processor, "grounding_pixels", noting(engine.processor.grounding_pixels))
     region = Region(10, 12, 30, 33)
     ask = Prompt("ground", answer="<p> liver </p> [SEG]", region=region)
     name = Prompt("roi_class", region=region, max_new_tokens=4)

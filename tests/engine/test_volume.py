@@ -224,7 +224,7 @@ def run_out(engine: Engine, limit: int, error: Exception) -> list[int]:
             raise error
         return encode(pixels)
 
-    engine.model.grounder.encode = failing  # type: ignore[method-assign, assignment]
+    engine.model.grounder.encode = failing  # type: ignore[method-assign]
     return tried
 
 

@@ -16,7 +16,7 @@ from unibiomed_core.model.unibiomed import UniBiomed
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _MIB = 2**20
-_RUNTIME_BYTES = 300 * _MIB
+_RUNTIME_BYTES = 400 * _MIB
 """What the libraries themselves hold once loaded (measured on Linux, CPU build)."""
 
 _MAX_BATCH = {"cuda": 16, "mps": 4}

@@ -20,6 +20,7 @@ from unibiomed_core.engine.masks import Region, regions, words
 from unibiomed_core.engine.questions import Question, resolve
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import Window, to_rgb
+from unibiomed_core.model import weights
 from unibiomed_core.model.processor import Processor, draw_box, inert
 from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.tasks import END, IMAGE, SEG
@@ -127,8 +128,6 @@ class Engine:
             WeightsError: The model is not there, incomplete, damaged or of another kind.
             DeviceError: As for the constructor.
         """
-        from unibiomed_core.model import weights
-
         devices.choose(device, dtype)  # a wrong device is told before gigabytes are read
         folder = weights.resolve(model, offline)
         joint, processor = weights.load(folder, device="cpu", dtype=torch.float32)
@@ -295,10 +294,8 @@ def _boxed(picture: Picture, prompt: Prompt) -> Picture:
 
 def _source(folder: Path) -> tuple[str, str]:
     """(layout, SHA-256 of the weights) of a folder; several files give the hash over their hashes, in order of name."""
-    ours = json.loads((folder / "config.json").read_text("utf-8")).get("format") == "unibiomed"
-    hashes = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
-    joined = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-    return "unibiomed" if ours else "sa2va_chat", joined
+    manifest = folder / weights.MANIFEST
+    if manifest.is_file():  # checked while loading, so not read a second time
+        return "unibiomed", str(json.loads(manifest.read_text("utf-8"))[weights.WEIGHTS]["sha256"])
+    hashes = [weights.describe_file(file)["sha256"] for file in sorted(folder.glob("*.safetensors"))]
+    return "sa2va_chat", hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
