@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ import torch
 from unibiomed_core.engine import devices
 from unibiomed_core.engine.features import Counts, FeatureStore, Picture
 from unibiomed_core.engine.generate import Answer, Reader, Row
+from unibiomed_core.engine.info import ModelInfo, describe
 from unibiomed_core.engine.masks import Region, regions, words
 from unibiomed_core.engine.questions import Question, resolve
 from unibiomed_core.errors import PromptError
@@ -24,41 +23,10 @@ from unibiomed_core.model import weights
 from unibiomed_core.model.processor import Processor, draw_box, inert
 from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.tasks import END, IMAGE, SEG
-from unibiomed_core.types import Prediction, Prompt, Slice, Volume
-from unibiomed_core.updates import Update
+from unibiomed_core.types import Plane, Prediction, Prompt, Slice, Volume
+from unibiomed_core.updates import CancelToken, Update
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What is known about the model, for reports and lists; plain values.
-
-    Args:
-        layout: "unibiomed", "sa2va_chat" (published) or "memory" for a model that came from no folder.
-        folder: Name of its folder, without the path.
-        sha256: Hash of the weights file; empty where there is none.
-        targets: Modality -> names it was trained on; empty means free text.
-        default_targets: Modality -> what a report looks for when nothing is named.
-        facts: Training data and the like.
-    """
-
-    name: str
-    layout: str
-    folder: str
-    licence: str
-    parameters: int
-    sha256: str
-    device: str
-    dtype: str
-    targets: Mapping[str, tuple[str, ...]]
-    default_targets: Mapping[str, tuple[str, ...]]
-    facts: Mapping[str, str]
-
-    def provenance(self) -> dict[str, Any]:
-        """What a report states about its model."""
-        names = ("name", "layout", "folder", "licence", "parameters", "sha256", "device", "dtype")
-        return {**{name: getattr(self, name) for name in names}, "facts": dict(self.facts)}
 
 
 @dataclass(slots=True)
@@ -107,7 +75,7 @@ class Engine:
         self.batch_size = devices.batch_size(self.config, self.placement) if batch_size is None else max(1, batch_size)
         self.features = FeatureStore(model, processor, self.placement, self.placement.feature_bytes)
         self._reader = Reader(model, processor, self.counts, self.placement.working_bytes)
-        self.info = self._describe(folder)
+        self.info: ModelInfo = describe(model, self.placement, folder)
 
     @classmethod
     def load(
@@ -186,11 +154,34 @@ class Engine:
         self._answer(work, score=True)
         return tuple(item.answer.likelihood for item in work if item.answer and item.answer.likelihood is not None)
 
-    def run(self, volume: Volume, asks: Sequence[Prompt | str] = (), **options: Any) -> Iterator[Update]:
-        """A whole volume or picture as a stream of updates; the options are those of ``engine.volume.run``."""
+    def run(
+        self,
+        volume: Volume,
+        asks: Sequence[Prompt | str] = (),
+        *,
+        plane: Plane = "axial",
+        every: int = 1,
+        indices: Sequence[int] | None = None,
+        window: Window | None = None,
+        cancel: CancelToken | None = None,
+        describe: bool = True,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Iterator[Update]:
+        """A whole volume or picture as a stream of updates; see :func:`unibiomed_core.engine.volume.run`."""
         from unibiomed_core.engine.volume import run
 
-        return run(self, volume, asks, **options)
+        return run(
+            self,
+            volume,
+            asks,
+            plane=plane,
+            every=every,
+            indices=indices,
+            window=window,
+            cancel=cancel,
+            describe=describe,
+            settings=settings,
+        )
 
     def free(self) -> None:
         """Drop cached features and give memory back to the device."""
@@ -270,32 +261,6 @@ class Engine:
         prompt = item.question.prompt
         return Prediction(prompt, piece.plane, piece.index, text, raw_text, phrases, answer.truncated, seconds)
 
-    def _describe(self, folder: Path | None) -> ModelInfo:
-        config = self.config
-        layout, sha256 = ("memory", "") if folder is None else _source(folder)
-        return ModelInfo(
-            name=config.name,
-            layout=layout,
-            folder="" if folder is None else folder.name,
-            licence=config.facts.get("licence", ""),
-            parameters=self.model.parameter_count,
-            sha256=sha256,
-            device=str(self.placement.device),
-            dtype=self.placement.dtype_name,
-            targets=config.targets,
-            default_targets=config.default_targets,
-            facts=config.facts,
-        )
-
 
 def _boxed(picture: Picture, prompt: Prompt) -> Picture:
     return picture if prompt.region is None else Picture.of(draw_box(picture.rgb, prompt.region))
-
-
-def _source(folder: Path) -> tuple[str, str]:
-    """(layout, SHA-256 of the weights) of a folder; several files give the hash over their hashes, in order of name."""
-    manifest = folder / weights.MANIFEST
-    if manifest.is_file():  # checked while loading, so not read a second time
-        return "unibiomed", str(json.loads(manifest.read_text("utf-8"))[weights.WEIGHTS]["sha256"])
-    hashes = [weights.describe_file(file)["sha256"] for file in sorted(folder.glob("*.safetensors"))]
-    return "sa2va_chat", hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,7 @@ def run(
     window: Window | None = None,
     cancel: CancelToken | None = None,
     describe: bool = True,
-    settings: dict[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Update]:
     """Ask the same of every slice, link the answers into findings, and report.
 

@@ -1,0 +1,73 @@
+"""What is known about a loaded model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unibiomed_core.engine.devices import Placement
+from unibiomed_core.model import weights
+from unibiomed_core.model.unibiomed import UniBiomed
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known about the model, for reports and lists; plain values.
+
+    Args:
+        layout: "unibiomed", "sa2va_chat" (published) or "memory" for a model that came from no folder.
+        folder: Name of its folder, without the path.
+        sha256: Hash of the weights file; empty where there is none.
+        targets: Modality -> names it was trained on; empty means free text.
+        default_targets: Modality -> what a report looks for when nothing is named.
+        facts: Training data and the like.
+    """
+
+    name: str
+    layout: str
+    folder: str
+    licence: str
+    parameters: int
+    sha256: str
+    device: str
+    dtype: str
+    targets: Mapping[str, tuple[str, ...]]
+    default_targets: Mapping[str, tuple[str, ...]]
+    facts: Mapping[str, str]
+
+    def provenance(self) -> dict[str, Any]:
+        """What a report states about its model."""
+        names = ("name", "layout", "folder", "licence", "parameters", "sha256", "device", "dtype")
+        return {**{name: getattr(self, name) for name in names}, "facts": dict(self.facts)}
+
+
+def describe(model: UniBiomed, placement: Placement, folder: Path | None) -> ModelInfo:
+    """The facts of a model at its place; ``folder`` is where its weights came from."""
+    config = model.config
+    layout, sha256 = ("memory", "") if folder is None else _source(folder)
+    return ModelInfo(
+        name=config.name,
+        layout=layout,
+        folder="" if folder is None else folder.name,
+        licence=config.facts.get("licence", ""),
+        parameters=model.parameter_count,
+        sha256=sha256,
+        device=str(placement.device),
+        dtype=placement.dtype_name,
+        targets=config.targets,
+        default_targets=config.default_targets,
+        facts=config.facts,
+    )
+
+
+def _source(folder: Path) -> tuple[str, str]:
+    """(layout, SHA-256 of the weights) of a folder; several files give the hash over their hashes, in order of name."""
+    manifest = folder / weights.MANIFEST
+    if manifest.is_file():  # checked while loading, so not read a second time
+        return "unibiomed", str(json.loads(manifest.read_text("utf-8"))[weights.WEIGHTS]["sha256"])
+    hashes = [weights.describe_file(file)["sha256"] for file in sorted(folder.glob("*.safetensors"))]
+    return "sa2va_chat", hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
