@@ -81,7 +81,7 @@ class Processor:
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         self._mean, self._std = mean[:, None, None], std[:, None, None]
         if config.preprocessing.grounding_norm == "rounded":
-            # The published inference code made these constants, and the pixels, in bfloat16.
+            # The published inference code made these constants in bfloat16; the reference numbers round them alone.
             mean, std = mean.bfloat16().float(), std.bfloat16().float()
         self._grounding_mean, self._grounding_std = mean[:, None, None], std[:, None, None]
 
@@ -113,8 +113,6 @@ class Processor:
         """(H, W, 3) -> (3, S, S) float32 for SAM 2; aspect ratio is not kept."""
         side = self.config.grounding.image_size
         pixels = torch.from_numpy(_resize(Image.fromarray(rgb), side, side)).permute(2, 0, 1).float() / 255
-        if self.config.preprocessing.grounding_norm == "rounded":
-            pixels = pixels.bfloat16().float()
         return (pixels - self._grounding_mean) / self._grounding_std
 
     def _normalised(self, pixels: NDArray[np.uint8]) -> Tensor:
