@@ -16,7 +16,7 @@ from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.types import Prompt, Slice
 
-PER_DATASET = 60
+PER_DATASET = 25
 """Training pictures a data set gives to the thresholds."""
 
 MINIMUM_CASES = 8
