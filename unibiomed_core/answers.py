@@ -1,0 +1,243 @@
+"""What the commands that look at an image share: open it, load the model, answer, write, and stop when asked to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from unibiomed_core import terminal
+from unibiomed_core.errors import ConfigError
+from unibiomed_core.types import NOTICE, PLANES, Plane, Prediction, Prompt, Report, Volume
+from unibiomed_core.updates import CancelToken, Done, Progress, SliceDone, Update
+
+if TYPE_CHECKING:
+    from unibiomed_core.engine.engine import Engine
+    from unibiomed_core.modalities import Window
+
+COUNTING = "from 1 in the file's own order"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """An image that was read, and how its slices are taken."""
+
+    volume: Volume
+    window: Window
+    plane: Plane
+
+    def index(self, number: int | None) -> int:
+        """The canonical index of a slice number as people see it; the middle slice for None.
+
+        Raises:
+            PromptError: There is no such slice.
+        """
+        from unibiomed_core.io.export.answer import index_of
+
+        return self.volume.slice_count(self.plane) // 2 if number is None else index_of(self.volume, self.plane, number)
+
+    def numbers(self, indices: Iterable[int]) -> list[int]:
+        """Slice numbers as people see them, ascending."""
+        from unibiomed_core.io.export.answer import shown_number
+
+        return sorted(shown_number(self.volume, self.plane, index) for index in indices)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The options that these commands have in common."""
+
+    path: Path
+    out_dir: Path
+    model: str
+    modality: str
+    plane: str
+    window: str
+    device: str
+    dtype: str
+    offline: bool
+    overwrite: bool
+
+    def open(self, names: Callable[[Volume], Sequence[str]] | None = None) -> Study:
+        """Read the image and check all that can be wrong without a model.
+
+        Args:
+            names: The files that will be written; None for those of an answer.
+
+        Raises:
+            ReadError: The image cannot be read.
+            ConfigError: Modality, plane or window are unknown or do not fit the image.
+            WriteError: Results are there already, or the output folder cannot be written.
+        """
+        from unibiomed_core.io import read
+        from unibiomed_core.io.export import check_free
+        from unibiomed_core.io.export.answer import answer_names
+        from unibiomed_core.modalities import choose_window
+
+        if self.plane not in PLANES:
+            raise ConfigError("Unknown plane", f"'{self.plane}'", f"one of {', '.join(PLANES)}")
+        volume = read(self.path, self.modality)
+        if volume.is_2d and self.plane != "axial":
+            raise ConfigError(
+                "Plane of a picture", f"'{self.plane}' was given for a 2D picture", "a volume", "Leave --plane out."
+            )
+        window = choose_window(volume, self.window)
+        taken = answer_names(self.out_dir) if names is None else names(volume)
+        check_free(self.out_dir, taken, overwrite=self.overwrite)
+        _check_writable(self.out_dir)
+        return Study(volume, window, self.plane)
+
+    def engine(self) -> Engine:
+        """The model, loaded.
+
+        Raises:
+            WeightsError: It is not here, or damaged.
+            DeviceError: Device or precision are not available.
+        """
+        if self.offline:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        with terminal.status(f"Loading model '{self.model}'"):
+            from unibiomed_core.engine.engine import Engine
+
+            return Engine.load(self.model, device=self.device, dtype=self.dtype, offline=self.offline)
+
+
+def _check_writable(out_dir: Path) -> None:
+    """Refuse a folder that cannot be written before minutes of work, not after; leaves nothing behind.
+
+    Raises:
+        WriteError: As ``export.staged``.
+    """
+    from unibiomed_core.io.export import staged
+
+    with staged(next(folder for folder in (out_dir, *out_dir.absolute().parents) if folder.exists()), ()):
+        pass
+
+
+def answer_slice(
+    job: Job,
+    study: Study,
+    index: int,
+    prompts: Callable[[Engine], Sequence[Prompt]],
+    settings: Mapping[str, Any],
+    *,
+    chosen: bool,
+) -> None:
+    """Answer on one slice, write the answer and show it.
+
+    Args:
+        prompts: Made once the model is known.
+        chosen: The user named the slice; else it is the middle one.
+    """
+    from unibiomed_core.io.export.answer import of_slice, write_answer
+
+    engine = job.engine()
+    began = time.perf_counter()
+    (predictions,) = engine.predict([study.volume.slice(index, study.plane)], prompts(engine), study.window)
+    answer = of_slice(predictions, study.volume)
+    place = None
+    if not study.volume.is_2d:
+        (number,) = study.numbers([index])
+        total = study.volume.slice_count(study.plane)
+        place = {"plane": study.plane, "number": number, "total": total, "counting": COUNTING, "middle": not chosen}
+        how = "" if chosen else ", the middle one; --slice chooses another"
+        terminal.note(f"{study.plane.capitalize()} slice {number} of {total}{how} (counting {COUNTING}).")
+    warnings = list(study.volume.notes)
+    if answer.truncated:
+        warnings.append("The answer was cut at the length limit; --max-new-tokens allows a longer one.")
+    about = {
+        "slice": place,
+        "model": engine.info.provenance(),
+        "seconds": time.perf_counter() - began,
+        "cancelled": False,
+        "settings": _settings(study, settings),
+        "warnings": warnings,
+    }
+    files = write_answer(answer, study.volume, study.plane, job.out_dir, about, overwrite=job.overwrite)
+    show(answer.text, files, warnings)
+
+
+def answer_volume(job: Job, study: Study, prompts: Sequence[Prompt], settings: Mapping[str, Any]) -> CancelToken:
+    """Answer on all slices that show something, write one answer for all of them and show it."""
+    from unibiomed_core.io.export.answer import of_slices, write_answer
+
+    engine = job.engine()
+    with stoppable() as cancel:
+        stream = engine.run(
+            study.volume, prompts, plane=study.plane, window=study.window, cancel=cancel, describe=False
+        )
+        report, predictions = follow(stream)
+        answer = of_slices(predictions, study.volume, study.plane)
+        about = {
+            "slices": {
+                "plane": study.plane,
+                "done": study.numbers(report.slices_done),
+                "skipped": study.numbers(report.slices_skipped),
+                "total": report.slices_total,
+                "counting": COUNTING,
+            },
+            "model": dict(report.model),
+            "seconds": report.seconds,
+            "cancelled": report.cancelled,
+            "settings": _settings(study, settings),
+            "warnings": list(report.warnings),
+        }
+        files = write_answer(answer, study.volume, study.plane, job.out_dir, about, overwrite=job.overwrite)
+    show(answer.text, files, report.warnings)
+    return cancel
+
+
+def _settings(study: Study, settings: Mapping[str, Any]) -> dict[str, Any]:
+    window = study.window
+    shown = None if study.volume.is_rgb else {"name": window.name, "low": window.low, "high": window.high}
+    return {**settings, "plane": study.plane, "window": shown}
+
+
+def follow(stream: Iterator[Update]) -> tuple[Report, list[Prediction]]:
+    """Run a stream to its end and show its progress; gives the report and all predictions."""
+    predictions: list[Prediction] = []
+    with terminal.steps("slices") as step:
+        for update in stream:
+            match update:
+                case Progress(done, total, seconds_left):
+                    step(done, total, seconds_left)
+                case SliceDone(predictions=given):
+                    predictions.extend(given)
+                case Done(report):
+                    return report, predictions
+    raise RuntimeError("the stream ended without a report")
+
+
+@contextmanager
+def stoppable() -> Iterator[CancelToken]:
+    """A token that the first Ctrl-C sets; the second one ends the program at once."""
+    token = CancelToken()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        token.cancel()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # Not through Python's streams, which the signal may have met in the middle of a write.
+        os.write(2, b"\nStopping after this slice; Ctrl-C again quits at once.\n")
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield token
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
+
+
+def show(text: str, files: Sequence[Path], warnings: Iterable[str] = ()) -> None:
+    """The result for people: words, warnings, where the files are, and the notice."""
+    if text:
+        terminal.say(text)
+    for warning in warnings:
+        terminal.note(f"Note: {warning}")
+    terminal.say(f"Written to {files[0].parent}: {', '.join(file.name for file in files)}")
+    if NOTICE not in text:
+        terminal.say(NOTICE)

@@ -1,0 +1,298 @@
+"""The command line: ``unibiomed report | segment | ask | roi | ground | models | info``.
+
+Torch is loaded only once an image was read and the model is needed, so that help and wrong input answer at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unibiomed_core import terminal
+from unibiomed_core.answers import Job, answer_slice, answer_volume, follow, show, stoppable
+from unibiomed_core.errors import UniBiomedError
+from unibiomed_core.types import NOTICE, PLANES, Prompt, Region
+from unibiomed_core.updates import CancelToken
+
+if TYPE_CHECKING:
+    from unibiomed_core.engine.engine import Engine
+
+EXIT_ERROR, EXIT_STOPPED = 2, 130
+
+ImagePath = Annotated[Path, typer.Argument(metavar="PATH", help="Image file, or a folder of one DICOM series.")]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")]
+Model = Annotated[str, typer.Option(help="Preset name, folder with weights, or hub id that was downloaded.")]
+Modality = Annotated[str, typer.Option(help="Where the file does not tell: ct, mri, pet, xray, ...")]
+PlaneName = Annotated[str, typer.Option(metavar="|".join(PLANES), help="Plane of the slices.")]
+WindowName = Annotated[str, typer.Option(metavar="PRESET", help="CT window, e.g. 'lung'; the default is soft tissue.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")]
+Dtype = Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16", help="Precision.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Open no network connection at all.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are in the folder.")]
+SliceNumber = Annotated[int | None, typer.Option("--slice", metavar="K", help="From 1 in the file's own order.")]
+Exact = Annotated[
+    bool, typer.Option("--prompt-exact", help="Send the words as they are; <image>, newlines and special tokens count.")
+]
+MaxNewTokens = Annotated[int, typer.Option(metavar="N", help="Longest answer in tokens.")]
+
+app = typer.Typer(
+    name="unibiomed", help=f"Grounded biomedical image interpretation. {NOTICE}", no_args_is_help=True,
+    add_completion=False, rich_markup_mode=None,
+)  # fmt: skip
+models_app = typer.Typer(help="List models, or download one.", rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Every error leaves a command as one block of text and an exit code; the traceback only for developers."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except UniBiomedError as error:
+            terminal.show_error(error.title, found=error.found, expected=error.expected, action=error.action)
+            raise typer.Exit(EXIT_ERROR) from None
+        except KeyboardInterrupt:
+            terminal.show_error("Stopped", found="nothing was finished, so nothing was written")
+            raise typer.Exit(EXIT_STOPPED) from None
+        except typer.Exit:
+            raise
+        except Exception as error:  # whatever is left is a fault of ours or of the installation
+            if os.environ.get("UNIBIOMED_DEBUG") == "1":
+                traceback.print_exc()
+            terminal.show_unexpected(error)
+            raise typer.Exit(EXIT_ERROR) from None
+
+    return run
+
+
+def _stop_code(cancel: CancelToken) -> None:
+    if cancel.cancelled:
+        raise typer.Exit(EXIT_STOPPED)
+
+
+@app.command()
+@_guarded
+def report(
+    path: ImagePath,
+    out_dir: Out,
+    targets: Annotated[list[str] | None, typer.Option(metavar="A,B", help="What to look for; may be repeated.")] = None,
+    every: Annotated[int, typer.Option(metavar="N", help="Examine every Nth slice.")] = 1,
+    model: Model = "mini",
+    modality: Modality = "",
+    plane: PlaneName = "axial",
+    window: WindowName = "",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    offline: Offline = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Search a whole image; write findings with measurements, a label image and a page to read.
+
+    Ctrl-C stops after the current slice and writes what was found until then.
+    """
+    from unibiomed_core.io.export import report_names, write_report
+
+    job = Job(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
+    study = job.open(report_names)
+    names = [name.strip() for value in targets or () for name in value.split(",") if name.strip()]
+    engine = job.engine()
+    with stoppable() as cancel:
+        stream = engine.run(study.volume, names, plane=study.plane, every=every, window=study.window, cancel=cancel)
+        result, _ = follow(stream)
+        files = write_report(result, study.volume, study.window, out_dir, overwrite=overwrite)
+    show(result.narrative, files)
+    _stop_code(cancel)
+
+
+@app.command()
+@_guarded
+def segment(
+    path: ImagePath,
+    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="What to segment, e.g. liver.")],
+    out_dir: Out,
+    slice_number: SliceNumber = None,
+    exact: Exact = False,
+    max_new_tokens: MaxNewTokens = 256,
+    model: Model = "mini",
+    modality: Modality = "",
+    plane: PlaneName = "axial",
+    window: WindowName = "",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    offline: Offline = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """One mask for each target: of a picture, of all slices of a volume, or of one slice.
+
+    With --prompt-exact each TARGET is the whole question.
+    """
+    from unibiomed_core.tasks import check_text
+
+    what = "question" if exact else "target"
+    wanted = list(dict.fromkeys(check_text(target, what) for target in targets))
+    job = Job(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
+    study = job.open()
+    prompts = [
+        Prompt("segment", question=name, exact=True, max_new_tokens=max_new_tokens)
+        if exact
+        else Prompt("segment", name)
+        for name in wanted
+    ]
+    settings = {"command": "segment", "prompts": wanted, "exact": exact, "max_new_tokens": max_new_tokens}
+    if study.volume.is_2d or slice_number is not None:
+        answer_slice(
+            job, study, study.index(slice_number), lambda _: prompts, settings, chosen=slice_number is not None
+        )
+    else:
+        _stop_code(answer_volume(job, study, prompts, settings))
+
+
+@app.command()
+@_guarded
+def ask(
+    path: ImagePath,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In your own words.")],
+    out_dir: Out,
+    slice_number: SliceNumber = None,
+    exact: Exact = False,
+    max_new_tokens: MaxNewTokens = 256,
+    model: Model = "mini",
+    modality: Modality = "",
+    plane: PlaneName = "axial",
+    window: WindowName = "",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    offline: Offline = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Ask about a picture or one slice of a volume (the middle one unless --slice names another).
+
+    What the answer marks with [SEG] is segmented too.
+    """
+    from unibiomed_core.tasks import check_text
+
+    prompt = Prompt("vqa", question=check_text(question, "question"), exact=exact, max_new_tokens=max_new_tokens)
+    job = Job(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
+    study = job.open()
+    settings = {"command": "ask", "prompts": [question], "exact": exact, "max_new_tokens": max_new_tokens}
+    answer_slice(job, study, study.index(slice_number), lambda _: [prompt], settings, chosen=slice_number is not None)
+
+
+@app.command()
+@_guarded
+def roi(
+    path: ImagePath,
+    box: Annotated[
+        tuple[int, int, int, int],
+        typer.Option(metavar="X0 Y0 X1 Y1", help="Corners in pixels, both included, of the slice as it is displayed."),
+    ],
+    out_dir: Out,
+    slice_number: SliceNumber = None,
+    describe: Annotated[bool, typer.Option("--describe", help="Describe the region instead of naming it.")] = False,
+    max_new_tokens: MaxNewTokens = 256,
+    model: Model = "mini",
+    modality: Modality = "",
+    plane: PlaneName = "axial",
+    window: WindowName = "",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    offline: Offline = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Name or describe what lies in a box.
+
+    A picture keeps the pixels of its file. A slice of a volume is displayed as radiologists see it: axial with
+    anterior up and the patient's right on the left; coronal and sagittal with superior up.
+    """
+    job = Job(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
+    study = job.open()
+    index = study.index(slice_number)
+    task = "roi_describe" if describe else "roi_class"
+    prompt = Prompt(task, region=Region(*box, study.plane, index), max_new_tokens=max_new_tokens)
+    settings = {"command": "roi", "box_x0_y0_x1_y1_px": list(box), "task": task, "max_new_tokens": max_new_tokens}
+    answer_slice(job, study, index, lambda _: [prompt], settings, chosen=slice_number is not None)
+
+
+@app.command()
+@_guarded
+def ground(
+    path: ImagePath,
+    sentence: Annotated[str, typer.Argument(metavar="SENTENCE", help="Plain, or with <p> ... </p> [SEG] tags.")],
+    out_dir: Out,
+    question: Annotated[str, typer.Option(help="The question it answers; the default is the report's.")] = "",
+    slice_number: SliceNumber = None,
+    exact: Exact = False,
+    model: Model = "mini",
+    modality: Modality = "",
+    plane: PlaneName = "axial",
+    window: WindowName = "",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    offline: Offline = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Segment what a given text names, on a picture or one slice (the middle one unless --slice names another)."""
+    from unibiomed_core.tasks import TASKS, check_text, tag_phrases
+
+    check_text(sentence, "sentence")
+    if question:
+        check_text(question, "question")
+    job = Job(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
+    study = job.open()
+
+    def prompts(engine: Engine) -> list[Prompt]:
+        if exact:
+            asked = question or engine.config.wording.get("report", TASKS["report"].instruction)
+            return [Prompt("ground", question=asked, answer=sentence, exact=True)]
+        learnt = engine.info.targets.get(study.volume.modality, ())
+        return [Prompt("ground", question=question, answer=tag_phrases(sentence, study.volume.modality, learnt))]
+
+    settings = {"command": "ground", "prompts": [question] if question else [], "answer": sentence, "exact": exact}
+    answer_slice(job, study, study.index(slice_number), prompts, settings, chosen=slice_number is not None)
+
+
+@models_app.callback(invoke_without_command=True)
+@_guarded
+def models(context: typer.Context) -> None:
+    """Names, sizes, licences, and where they are."""
+
+
+@app.command()
+@_guarded
+def info() -> None:
+    """Versions, devices, weights found, and what is known to be broken."""
+    from unibiomed_core import diagnostics
+
+    for name, version in diagnostics.versions().items():
+        terminal.say(f"{name}: {version}")
+    try:
+        for device in diagnostics.devices():
+            terminal.say(f"device {device}")
+    except (ImportError, OSError) as error:  # info is what people run when torch does not load
+        terminal.show_error("PyTorch does not load", found=str(error).splitlines()[0], action="Install torch again.")
+    problem = diagnostics.torchvision_problem()
+    if problem:
+        terminal.show_error("Broken torchvision", found=problem, action=diagnostics.TORCHVISION_CURE)
+    terminal.say(NOTICE)
+
+
+def main() -> None:
+    """The console command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # File names need not be text in the terminal's encoding; showing them must not be an error.
+            stream.reconfigure(errors="backslashreplace")
+    app()
+
+
+if __name__ == "__main__":
+    main()
