@@ -42,11 +42,6 @@ class Placement:
         return str(self.dtype).removeprefix("torch.")
 
     @property
-    def feature_bytes(self) -> int:
-        """Budget for cached image features: a twentieth of what is free, at most 256 MiB."""
-        return min(256 * _MIB, self.free_bytes // 20)
-
-    @property
     def working_bytes(self) -> int:
         """Budget for what one language or mask pass holds beyond the weights: an eighth of what is free."""
         return max(64 * _MIB, self.free_bytes // 8)
@@ -111,6 +106,21 @@ def activation_bytes(config: UniBiomedConfig, tiles: int = 1) -> int:
     patches = (vision.image_size // vision.patch_size) ** 2
     tile = patches * (4 * vision.mlp + vision.heads * patches) * 4
     return 12 * fine + tiles * tile
+
+
+def feature_budget(config: UniBiomedConfig, placement: Placement) -> int:
+    """Bytes of image features that are kept between questions.
+
+    On a CPU small, so that memory stays flat as a volume's slices pass: 32 MiB, or four slices where these are
+    larger. Elsewhere a twentieth of what is free, at most 1 GiB.
+    """
+    if placement.device.type != "cpu":
+        return min(1024 * _MIB, placement.free_bytes // 20)
+    grounding = config.grounding
+    # Three levels of SAM 2, each a quarter of the pixels and of growing width: C/8, C/4 and C.
+    cells = (grounding.image_size // 16) ** 2 * grounding.hidden * (16 // 8 + 4 // 4 + 1)
+    tokens = config.vision.tokens_per_tile * config.language.hidden
+    return min(max(32 * _MIB, 4 * 4 * (cells + tokens)), placement.free_bytes // 20)
 
 
 def batch_size(config: UniBiomedConfig, placement: Placement) -> int:

@@ -73,7 +73,8 @@ class Engine:
         self.processor = processor
         self.config = model.config
         self.batch_size = devices.batch_size(self.config, self.placement) if batch_size is None else max(1, batch_size)
-        self.features = FeatureStore(model, processor, self.placement, self.placement.feature_bytes)
+        budget = devices.feature_budget(self.config, self.placement)
+        self.features = FeatureStore(model, processor, self.placement, budget)
         self._reader = Reader(model, processor, self.counts, self.placement.working_bytes)
         self.info: ModelInfo = describe(model, self.placement, folder)
 
