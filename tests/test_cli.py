@@ -281,6 +281,7 @@ def test_a_literal_backslash_n_stays_one(images: Path, toy_folder: str, tmp_path
         (["ask", "{ct}", "", "--prompt-exact"], ["Empty question"]),
         (["ask", "{ct}", "x" * 100_000], ["Question too long", "100000 characters"]),
         (["ask", "{ct}", "is\x07it\x1b[31m?"], ["Control characters", r"U\+0007, U\+001B"]),
+        (["ask", "{ct}", "li\udcffver"], ["Control characters", r"U\+DCFF"]),
         (["ask", "{ct}", "well?", "--max-new-tokens", "0"], ["Answer length out of range"]),
         (["ground", "{ct}", ""], ["Empty sentence"]),
         (["ground", "{ct}", "nothing that is known"], ["Nothing to ground"]),
@@ -305,6 +306,14 @@ def test_a_modality_that_nothing_tells_is_asked_for(toy_folder: str, tmp_path: P
     pixels = np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "scan.png")
     refused(call("report", tmp_path / "scan.png", "--model", toy_folder, "--out", tmp_path / "o"), "--modality")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
+def test_a_file_name_need_not_be_text(images: Path, toy_folder: str, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/ct_\xff.png")
+    shutil.copy(images / "ct.png", odd)
+    succeeded(call("report", odd, "--model", toy_folder, "--targets", "liver", "--out", tmp_path / "out"))
+    assert r"ct_\xff.png" in json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["image"]["source"]
 
 
 def test_existing_results_stay_unless_overwriting_is_allowed(images: Path, toy_folder: str, tmp_path: Path) -> None:

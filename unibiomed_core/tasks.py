@@ -257,7 +257,12 @@ def check_text(text: str, what: str) -> str:
             "Shorten it.",
         )
     bad = sorted(
-        {f"U+{ord(c):04X}" for c in text if ord(c) < 32 and c not in "\n\t"} | ({"U+007F"} if "\x7f" in text else set())
+        # A lone surrogate stands for a byte of the command line that is no text.
+        {
+            f"U+{ord(c):04X}"
+            for c in text
+            if (ord(c) < 32 and c not in "\n\t") or c == "\x7f" or 0xD800 <= ord(c) < 0xE000
+        }
     )
     if bad:
         raise PromptError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -110,8 +111,8 @@ def to_volume(stored: Stored, path: Path, modality: str) -> Volume:
         spatial_unit=stored.spatial_unit,
         orientation_known=stored.orientation_known,
         stored=order,
-        name=_short_name(path),
-        source=str(path),
+        name=_shown(_short_name(path)),
+        source=_shown(str(path)),
     )
     unit, why = interpret.decide_unit(volume, stored.unit)
     return replace(volume, intensity_unit=unit, notes=(*notes, *why))
@@ -122,3 +123,8 @@ def _short_name(path: Path) -> str:
     if path.is_dir():
         return path.resolve().name
     return Path(path.stem).stem if path.name.lower().endswith(".nii.gz") else path.stem
+
+
+def _shown(name: str) -> str:
+    """A file's name as text; bytes that are none show as ``\\xff``, so that reports can be written."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
