@@ -14,6 +14,9 @@ from transformers import Sam2Model, Sam2VideoConfig, Sam2VideoModel
 
 from unibiomed_core.model.config import GroundingSizes, sam_config
 
+_LIBRARY_MEMORY_DIM = 64
+"""The library's memory attention takes memories of this width whatever its configuration says."""
+
 
 @dataclass(frozen=True, slots=True)
 class GroundingFeatures:
@@ -78,6 +81,11 @@ class Grounder(nn.Module):
         self.sam: Sam2Model | Sam2VideoModel = (
             Sam2VideoModel(config) if isinstance(config, Sam2VideoConfig) else Sam2Model(config)
         )
+        if sizes.memory and sizes.memory_dim != _LIBRARY_MEMORY_DIM:
+            for layer in self.sam.memory_attention.layers:
+                attention = layer.cross_attn_image
+                attention.k_proj = nn.Linear(sizes.memory_dim, attention.k_proj.out_features)
+                attention.v_proj = nn.Linear(sizes.memory_dim, attention.v_proj.out_features)
 
     def encode(self, pixels: Tensor) -> GroundingFeatures:
         """(B, 3, S, S) normalised pixels -> features. The only call that runs the image encoder."""

@@ -1,8 +1,8 @@
 """Weights on disk: save, load, check, find.
 
 A folder of ours holds ``model.safetensors``, ``config.json``, ``tokenizer.json`` and ``manifest.json`` with the size
-and SHA-256 of each file. A published folder (``sa2va_chat``) is read through the name map in ``published.py``. Nothing but
-safetensors and JSON is ever opened and no code in a folder is run.
+and SHA-256 of each file. A published folder (``sa2va_chat``) is read through the name map in ``published.py``. Nothing
+but safetensors and JSON is ever opened and no code in a folder is run.
 """
 
 from __future__ import annotations
