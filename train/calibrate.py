@@ -38,7 +38,7 @@ def calibrated(model: UniBiomed, processor: Processor, training: Sequence[Record
     engine = Engine(model, processor, device="cpu")
     for record in _some(training):
         truth = {r.target for r in record.regions}
-        names = [*truth, *record.absent]
+        names = [name for name in (*truth, *record.absent) if name in known.get(record.modality, ())]
         if not names:
             continue
         piece = Slice(record.pixels(), "axial", 0, (1.0, 1.0), record.modality)

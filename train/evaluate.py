@@ -39,6 +39,9 @@ from unibiomed_core.tasks import NO_FINDINGS
 from unibiomed_core.types import Prompt, Slice
 
 AS_IS = Window("as is", 0.0, 255.0)
+SMALLEST_BOX = 8
+"""Pixels a side; the engine refuses smaller ones, and so nobody can ask for them."""
+
 MASK_FILE, ANSWER_FILE = "masks.jsonl", "answers.jsonl"
 
 
@@ -67,7 +70,8 @@ def _slice(record: Record) -> Slice:
 
 def _ask_masks(engine: Engine, record: Record) -> Iterator[dict[str, Any]]:
     truth = {r.target: r.counts for r in record.regions}
-    names = [*truth, *record.absent]
+    known = engine.info.targets.get(record.modality, ())
+    names = [name for name in (*truth, *record.absent) if name in known]
     if not names:
         return
     prompts = [Prompt("segment", target=name) for name in names]
@@ -92,9 +96,9 @@ def _ask_words(engine: Engine, record: Record) -> Iterator[dict[str, Any]]:
     if record.regions:
         # The box follows from the record's id, so that every model is asked the same one.
         target, region, _ = region_of(record, np.random.default_rng(zlib.crc32(record.id.encode())))
-        questions.append(
-            ("roi_class", Prompt("roi_class", region=region, max_new_tokens=40), phrase(target, record.modality))
-        )
+        if min(region.x1 - region.x0, region.y1 - region.y0) >= SMALLEST_BOX:
+            prompt = Prompt("roi_class", region=region, max_new_tokens=40)
+            questions.append(("roi_class", prompt, phrase(target, record.modality)))
     if record.findings_known:
         names = [r.target for r in record.regions]
         said = [phrase(n, record.modality) for n in names] or [NO_FINDINGS]
