@@ -1,0 +1,64 @@
+"""The published volume path against its numbers: five prompted slices, two that SAM 2's memory carries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from unibiomed_core.errors import ConfigError
+from unibiomed_core.model.grounder import Grounder, upsample
+from unibiomed_core.model.presets import preset
+from unibiomed_core.model.propagation import PROMPTED_SLICES, propagate
+from unibiomed_core.model.weights import load
+
+
+@torch.inference_mode()
+def test_volume_case(shared: Path) -> None:
+    torch.set_num_threads(1)
+    folder = shared / "parity" / "tiny-a"
+    model, processor = load(folder)
+    about = json.loads((folder / "expected.json").read_text())["volume"]
+    want = {k.removeprefix("volume/"): v for k, v in load_file(folder / "expected.safetensors").items()}
+    pictures = [np.asarray(Image.open(folder / name).convert("RGB")) for name in about["image"]]
+    frames = torch.cat([processor.frame(p) for p in pictures[:PROMPTED_SLICES]])
+    prompt = processor.encode(processor.expand_image(processor.chat(about["text"]), [1] * PROMPTED_SLICES))
+    assert prompt == about["input_ids"]
+    tokens = model.encode_tiles(frames)
+    assert torch.allclose(tokens, want["vit_embeds"].reshape(tokens.shape), atol=2e-5)
+    answer = processor.encode(about["forced_answer"])
+    hidden = model.language(model.embed(torch.tensor([prompt + answer]), tokens))[0]
+    vector = model.bridge(hidden[len(prompt) + answer.index(processor.ids.seg)])
+    assert torch.allclose(vector, want["seg_embeddings"].flatten(), atol=2e-5)
+
+    outputs = list(propagate(model.grounder, [processor.grounding_pixels(p) for p in pictures], vector))
+    assert len(outputs) == len(pictures) == 7
+    for index in (0, 4, 5, 6):
+        tolerance = 1e-3 if index < PROMPTED_SLICES else 2e-2
+        output = outputs[index]
+        for ours, name in (
+            (output.selected, "low_res_masks"),
+            (output.quality, "ious"),
+            (output.object_score, "object_score_logits"),
+        ):
+            theirs = want[f"head_{index}_{name}"].reshape(ours.shape)
+            scale = max(1.0, theirs.abs().max().item())
+            assert (ours - theirs).abs().max().item() / scale <= tolerance, (index, name)
+    masks = torch.stack(
+        [upsample(o.selected, model.config.grounding.image_size, pictures[0].shape[:2])[0] > 0 for o in outputs]
+    )
+    theirs = want["mask_0"].reshape(masks.shape).bool()
+    assert torch.equal(masks[:PROMPTED_SLICES], theirs[:PROMPTED_SLICES])
+    different = (masks[PROMPTED_SLICES:] != theirs[PROMPTED_SLICES:]).float().mean().item()
+    assert different <= 1e-3
+
+
+def test_a_model_without_memory_says_so() -> None:
+    grounder = Grounder(preset("toy").grounding)
+    with pytest.raises(ConfigError, match="memory"):
+        next(propagate(grounder, [torch.zeros(3, 64, 64)], torch.zeros(32)))
