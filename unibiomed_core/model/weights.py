@@ -61,9 +61,12 @@ def save(model: UniBiomed, processor: Processor, folder: Path, dtype: str = "flo
         for file in aside.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(old)
         aside.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as cause:
         raise WriteError("Weights not written", f"{folder}: {cause}", "a folder with space") from cause
 
