@@ -414,11 +414,69 @@ def test_a_broken_torchvision_is_named_with_its_cure(
     assert "pip uninstall torchvision" in result.stderr
 
 
+def test_offline_opens_no_socket(
+    images: Path, toy_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    words = ["ask", images / "ct.nii.gz", "well?", "--max-new-tokens", 2, "--offline", "--out", tmp_path / "out"]
+    succeeded(call(*words, "--model", toy_folder))
+    refused(call(*words, "--overwrite", "--model", "somebody/some-model"), "somebody/some-model")
+
+
 def test_info_names_versions_and_devices() -> None:
     result = succeeded(call("info"))
     for name in ("python", "torch", "transformers", "napari", "device cpu"):
         assert f"{name}: " in result.stdout
     assert NOTICE in result.stdout
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub cache that holds nothing."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_models_lists_sizes_licences_and_places(empty_cache: Path) -> None:
+    result = succeeded(call("models"))
+    assert re.search(
+        r"unibiomed-1b: .*\n  size: about 4 GB\n  licence: .+\n  where: not here; unibiomed models download",
+        result.stdout,
+    )
+
+
+def test_models_lists_what_an_embedded_model_was_trained_on(
+    picky_folder: str, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(picky_folder, tmp_path / "package" / "assets" / "tiny")
+    monkeypatch.setattr(diagnostics, "files", lambda _: tmp_path / "package")
+    result = succeeded(call("models"))
+    assert re.search(r"tiny: inside the package\n  size: 1\.\d MB\n  licence: not stated", result.stdout)
+    assert "  ct: liver, spleen, pancreas\n" in result.stdout
+    assert str(tmp_path / "package" / "assets" / "tiny") in result.stdout
+    assert "weights tiny: 1." in succeeded(call("info")).stdout
+
+
+def test_a_download_shows_its_size_and_where_it_went(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fetched(name: str, on_progress: Any, *, offline: bool) -> Path:
+        assert (name, offline) == ("unibiomed-1b", False)
+        on_progress(0, 4_200_000_000)
+        on_progress(4_200_000_000, 4_200_000_000)
+        return tmp_path
+
+    monkeypatch.setattr("unibiomed_core.model.hub.download", fetched)
+    result = succeeded(call("models", "download", "unibiomed-1b"))
+    assert "MB 0/4200\nMB 4200/4200\n" in result.stderr
+    assert f"unibiomed-1b is in {tmp_path}" in result.stdout
+
+
+def test_downloads_that_cannot_be_are_told(empty_cache: Path) -> None:
+    refused(call("models", "download", "unibiomed-1b", "--offline"), "Offline mode is on")
+    refused(call("models", "download", "nonsense"), "'nonsense' is no preset", "unibiomed-1b")
 
 
 def test_no_markup_of_other_people_is_interpreted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,26 +5,20 @@ Torch is loaded only once an image was read and the model is needed, so that hel
 
 from __future__ import annotations
 
-import functools
-import os
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unibiomed_core import terminal
 from unibiomed_core.answers import Job, answer_slice, answer_volume, follow, show, stoppable
-from unibiomed_core.errors import UniBiomedError
+from unibiomed_core.terminal import EXIT_STOPPED, guarded
 from unibiomed_core.types import NOTICE, PLANES, Prompt, Region
 from unibiomed_core.updates import CancelToken
 
 if TYPE_CHECKING:
     from unibiomed_core.engine.engine import Engine
-
-EXIT_ERROR, EXIT_STOPPED = 2, 130
 
 ImagePath = Annotated[Path, typer.Argument(metavar="PATH", help="Image file, or a folder of one DICOM series.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")]
@@ -50,37 +44,13 @@ models_app = typer.Typer(help="List models, or download one.", rich_markup_mode=
 app.add_typer(models_app, name="models")
 
 
-def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Every error leaves a command as one block of text and an exit code; the traceback only for developers."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except UniBiomedError as error:
-            terminal.show_error(error.title, found=error.found, expected=error.expected, action=error.action)
-            raise typer.Exit(EXIT_ERROR) from None
-        except KeyboardInterrupt:
-            terminal.show_error("Stopped", found="nothing was finished, so nothing was written")
-            raise typer.Exit(EXIT_STOPPED) from None
-        except typer.Exit:
-            raise
-        except Exception as error:  # whatever is left is a fault of ours or of the installation
-            if os.environ.get("UNIBIOMED_DEBUG") == "1":
-                traceback.print_exc()
-            terminal.show_unexpected(error)
-            raise typer.Exit(EXIT_ERROR) from None
-
-    return run
-
-
 def _stop_code(cancel: CancelToken) -> None:
     if cancel.cancelled:
         raise typer.Exit(EXIT_STOPPED)
 
 
 @app.command()
-@_guarded
+@guarded
 def report(
     path: ImagePath,
     out_dir: Out,
@@ -114,7 +84,7 @@ def report(
 
 
 @app.command()
-@_guarded
+@guarded
 def segment(
     path: ImagePath,
     targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="What to segment, e.g. liver.")],
@@ -157,7 +127,7 @@ def segment(
 
 
 @app.command()
-@_guarded
+@guarded
 def ask(
     path: ImagePath,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="In your own words.")],
@@ -188,7 +158,7 @@ def ask(
 
 
 @app.command()
-@_guarded
+@guarded
 def roi(
     path: ImagePath,
     box: Annotated[
@@ -223,7 +193,7 @@ def roi(
 
 
 @app.command()
-@_guarded
+@guarded
 def ground(
     path: ImagePath,
     sentence: Annotated[str, typer.Argument(metavar="SENTENCE", help="Plain, or with <p> ... </p> [SEG] tags.")],
@@ -261,13 +231,40 @@ def ground(
 
 
 @models_app.callback(invoke_without_command=True)
-@_guarded
+@guarded
 def models(context: typer.Context) -> None:
-    """Names, sizes, licences, and where they are."""
+    """Names, sizes, licences, targets, and where they are. Opens no network connection."""
+    from unibiomed_core import diagnostics
+
+    if context.invoked_subcommand is not None:
+        return
+    for row in diagnostics.models():
+        terminal.say(f"{row.name}: {row.about}")
+        terminal.say(f"  size: {row.size}\n  licence: {row.licence}")
+        terminal.say(f"  where: {row.folder or f'not here; unibiomed models download {row.name}'}")
+        for name, targets in row.targets.items():
+            terminal.say(f"  {name}: {', '.join(targets)}")
+        if not row.targets:
+            terminal.say("  targets: free text")
+    terminal.say("A folder with weights, or a hub id (OWNER/NAME) that was downloaded, can be given to --model too.")
+
+
+@models_app.command()
+@guarded
+def download(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list, or a hub id OWNER/NAME.")],
+    offline: Offline = False,
+) -> None:
+    """Fetch a model. The same command again goes on with what a stopped one left."""
+    from unibiomed_core.model import hub
+
+    with terminal.steps("MB") as step:
+        folder = hub.download(name, lambda done, total: step(done // 10**6, total // 10**6, None), offline=offline)
+    terminal.say(f"{name} is in {folder}")
 
 
 @app.command()
-@_guarded
+@guarded
 def info() -> None:
     """Versions, devices, weights found, and what is known to be broken."""
     from unibiomed_core import diagnostics
@@ -279,6 +276,9 @@ def info() -> None:
             terminal.say(f"device {device}")
     except (ImportError, OSError) as error:  # info is what people run when torch does not load
         terminal.show_error("PyTorch does not load", found=str(error).splitlines()[0], action="Install torch again.")
+    for row in diagnostics.models():
+        if row.folder is not None:
+            terminal.say(f"weights {row.name}: {row.size} in {row.folder}")
     problem = diagnostics.torchvision_problem()
     if problem:
         terminal.show_error("Broken torchvision", found=problem, action=diagnostics.TORCHVISION_CURE)

@@ -1,14 +1,20 @@
-"""What is installed and what it can do: versions, devices, and installations known to be broken."""
+"""What is installed and what it can do: versions, devices, models, and installations known to be broken."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
 
 from unibiomed_core import __version__
+from unibiomed_core.errors import WeightsError
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "scipy", "scikit-image",
@@ -66,3 +72,54 @@ def torchvision_problem() -> str:
         return str(error)
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     return "" if done.returncode == 0 else (lines[-1] if lines else f"exit code {done.returncode}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One model as a list shows it.
+
+    Args:
+        size: Bytes on the disk in words, or roughly what a download fetches.
+        folder: Where it is; None where it was not downloaded.
+        targets: Modality -> names it was trained on; empty means free text.
+    """
+
+    name: str
+    about: str
+    size: str
+    licence: str
+    folder: Path | None
+    targets: Mapping[str, Sequence[str]]
+
+
+def models() -> list[ModelRow]:
+    """The models inside the package and the known ones of the hub. Opens no socket and no weights."""
+    from unibiomed_core.model import hub
+
+    rows = []
+    assets = Path(str(files("unibiomed_core.model") / "assets"))
+    for config in sorted(assets.glob("*/config.json")):
+        values = json.loads(config.read_text("utf-8"))
+        licence = values["facts"].get("licence", "not stated")
+        rows.append(
+            ModelRow(
+                config.parent.name,
+                "inside the package",
+                _size(config.parent),
+                licence,
+                config.parent,
+                values["targets"],
+            )
+        )
+    for known in hub.KNOWN.values():
+        try:
+            folder: Path | None = hub.cached(known.name)
+        except WeightsError:
+            folder = None
+        size = known.size if folder is None else _size(folder)
+        rows.append(ModelRow(known.name, known.about, size, known.licence, folder, {}))
+    return rows
+
+
+def _size(folder: Path) -> str:
+    return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:,.1f} MB"

@@ -6,14 +6,23 @@ Nothing here interprets markup in other people's text, and lines are not broken 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
+
+from unibiomed_core.errors import UniBiomedError
+
+EXIT_ERROR, EXIT_STOPPED = 2, 130
 
 Step = Callable[[int, int, float | None], None]
 """Called with what is done, the total, and the seconds left where they can be told."""
@@ -65,6 +74,30 @@ def show_unexpected(error: Exception) -> None:
     else:
         action = "Set UNIBIOMED_DEBUG=1 to see the details, and report it with the output of 'unibiomed info'."
         show_error("Something went wrong", found=words, action=action)
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Every error leaves a command as one block of text and an exit code; the traceback only for developers."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except UniBiomedError as error:
+            show_error(error.title, found=error.found, expected=error.expected, action=error.action)
+            raise typer.Exit(EXIT_ERROR) from None
+        except KeyboardInterrupt:
+            show_error("Stopped", found="nothing was finished, so nothing was written")
+            raise typer.Exit(EXIT_STOPPED) from None
+        except typer.Exit:
+            raise
+        except Exception as error:  # whatever is left is a fault of ours or of the installation
+            if os.environ.get("UNIBIOMED_DEBUG") == "1":
+                traceback.print_exc()
+            show_unexpected(error)
+            raise typer.Exit(EXIT_ERROR) from None
+
+    return run
 
 
 @contextlib.contextmanager
