@@ -186,6 +186,21 @@ def test_roi(images: Path, toy_folder: str, tmp_path: Path, describe: bool) -> N
     assert given["settings"]["box_x0_y0_x1_y1_px"] == [8, 6, 40, 30]
 
 
+def test_roi_takes_a_question_of_its_own(images: Path, toy_folder: str, tmp_path: Path) -> None:
+    base = ["roi", images / "ct.png", "--box", 8, 6, 40, 30, "--max-new-tokens", 6, "--modality", "ct"]
+    given = {}
+    wordings = {
+        "built in": [],
+        "built in, exact": ["--prompt-exact"],
+        "the same": ["--prompt-exact", "--question", "<image>\nWhat is the <region> in the picture?"],
+        "other": ["--prompt-exact", "--question", "<image>\nliver?"],
+    }
+    for name, words in wordings.items():
+        succeeded(call(*base, *words, "--model", toy_folder, "--out", tmp_path / name))
+        given[name] = answer(tmp_path / name)["raw_text"]
+    assert given["built in"] == given["built in, exact"] == given["the same"] != given["other"]
+
+
 def test_ground_tags_plain_words(images: Path, picky_folder: str, tmp_path: Path) -> None:
     succeeded(
         call("ground", images / "ct.nii.gz", "The liver is large, the spleen is not.", "--slice", 4,

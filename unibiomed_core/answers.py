@@ -120,6 +120,13 @@ def _check_writable(out_dir: Path) -> None:
         pass
 
 
+def wording(engine: Engine, task: str) -> str:
+    """The instruction of a task as the model has it, for questions that are sent verbatim."""
+    from unibiomed_core.tasks import TASKS
+
+    return engine.config.wording.get(task, TASKS[task].instruction)
+
+
 def answer_slice(
     job: Job,
     study: Study,

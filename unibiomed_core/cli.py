@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unibiomed_core import terminal
-from unibiomed_core.answers import Job, answer_slice, answer_volume, follow, show, stoppable
+from unibiomed_core.answers import Job, answer_slice, answer_volume, follow, show, stoppable, wording
 from unibiomed_core.terminal import EXIT_STOPPED, guarded
 from unibiomed_core.types import NOTICE, PLANES, Prompt, Region
 from unibiomed_core.updates import CancelToken
@@ -168,6 +168,8 @@ def roi(
     out_dir: Out,
     slice_number: SliceNumber = None,
     describe: Annotated[bool, typer.Option("--describe", help="Describe the region instead of naming it.")] = False,
+    question: Annotated[str, typer.Option(help="A question of your own about the region, instead.")] = "",
+    exact: Exact = False,
     max_new_tokens: MaxNewTokens = 256,
     model: Model = "mini",
     modality: Modality = "",
@@ -180,16 +182,22 @@ def roi(
 ) -> None:
     """Name or describe what lies in a box.
 
-    A picture keeps the pixels of its file. A slice of a volume is displayed as radiologists see it: axial with
-    anterior up and the patient's right on the left; coronal and sagittal with superior up.
+    A picture keeps its file's pixels. A volume's slice is displayed as radiologists see it: axial with anterior up
+    and the patient's right on the left; coronal and sagittal with superior up.
     """
     job = Job(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
     study = job.open()
     index = study.index(slice_number)
     task = "roi_describe" if describe else "roi_class"
-    prompt = Prompt(task, region=Region(*box, study.plane, index), max_new_tokens=max_new_tokens)
-    settings = {"command": "roi", "box_x0_y0_x1_y1_px": list(box), "task": task, "max_new_tokens": max_new_tokens}
-    answer_slice(job, study, index, lambda _: [prompt], settings, chosen=slice_number is not None)
+    region = Region(*box, study.plane, index)
+
+    def prompts(engine: Engine) -> list[Prompt]:
+        asked = question or (wording(engine, task) if exact else "")
+        return [Prompt(task, question=asked, region=region, exact=exact, max_new_tokens=max_new_tokens)]
+
+    settings = {"command": "roi", "prompts": [question] if question else [], "exact": exact, "task": task}
+    settings |= {"box_x0_y0_x1_y1_px": list(box), "max_new_tokens": max_new_tokens}
+    answer_slice(job, study, index, prompts, settings, chosen=slice_number is not None)
 
 
 @app.command()
@@ -201,6 +209,7 @@ def ground(
     question: Annotated[str, typer.Option(help="The question it answers; the default is the report's.")] = "",
     slice_number: SliceNumber = None,
     exact: Exact = False,
+    max_new_tokens: MaxNewTokens = 256,
     model: Model = "mini",
     modality: Modality = "",
     plane: PlaneName = "axial",
@@ -210,8 +219,11 @@ def ground(
     offline: Offline = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Segment what a given text names, on a picture or one slice (the middle one unless --slice names another)."""
-    from unibiomed_core.tasks import TASKS, check_text, tag_phrases
+    """Segment what a given text names, on a picture or one slice (the middle one unless --slice names another).
+
+    The text is read to its end; --max-new-tokens bounds only what a model writes.
+    """
+    from unibiomed_core.tasks import check_text, tag_phrases
 
     check_text(sentence, "sentence")
     if question:
@@ -220,11 +232,10 @@ def ground(
     study = job.open()
 
     def prompts(engine: Engine) -> list[Prompt]:
-        if exact:
-            asked = question or engine.config.wording.get("report", TASKS["report"].instruction)
-            return [Prompt("ground", question=asked, answer=sentence, exact=True)]
+        asked = question or (wording(engine, "report") if exact else "")
         learnt = engine.info.targets.get(study.volume.modality, ())
-        return [Prompt("ground", question=question, answer=tag_phrases(sentence, study.volume.modality, learnt))]
+        text = sentence if exact else tag_phrases(sentence, study.volume.modality, learnt)
+        return [Prompt("ground", question=asked, answer=text, exact=exact, max_new_tokens=max_new_tokens)]
 
     settings = {"command": "ground", "prompts": [question] if question else [], "answer": sentence, "exact": exact}
     answer_slice(job, study, study.index(slice_number), prompts, settings, chosen=slice_number is not None)
