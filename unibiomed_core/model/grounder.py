@@ -7,6 +7,7 @@ h w embedding grid (S / 16).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,8 @@ class Grounder(nn.Module):
             Sam2VideoModel(config) if isinstance(config, Sam2VideoConfig) else Sam2Model(config)
         )
         if sizes.memory and sizes.memory_dim != _LIBRARY_MEMORY_DIM:
-            for layer in self.sam.memory_attention.layers:
+            attention_stack: Any = self.sam.memory_attention
+            for layer in attention_stack.layers:
                 attention = layer.cross_attn_image
                 attention.k_proj = nn.Linear(sizes.memory_dim, attention.k_proj.out_features)
                 attention.v_proj = nn.Linear(sizes.memory_dim, attention.v_proj.out_features)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,8 @@ def propagate(grounder: Grounder, slices: Sequence[Tensor], prompt: Tensor) -> I
 
 def _remember(grounder: Grounder, features: GroundingFeatures, output: MaskOutput) -> _Memory:
     """Encode a slice with its mask; kept in bfloat16 as published, which shows in the later slices' numbers."""
-    sam, side = grounder.sam, grounder.sizes.image_size
+    sam: Any = grounder.sam
+    side = grounder.sizes.image_size
     whole = F.interpolate(output.selected.unsqueeze(1).float(), size=(side, side), mode="bilinear", align_corners=False)
     encoded, positions = sam.memory_encoder(features.embedding, whole.sigmoid() * MEMORY_SCALE + MEMORY_BIAS)
     token = output.tokens[torch.arange(1), output.best]  # (1, C)
@@ -88,7 +90,8 @@ def _conditioned(
     total: int,
 ) -> Tensor:
     """(1, C, h, w) embedding of a slice after attention to memories and object pointers."""
-    sam, sizes = grounder.sam, grounder.sizes
+    sam: Any = grounder.sam
+    sizes = grounder.sizes
     times = sam.memory_temporal_positional_encoding  # (slots, 1, 1, M); the last one is for prompted slices
     near = [(back, tracked.get(index - back)) for back in range(sizes.memory_slots - 1, 0, -1)]
     kept = [(0, memory) for memory in prompted] + [(back, memory) for back, memory in near if memory is not None]

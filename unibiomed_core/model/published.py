@@ -254,7 +254,8 @@ def _grounding_sizes(folder: Path) -> GroundingSizes:
         "decoder_mlp": "transformer_mlp_dim", "decoder_heads": "transformer_heads", "iou_hidden": "iou_head_hidden_dim",
     }  # fmt: skip
     given |= {ours: decoder[theirs] for ours, theirs in inner.items() if theirs in decoder}
-    return replace(GroundingSizes(), **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return replace(GroundingSizes(), **changes)
 
 
 def read_published(folder: Path, values: Mapping[str, Any]) -> tuple[UniBiomedConfig, dict[str, Tensor]]:
