@@ -181,6 +181,8 @@ def answer_volume(job: Job, study: Study, prompts: Sequence[Prompt], settings: M
         )
         report, predictions = follow(stream)
         answer = of_slices(predictions, study.volume, study.plane)
+        # These masks are what the model gave, with their small pieces and without sides: that is said of findings only.
+        warnings = [w for w in report.warnings if "as a finding" not in w and "midline" not in w]
         about = {
             "slices": {
                 "plane": study.plane,
@@ -193,10 +195,10 @@ def answer_volume(job: Job, study: Study, prompts: Sequence[Prompt], settings: M
             "seconds": report.seconds,
             "cancelled": report.cancelled,
             "settings": _settings(study, settings),
-            "warnings": list(report.warnings),
+            "warnings": warnings,
         }
         files = write_answer(answer, study.volume, study.plane, job.out_dir, about, overwrite=job.overwrite)
-    show(answer.text, files, report.warnings)
+    show(answer.text, files, warnings)
     return cancel
 
 
