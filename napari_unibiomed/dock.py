@@ -95,6 +95,10 @@ class ReportDock(QWidget):
         }.items():  # fmt: skip
             widget.setAccessibleName(name)
 
+        for box in (self.sample, self.image, self.modality):
+            # A long name must not widen the dock; the whole name is in the list.
+            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+            box.setMinimumContentsLength(12)
         form = QFormLayout()
         form.addRow("Sample", self.sample)
         form.addRow("", self.load_button)
@@ -110,6 +114,7 @@ class ReportDock(QWidget):
         area = QScrollArea()
         area.setWidget(body)
         area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unibiomed_core.errors import ReadError
+from unibiomed_core.modalities import choose_window
 from unibiomed_core.report import colour, labels
 from unibiomed_core.types import Report, StoredOrder, Volume
 
@@ -26,9 +27,13 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 def image_layer(volume: Volume) -> LayerTuple:
     """A volume as an image layer in display order, with its exact geometry in the metadata.
 
-    Pictures become 2D (or RGB) layers in pixels, volumes 3D layers in mm.
+    Pictures become 2D (or RGB) layers in pixels, volumes 3D layers in mm. Grey images are shown in the window that the
+    model is given.
     """
     about: dict[str, Any] = {"name": volume.name, "metadata": {KEY: {"volume": volume}}}
+    if not volume.is_rgb:
+        window = choose_window(volume)
+        about["contrast_limits"] = (window.low, window.high)
     if volume.is_2d:
         return volume.voxels[0], about | {"rgb": volume.is_rgb}, "image"
     units = "mm" if volume.spatial_unit == "mm" else "pixel"

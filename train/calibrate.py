@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from train.data.records import Record
@@ -26,7 +26,9 @@ MINIMUM_PATIENTS = 2
 """Patients that must show a target before a report looks for it unasked."""
 
 
-def calibrated(model: UniBiomed, processor: Processor, training: Sequence[Record]) -> UniBiomedConfig:
+def calibrated(
+    model: UniBiomed, processor: Processor, training: Sequence[Record], facts: Mapping[str, str]
+) -> UniBiomedConfig:
     """The configuration with thresholds and targets filled in.
 
     The pictures were trained on, so the scores are a little too sure; held-out pictures stay untouched.
@@ -56,6 +58,7 @@ def calibrated(model: UniBiomed, processor: Processor, training: Sequence[Record
     config = replace(
         open_config,
         presence=Presence("object", 0.5, thresholds),
+        facts=dict(facts),
         targets=known,
         default_targets=report_targets(training, known),
     )

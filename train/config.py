@@ -48,6 +48,7 @@ class RunConfig:
         only: Comma-separated stage names, "" for all; "export" is a stage, too.
         save_every: Steps between checkpoints.
         threads: Threads of the computing library; 0 leaves it alone.
+        licence: Terms of the weights, which follow from the data; written beside them.
     """
 
     recipe: str
@@ -63,6 +64,7 @@ class RunConfig:
     log_every: int = 50
     threads: int = 0
     limit_records: int = 0
+    licence: str = "not stated"
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -19,6 +19,7 @@ def mini() -> RunConfig:
         recipe="mini",
         preset="mini",
         out="runs/mini",
+        licence="non-commercial research use, share-alike: see the model card",
         stages=(
             Stage("grounding-128", "grounding", steps=4500, batch_size=8, learning_rate=1e-3, warmup=300, side=128),
             Stage("grounding-256", "grounding", steps=1300, batch_size=8, learning_rate=4e-4, warmup=100),

@@ -13,7 +13,6 @@ if __package__ in (None, ""):  # run as a file: the repository is not on the pat
 
 import torch
 from tokenizers import Tokenizer
-from unibiomed_core.model.weights import save
 
 from train import checkpoint
 from train.calibrate import calibrated
@@ -30,6 +29,7 @@ from unibiomed_core.model.config import UniBiomedConfig
 from unibiomed_core.model.presets import PRESETS
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
+from unibiomed_core.model.weights import save
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,7 +79,7 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
         for stage in config.stages:
             checkpoint.load(folder / stage.name / "checkpoint", trained_part(model, stage))
         model.eval()
-        calibrated(model, processor, training)
+        calibrated(model, processor, training, _facts(config, training))
         save(model, processor, exported, dtype="float16")
         _say(f"exported to {exported}")
     return exported
@@ -106,6 +106,16 @@ def _processor(config: RunConfig, folder: Path, training: Sequence[Record]) -> t
         {**sizes.to_dict(), "language": {**sizes.to_dict()["language"], "vocabulary": tokenizer.get_vocab_size()}}
     )
     return Processor(sizes, tokenizer), sizes
+
+
+def _facts(config: RunConfig, training: Sequence[Record]) -> dict[str, str]:
+    """What the weights say of themselves wherever they go."""
+    sets = sorted({r.dataset for r in training})
+    return {
+        "licence": config.licence,
+        "trained_by": f"python train/run.py {config.recipe}, seed {config.seed}",
+        "trained_on": f"{len(training)} pictures of {len(sets)} data sets: {', '.join(sets)}",
+    }
 
 
 def _say(line: str) -> None:
