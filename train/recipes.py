@@ -24,7 +24,7 @@ def mini() -> RunConfig:
             Stage("grounding-128", "grounding", steps=4500, batch_size=8, learning_rate=1e-3, warmup=300, side=128),
             Stage("grounding-256", "grounding", steps=1300, batch_size=8, learning_rate=4e-4, warmup=100),
             Stage("language", "language", steps=2800, batch_size=8, learning_rate=1e-3, warmup=300),
-            Stage("joint", "joint", steps=200, batch_size=8, learning_rate=2e-4, warmup=50),
+            Stage("joint", "joint", steps=700, batch_size=8, learning_rate=2e-4, warmup=50),
         ),
     )
 
