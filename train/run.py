@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file: the repository is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __package__ in (None, ""):
+    # Run as a file: the repository takes the place of this folder, whose "datasets" would hide the library's.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 from tokenizers import Tokenizer

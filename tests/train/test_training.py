@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -116,6 +117,22 @@ def _interrupted(folder: Path, settings: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "save", save_then_stop)
         run("toy", [*settings, f"out={folder}"])
+
+
+def test_the_commands_of_the_readme_run_as_files(data: Path, tmp_path: Path, root: Path) -> None:
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=tmp_path)
+
+    done = call(str(root / "train" / "run.py"), "toy", f"data={data}", "out=run", "record_side=64", "threads=1")
+    assert done.returncode == 0, done.stderr[-800:]
+    assert "exported to run/export" in done.stdout
+    done = call(str(root / "train" / "evaluate.py"), "run/export", "run/records", "evaluation")
+    assert done.returncode == 0, done.stderr[-800:]
+    assert "| kvasir-seg (endoscopy) | polyp |" in (tmp_path / "evaluation" / "table.md").read_text()
+    done = call(str(root / "train" / "run.py"), "mimi")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "mini" in done.stderr
 
 
 def test_unknown_names_offer_the_nearest() -> None:
