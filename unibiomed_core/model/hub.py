@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from unibiomed_core.errors import WeightsError
+from unibiomed_core.errors import UniBiomedError, WeightsError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 WANTED_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "sam2.json", "tokenizer*.json",
                 "special_tokens_map.json", "manifest.json")  # fmt: skip
@@ -39,13 +44,13 @@ KNOWN: Mapping[str, Published] = MappingProxyType(
             "Luffy503/UniBiomed",
             "the published UniBiomed checkpoint (InternVL2.5-1B, SAM 2 hiera-large)",
             "about 4 GB",
-            "see its repository; none was found stated",
+            "Apache-2.0, as its repository states",
         )
     }
 )
 
 Progress = Callable[[int, int], None]
-"""Called with bytes done and bytes in all."""
+"""Called with bytes done and bytes in all, from the threads that download."""
 
 
 def hub_id(name: str) -> str:
@@ -73,11 +78,18 @@ def cached(name: str, offline: bool = True) -> Path:
         WeightsError: It was not downloaded.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, IncompleteSnapshotError, LocalEntryNotFoundError
 
     repository = hub_id(name)
     try:
-        return Path(snapshot_download(repository, local_files_only=True))
+        return Path(snapshot_download(repository, local_files_only=True, allow_patterns=list(WANTED_FILES)))
+    except IncompleteSnapshotError as cause:
+        raise WeightsError(
+            "Weights not found",
+            f"the download of '{name}' was not finished",
+            "all of its files",
+            f"Run 'unibiomed models download {name}' again; files that arrived whole are kept.",
+        ) from cause
     except (LocalEntryNotFoundError, HFValidationError, OSError) as cause:
         raise WeightsError(
             "Weights not found",
@@ -88,13 +100,18 @@ def cached(name: str, offline: bool = True) -> Path:
 
 
 def download(name: str, on_progress: Progress, *, offline: bool = False) -> Path:
-    """Fetch a model; what is there already is kept, and a stopped download goes on where it was.
+    """Fetch a model; files that are there already are kept.
+
+    A line that breaks is taken up again by the client where it broke. After it gave up, the next call begins the
+    unfinished file anew: since version 1.31 huggingface_hub deletes it (its issue 4196).
 
     Args:
-        on_progress: Called when the size is known and after every file.
+        on_progress: Called once the size is known, before anything is fetched, and then as bytes arrive. What it
+            raises stops the download.
 
     Raises:
-        WeightsError: Offline mode is on, the repository has no safetensors, or the connection failed.
+        WeightsError: Offline mode is on, there is no such repository or it has no safetensors, the connection failed
+            or the disk is full.
     """
     repository = hub_id(name)
     if offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
@@ -102,33 +119,61 @@ def download(name: str, on_progress: Progress, *, offline: bool = False) -> Path
             "Offline mode is on", f"'{name}' would have to be downloaded", "a connection that was asked for",
             "Switch offline mode off, or point --model at a folder.",
         )  # fmt: skip
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError
     from huggingface_hub.utils import filter_repo_objects
 
     done, total = 0, 0
+
+    def report(arrived: int) -> None:
+        nonlocal done
+        done = min(max(done, arrived), total)
+        on_progress(done, total)
+
     try:
         info = HfApi().model_info(repository, files_metadata=True)
         sizes = {f.rfilename: f.size or 0 for f in info.siblings or []}
-        wanted = sorted(filter_repo_objects(sizes, allow_patterns=list(WANTED_FILES)))
+        wanted = list(filter_repo_objects(sizes, allow_patterns=list(WANTED_FILES)))
         if not any(file.endswith(".safetensors") for file in wanted):
             raise WeightsError(
                 "Weights not found", f"{repository} has no safetensors", "safetensors; pickles are never opened"
             )
         total = sum(sizes[file] for file in wanted)
-        on_progress(0, total)
-        folder = Path()
-        for file in wanted:
-            folder = Path(hf_hub_download(repository, file, revision=info.sha)).parent
-            done += sizes[file]
-            on_progress(done, total)
-        return folder
-    except WeightsError:
+        report(0)
+        folder = snapshot_download(repository, allow_patterns=list(WANTED_FILES), tqdm_class=_byte_counter(report))
+        report(total)
+        return Path(folder)
+    except UniBiomedError:
         raise
+    except RepositoryNotFoundError as cause:
+        raise WeightsError(
+            "Weights not found",
+            f"the hub has no {repository}, or it is not open to everybody",
+            "a public repository, or one that you are logged in for",
+        ) from cause
     except Exception as cause:  # the client raises its own, the network library's and the system's errors
         share = f"at {100 * done // total} %" if total else "before it began"
         raise WeightsError(
             f"Download stopped {share}",
             f"{repository}: {str(cause).splitlines()[0][:200] if str(cause) else type(cause).__name__}",
-            "a working connection",
-            "Run the same command again to continue from there.",
+            "a working connection and space on the disk",
+            "Run the same command again; files that arrived whole are kept.",
         ) from cause
+
+
+def _byte_counter(report: Callable[[int], None]) -> type[tqdm]:
+    """A silent progress bar that tells ``report`` how many bytes have arrived; the client takes no plain callback."""
+    from tqdm import tqdm
+
+    class ByteCounter(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)  # the client's own bar class knows it, tqdm does not
+            super().__init__(*args, **kwargs | {"file": io.StringIO(), "disable": False})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            if self.unit == "B":  # the client counts files with another bar
+                report(int(self.n))
+            return shown
+
+    return ByteCounter

@@ -11,10 +11,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,40 +37,87 @@ EMBEDDED = ("mini",)
 UNFIT = "These weights do not fit this model"
 
 
-def save(model: UniBiomed, processor: Processor, folder: Path, dtype: str = "float16") -> None:
-    """Write a folder in our layout, aside first and then renamed; the manifest is the last file written.
+def save(
+    model: UniBiomed, processor: Processor, folder: Path, dtype: Literal["float16", "float32"] = "float16"
+) -> None:
+    """Write a folder in our layout; an error or a kill at any moment leaves the old folder or the new one whole.
 
     Args:
-        dtype: "float16" or "float32"; what floating tensors are stored as.
+        dtype: What floating tensors are stored as.
 
     Raises:
-        WriteError: The folder cannot be written, or exists and holds something that is not a model of ours.
+        WriteError: The folder cannot be written, holds something that is not a model of ours, or the model has
+            unmerged adapters or values that ``dtype`` cannot hold.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+    kind = {"float16": torch.float16, "float32": torch.float32}[dtype]
+    state = model.state_dict()
+    if any("lora_" in name for name in state):
         raise WriteError(
-            "Folder not empty", f"{folder} holds files that are not a model", "a new folder", "Choose another one."
+            "Weights not written", "the model has adapters that are not merged", "a plain model", "Merge them first."
         )
-    aside = folder.with_name(folder.name + ".new")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        kind = {"float16": torch.float16, "float32": torch.float32}[dtype]
-        save_file({name: _stored(value, kind) for name, value in model.state_dict().items()}, aside / WEIGHTS)
+    with replaced_folder(folder, (WEIGHTS, CONFIG, TOKENIZER, MANIFEST)) as aside:
+        save_file({name: _stored(name, value, kind) for name, value in state.items()}, aside / WEIGHTS)
         (aside / CONFIG).write_text(json.dumps(model.config.to_dict(), indent=1), "utf-8")
-        processor.tokenizer.save(str(aside / TOKENIZER))
+        # Not Tokenizer.save: it raises plain Exception where the disk is full.
+        (aside / TOKENIZER).write_text(processor.tokenizer.to_str(pretty=True), "utf-8")
         manifest = {name: describe_file(aside / name) for name in (WEIGHTS, CONFIG, TOKENIZER)}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
-        for file in aside.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def replaced_folder(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
+    """An empty folder that takes the place of ``folder`` when the block ends without an error.
+
+    What was there is renamed aside, the new folder renamed in, and only then the old one deleted; where the second
+    rename fails, the old one comes back. A kill between the two renames leaves the old one beside, whole, under a
+    name that begins with a dot.
+
+    Args:
+        names: The files that the block writes. A folder that lacks the last of them, or holds anything else, is not
+            replaced.
+
+    Raises:
+        WriteError: It holds something else, or the system refused; nothing was changed then.
+    """
+    try:
+        present = {file.name for file in folder.iterdir()} if folder.exists() else set()
+        if present and (names[-1] not in present or present - set(names)):
+            strange = ", ".join(sorted(present - set(names))[:3]) or "an unfinished copy"
+            raise WriteError(
+                "Folder not empty",
+                f"{folder} holds files that are not a model of this product ({strange})",
+                "a new folder",
+                "Choose another one.",
+            )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
+            aside = Path(made) / "new"  # TemporaryDirectory itself is closed to the group, whatever the umask says
+            aside.mkdir()
+            yield aside
+            for name in names:
+                # safetensors makes its files private to the user; the others follow the umask.
+                (aside / name).chmod(0o666 & (aside / names[-1]).stat().st_mode)
+                with (aside / name).open("rb+") as handle:
+                    os.fsync(handle.fileno())
+            _swap(aside, folder, Path(f"{made}.old"))
     except (OSError, SafetensorError) as cause:
-        raise WriteError("Weights not written", f"{folder}: {cause}", "a folder with space") from cause
+        raise WriteError(
+            "Weights not written", f"{folder}: {cause}", "a folder with space that may be written"
+        ) from cause
+
+
+def _swap(new: Path, folder: Path, old: Path) -> None:
+    """Rename ``new`` to ``folder``, whose former content is deleted last."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load(
@@ -95,17 +144,29 @@ def load(
         config = UniBiomedConfig.from_dict(values)
         tensors = read_tensors(folder / WEIGHTS)
     processor = Processor(config, read_tokenizer(folder))
-    with torch.device("meta"):
-        model = UniBiomed(config, processor.ids)
+    model = _empty(config, processor)
     assign(model, tensors, dtype)
     return model.to(device).eval(), processor
+
+
+def _empty(config: UniBiomedConfig, processor: Processor) -> UniBiomed:
+    """The model without values: nothing is allocated and no random number is drawn."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        with torch.device("meta"):
+            return UniBiomed(config, processor.ids)
+    except (StrictDataclassError, TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as cause:
+        raise WeightsError(
+            UNFIT, f"no model can be made of {CONFIG}: {cause}", "sizes that belong together", "Download again."
+        ) from cause
 
 
 def assign(model: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     """Put tensors into a model made on the meta device.
 
     Raises:
-        WeightsError: A name is missing or too many, or a shape differs; the first few are named.
+        WeightsError: A name is missing or too many, or a shape or kind of number differs; the first few are named.
     """
     wanted = dict(model.state_dict())
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
@@ -114,9 +175,19 @@ def assign(model: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype) 
         for name, value in wanted.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
+    kinds = [
+        f"{name} is {tensors[name].dtype}"
+        for name, value in wanted.items()
+        if name in tensors and tensors[name].is_floating_point() != value.is_floating_point()
+    ]
     problems = [
         f"{len(found)} tensors {what}: {', '.join(found[:3])}"
-        for what, found in (("missing", missing), ("not known", extra), ("of another shape", shapes))
+        for what, found in (
+            ("missing", missing),
+            ("not known", extra),
+            ("of another shape", shapes),
+            ("of another type", kinds),
+        )
         if found
     ]
     if problems:
@@ -210,6 +281,8 @@ def _verify(folder: Path) -> None:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
         raise WeightsError("Weights damaged", f"{MANIFEST}: {cause}", "the list of files and hashes") from cause
+    if not isinstance(manifest, dict):
+        raise WeightsError("Weights damaged", f"{MANIFEST} is no JSON object", "the list of files and hashes")
     for name in (WEIGHTS, CONFIG, TOKENIZER):
         file = folder / name
         if name not in manifest or not file.is_file():
@@ -220,9 +293,17 @@ def _verify(folder: Path) -> None:
             )
 
 
-def _stored(value: Tensor, kind: torch.dtype) -> Tensor:
+def _stored(name: str, value: Tensor, kind: torch.dtype) -> Tensor:
     value = value.detach().cpu()
-    return (value.to(kind) if value.is_floating_point() else value).contiguous()
+    if not value.is_floating_point():
+        return value.contiguous()
+    stored = value.to(kind).contiguous()
+    if not torch.isfinite(stored).all():
+        raise WriteError(
+            "Weights not written", f"{name} has values that are not finite as {kind}", "finite weights",
+            "Store them as float32, or look for the cause in the training run.",
+        )  # fmt: skip
+    return stored
 
 
 def resolve(model: str, offline: bool = True) -> Path:
