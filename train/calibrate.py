@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from train.data.examples import trained_targets
 from train.data.records import Record
 from unibiomed_core import vocabulary
 from unibiomed_core.engine.engine import Engine
@@ -64,13 +65,6 @@ def calibrated(
     )
     model.config = processor.config = config
     return config
-
-
-def trained_targets(training: Sequence[Record]) -> dict[str, tuple[str, ...]]:
-    """Modality -> targets that training pictures show, in vocabulary order."""
-    seen = {(r.modality, x.target) for r in training for x in r.regions}
-    modalities = dict.fromkeys(m for m, _ in sorted(seen))
-    return {m: tuple(t for t in vocabulary.targets() if (m, t) in seen) for m in modalities}
 
 
 def report_targets(training: Sequence[Record], known: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

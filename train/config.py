@@ -17,9 +17,10 @@ class Stage:
 
     Args:
         name: Folder of its checkpoints; also what ``stages=`` selects.
-        kind: "grounding" (masks from fixed target codes), "language" (text, and the bridge onto the codes) or "joint".
+        kind: "grounding" (masks from fixed target codes), "language" (text, and the bridge onto the codes), "phrases"
+            (many target names on few pictures, onto the codes) or "joint".
         steps: Optimiser steps.
-        batch_size: Pictures a step.
+        batch_size: Pictures a step; questions a step for "phrases".
         learning_rate: Peak, reached after ``warmup`` steps, then cosine to zero.
         side: Side of the grounding pictures in pixels; smaller than the model's is faster.
     """

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from train import checkpoint
 from train.config import Stage
-from train.data.batches import draw_examples, language_batch, mask_batch, target_names
+from train.data.batches import draw_examples, language_batch, mask_batch, phrase_batch, target_names
 from train.data.examples import draw, sampling_weights
 from train.data.records import Record
 from train.objective import mask_objective
@@ -67,7 +67,7 @@ def trained_part(model: UniBiomed, stage: Stage) -> nn.Module:
     """The module a stage trains and checkpoints; the others take no memory and no time."""
     if stage.kind == "grounding":
         return model.grounder
-    if stage.kind == "language":
+    if stage.kind in {"language", "phrases"}:
         return nn.ModuleDict({"vlm": model.vlm, "bridge": model.bridge})
     return model
 
@@ -87,7 +87,8 @@ def run_stage(run: Run, stage: Stage) -> None:
     state = checkpoint.load(folder / "checkpoint", module, optimiser)
     step = state["step"] if state else 0
     prepared, optimiser = accelerator.prepare(module, optimiser)
-    compute = {"grounding": _grounding, "language": _language, "joint": _joint}[stage.kind]
+    kinds = {"grounding": _grounding, "language": _language, "phrases": _phrases, "joint": _joint}
+    compute = kinds[stage.kind]
     weights = sampling_weights(run.records)
     log = folder / "log.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,6 +156,20 @@ def _language(run: Run, stage: Stage, weights: np.ndarray, step: int) -> Losses:
         wanted = target_codes(run.model.config.grounding.hidden)[given.codes]
         losses["code"] = F.mse_loss(run.model.bridge(states), wanted) / CODE_SCALE**2
     return losses
+
+
+def _phrases(run: Run, stage: Stage, weights: np.ndarray, step: int) -> Losses:
+    rng = np.random.default_rng([run.seed, step, 5])
+    pictures = max(1, stage.batch_size // stage.targets_per_picture)
+    given, owner = phrase_batch(run.records, run.processor, rng, pictures, stage.targets_per_picture)
+    tokens = run.model.encode_tiles(given.batch.tiles)[owner]
+    hidden = run.model.language(run.model.embed(given.batch.input_ids, tokens), given.batch.attention_mask)
+    states = hidden[given.batch.input_ids == run.model.ids.seg]
+    wanted = target_codes(run.model.config.grounding.hidden)[given.codes]
+    return {
+        "text": text_loss(run.model, hidden, given.batch.labels),
+        "code": F.mse_loss(run.model.bridge(states), wanted) / CODE_SCALE**2,
+    }
 
 
 def _joint(run: Run, stage: Stage, weights: np.ndarray, step: int) -> Losses:

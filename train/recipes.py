@@ -13,7 +13,7 @@ def mini() -> RunConfig:
     """The embedded default, from scratch.
 
     Image towers first: the grounding side learns masks from fixed target codes, small pictures before large ones, and
-    the language side learns text and the same codes; the joint stage trains the way through.
+    the language side learns text and the same codes; the phrase stage makes it tell rare names apart.
     """
     return RunConfig(
         recipe="mini",
@@ -24,7 +24,7 @@ def mini() -> RunConfig:
             Stage("grounding-128", "grounding", steps=4500, batch_size=8, learning_rate=1e-3, warmup=300, side=128),
             Stage("grounding-256", "grounding", steps=1300, batch_size=8, learning_rate=4e-4, warmup=100),
             Stage("language", "language", steps=2800, batch_size=8, learning_rate=1e-3, warmup=300),
-            Stage("joint", "joint", steps=700, batch_size=8, learning_rate=2e-4, warmup=50),
+            Stage("phrases", "phrases", steps=260, batch_size=32, learning_rate=5e-4, warmup=30, targets_per_picture=8),
         ),
     )
 
@@ -43,6 +43,7 @@ def toy() -> RunConfig:
         stages=(
             Stage("grounding", "grounding", steps=4, batch_size=2, learning_rate=1e-3, warmup=2, side=64),
             Stage("language", "language", steps=4, batch_size=2, learning_rate=1e-3, warmup=2),
+            Stage("phrases", "phrases", steps=4, batch_size=4, learning_rate=1e-3, warmup=2, targets_per_picture=2),
             Stage("joint", "joint", steps=4, batch_size=2, learning_rate=1e-4, warmup=2),
         ),
     )

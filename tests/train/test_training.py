@@ -18,7 +18,7 @@ from tiny_data import write_tree
 from train import checkpoint
 from train.config import override
 from train.data import records as record_files
-from train.data.batches import augment, draw_examples, language_batch, may_mirror
+from train.data.batches import augment, draw_examples, language_batch, may_mirror, phrase_batch, target_names
 from train.data.examples import make_example, sampling_weights
 from train.data.records import Record, RegionRecord, check_leakage, encode_mask, resize_mask
 from train.data.sentences import brightness, describe, place, side, size_word
@@ -142,7 +142,8 @@ def test_unknown_names_offer_the_nearest() -> None:
         override(RECIPES["toy"](), ["save_evry=3"])
     with pytest.raises(ConfigError, match="int"):
         override(RECIPES["toy"](), ["save_every=often"])
-    assert override(RECIPES["toy"](), ["joint.steps=9"]).stages[2].steps == 9
+    changed = {s.name: s.steps for s in override(RECIPES["toy"](), ["joint.steps=9"]).stages}
+    assert changed["joint"] == 9
 
 
 def test_examples_follow_from_seed_and_step_alone(prepared: Path) -> None:
@@ -181,6 +182,20 @@ def test_only_answers_carry_loss(prepared: Path, exported: Path) -> None:
     hidden = torch.zeros(*given.batch.input_ids.shape, model.config.language.hidden)
     uniform = torch.log(torch.tensor(float(model.config.language.vocabulary)))
     assert torch.isclose(text_loss(model, hidden, given.batch.labels), uniform, atol=1e-4)
+
+
+def test_phrases_ask_every_target_of_a_modality_on_shared_pictures(prepared: Path, exported: Path) -> None:
+    from unibiomed_core.model.weights import load
+
+    _, processor = load(exported)
+    training = record_files.load(prepared / "train.parquet")
+    given, owner = phrase_batch(training, processor, np.random.default_rng(1), pictures=3, per_picture=2)
+    assert len(given.batch.tiles) == 3
+    assert owner.tolist() == [0, 0, 1, 1, 2, 2]
+    assert (given.batch.input_ids == processor.ids.seg).sum(dim=1).tolist() == [1] * 6
+    names = [target_names()[c] for c in given.codes]
+    texts = [processor.decode(row.tolist()) for row in given.batch.input_ids]
+    assert all(name in text for name, text in zip(names, texts, strict=True))
 
 
 def test_masks_move_with_their_picture() -> None:

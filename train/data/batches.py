@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.data.examples import NOTHING, Example, draw, make_example, pick_targets
+from train.data.examples import (
+    NOTHING,
+    Example,
+    draw,
+    make_example,
+    pick_targets,
+    segment_example,
+    trained_targets,
+)
 from train.data.records import Record
 from unibiomed_core import vocabulary
 from unibiomed_core.model.config import IMAGENET_MEAN, IMAGENET_STD
@@ -207,6 +215,56 @@ def language_batch(
         torch.tensor(codes, dtype=torch.int64),
         torch.stack(truth) if truth else torch.zeros(shape),
         torch.tensor(present, dtype=torch.bool),
+    )
+
+
+def phrase_batch(
+    records: Sequence[Record], processor: Processor, rng: np.random.Generator, pictures: int, per_picture: int
+) -> tuple[LanguageBatch, Tensor]:
+    """Many referring questions about a few pictures, every target of a modality alike often, present or not.
+
+    What a phrase means does not depend on the picture, so rare targets need not wait for their own.
+
+    Returns:
+        The batch, whose tiles are those of the pictures alone, and (B,) int64, the picture of each question.
+    """
+    known = trained_targets(records)
+    modalities = sorted(known)
+    chances = np.sqrt([len(known[m]) for m in modalities])
+    examples, tiles, owner = [], [], []
+    for number in range(pictures):
+        kind = modalities[int(rng.choice(len(modalities), p=chances / chances.sum()))]
+        own = [i for i, r in enumerate(records) if r.modality == kind]
+        index = own[int(rng.integers(len(own)))]
+        tiles.append(processor.tiles(records[index].pixels()))
+        for target in rng.choice(known[kind], size=per_picture, replace=len(known[kind]) < per_picture):
+            examples.append(segment_example(records[index], index, str(target), rng))
+            owner.append(number)
+    return _texts(examples, [len(tiles[n]) for n in owner], tiles, processor), torch.tensor(owner)
+
+
+def _texts(
+    examples: Sequence[Example], tiles_of: Sequence[int], tiles: Sequence[Tensor], processor: Processor
+) -> LanguageBatch:
+    """Questions and answers as ids, without masks."""
+    ids, labels, codes = [], [], []
+    for example, count in zip(examples, tiles_of, strict=True):
+        question = processor.encode(processor.expand_image(processor.chat(example.question), [count]))
+        answer = processor.encode(example.answer)
+        ids.append(question + answer)
+        labels.append([IGNORED] * len(question) + answer)
+        codes += [target_names().index(t) for t in example.targets]
+    width, pad, side = max(len(i) for i in ids), processor.ids.pad, processor.config.grounding.image_size
+    batch = Batch(
+        input_ids=torch.tensor([i + [pad] * (width - len(i)) for i in ids]),
+        attention_mask=torch.tensor([[1] * len(i) + [0] * (width - len(i)) for i in ids]),
+        labels=torch.tensor([i + [IGNORED] * (width - len(i)) for i in labels]),
+        tiles=torch.cat(list(tiles)),
+        grounding_pixels=torch.zeros(0, 3, side, side),
+        seg_image=torch.full((len(codes),), -1),
+    )
+    return LanguageBatch(
+        batch, torch.tensor(codes), torch.zeros(0, side // 4, side // 4), torch.zeros(0, dtype=torch.bool)
     )
 
 

@@ -44,6 +44,13 @@ class Example:
     region: Region | None = None
 
 
+def trained_targets(records: Sequence[Record]) -> dict[str, tuple[str, ...]]:
+    """Modality -> targets that pictures show, in vocabulary order."""
+    seen = {(r.modality, x.target) for r in records for x in r.regions}
+    modalities = dict.fromkeys(m for m, _ in sorted(seen))
+    return {m: tuple(t for t in vocabulary.targets() if (m, t) in seen) for m in modalities}
+
+
 def sampling_weights(records: Sequence[Record]) -> NDArray[np.float64]:
     """How likely each record is drawn: data sets weigh as the square root of their size, so small ones are seen."""
     sizes = Counter(f"{r.dataset}/{r.modality}" for r in records)
@@ -120,7 +127,11 @@ def _segment(record: Record, index: int, rng: np.random.Generator) -> Example:
     pool = present
     if not present or ((record.absent or record.foreign) and rng.random() < ABSENT_SHARE):
         pool = list(record.absent or record.foreign)
-    target = pool[int(rng.integers(len(pool)))]
+    return segment_example(record, index, pool[int(rng.integers(len(pool)))], rng)
+
+
+def segment_example(record: Record, index: int, target: str, rng: np.random.Generator) -> Example:
+    """A referring question about one target, whether the picture shows it or not."""
     name = sentences.phrase(target, record.modality)
     question = _one(wordings.SEGMENT_QUESTIONS, rng).replace("{target}", _cased(name, record.modality))
     return Example(index, "segment", question, _one(wordings.SEGMENT_ANSWERS, rng) + END, (target,))
