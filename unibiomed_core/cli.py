@@ -266,7 +266,7 @@ def download(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list, or a hub id OWNER/NAME.")],
     offline: Offline = False,
 ) -> None:
-    """Fetch a model. The same command again goes on with what a stopped one left."""
+    """Fetch a model. Files that arrived whole are kept when the same command is run again."""
     from unibiomed_core.model import hub
 
     with terminal.steps("MB") as step:
