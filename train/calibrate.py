@@ -41,7 +41,8 @@ def calibrated(
     engine = Engine(model, processor, device="cpu")
     for record in _some(training):
         truth = {r.target for r in record.regions}
-        names = [name for name in (*truth, *record.absent) if name in known.get(record.modality, ())]
+        # Targets of other body parts count as absent, too: a report asks for them wherever the modality fits.
+        names = [n for n in (*truth, *record.absent, *record.foreign) if n in known.get(record.modality, ())]
         if not names:
             continue
         piece = Slice(record.pixels(), "axial", 0, (1.0, 1.0), record.modality)
