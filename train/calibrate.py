@@ -23,6 +23,9 @@ PER_DATASET = 25
 MINIMUM_CASES = 8
 """A target gets a threshold of its own where at least so many pictures have it and so many lack it."""
 
+TELLING_RATE = 0.7
+"""Balanced accuracy below which a presence score tells too little to take a mask away; the mask alone decides then."""
+
 MINIMUM_PATIENTS = 2
 """Patients that must show a target before a report looks for it unasked."""
 
@@ -56,7 +59,8 @@ def calibrated(
     for name, found in scores.items():
         there = sum(present for _, present in found)
         if min(there, len(found) - there) >= MINIMUM_CASES:
-            thresholds[name] = round(balanced_threshold([s for s, _ in found], [p for _, p in found]), 3)
+            threshold, rate = balanced_threshold([s for s, _ in found], [p for _, p in found])
+            thresholds[name] = round(threshold, 3) if rate >= TELLING_RATE else 0.0
     config = replace(
         open_config,
         presence=Presence("object", 0.5, thresholds),

@@ -21,18 +21,19 @@ def majority(answers: Sequence[str]) -> str:
     return Counter(answers).most_common(1)[0][0] if answers else ""
 
 
-def balanced_threshold(scores: Sequence[float], present: Sequence[bool]) -> float:
+def balanced_threshold(scores: Sequence[float], present: Sequence[bool]) -> tuple[float, float]:
     """The threshold of highest balanced accuracy ((sensitivity + specificity) / 2), midway between two scores.
 
-    0.5 where one of the classes is missing.
+    Returns:
+        The threshold and its balanced accuracy; 0.5 and 0.5 where one of the classes is missing.
     """
     values, there = np.asarray(scores, float), np.asarray(present, bool)
     if not there.any() or there.all():
-        return 0.5
+        return 0.5, 0.5
     edges = np.unique(values)
     candidates = np.concatenate([[edges[0] / 2], (edges[1:] + edges[:-1]) / 2])
     rates = [((values >= c)[there].mean() + (values < c)[~there].mean()) / 2 for c in candidates]
-    return float(candidates[int(np.argmax(rates))])
+    return float(candidates[int(np.argmax(rates))]), float(max(rates))
 
 
 def auc(scores: Sequence[float], present: Sequence[bool]) -> float:
