@@ -75,7 +75,7 @@ print("no socket")
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Without any switch that would keep the client offline by itself."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
     root = str(Path(__file__).resolve().parents[2])
     return kept | {"HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": root, "NO_PROXY": "127.0.0.1", **more}
 
