@@ -8,7 +8,9 @@ SAMPLE ?= sample_data/ct/STS_006_CT.nii.gz
 
 # Without an NVIDIA driver the CPU build of PyTorch is taken: the other one brings several GB that cannot be used.
 CONSTRAINT := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo -c constraints-cpu.txt)
-READY := $(VENV)/ready-$(shell cat pyproject.toml constraints-cpu.txt | sha256sum | cut -c1-12)
+# An editable installation points at one checkout, so the checkout's place belongs to the key.
+READY := $(VENV)/ready-$(shell { cat pyproject.toml constraints-cpu.txt; echo "$(CURDIR) $(CONSTRAINT)"; } \
+  | cksum | cut -d' ' -f1)
 
 # What napari needs to draw in a window that nobody sees.
 X_PACKAGES := xvfb xauth libgl1 libegl1 libgl1-mesa-dri libdbus-1-3 libfontconfig1 libglib2.0-0 libxkbcommon-x11-0 \
@@ -18,19 +20,22 @@ X_PACKAGES := xvfb xauth libgl1 libegl1 libgl1-mesa-dri libdbus-1-3 libfontconfi
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: report test lint bench clean
+.PHONY: report test lint bench clean x-packages
 
 report: $(READY)
 	$(BIN)/unibiomed report $(SAMPLE) --out $(OUT) --overwrite --offline
 	@echo "Open $(OUT)/report.html"
 
+# pytest-qt ends the whole run where Qt's system libraries are missing; without it only the tests that need Qt are skipped.
 test: $(READY) $(VENV)/sam2 x-packages
-	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10 $(PYTEST_ARGUMENTS)
+	qt=$$($(BIN)/python -c 'import PyQt6.QtWidgets' 2>/dev/null || echo "-p no:pytest-qt"); \
+	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -rfEs --durations=10 $$qt $(PYTEST_ARGUMENTS)
 
 lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py out/benchmarks
@@ -38,13 +43,16 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) out build dist *.egg-info
 
-# uv is 20 times faster and does not read pip's find-links by itself; pip does the same job where uv cannot be had.
-$(READY): pyproject.toml constraints-cpu.txt
+# uv is 20 times faster than pip and does not read pip's find-links by itself. Where no local wheels are named, it takes
+# PyTorch's CPU build from PyTorch's own index; if that cannot be reached, or uv cannot be had, whatever build comes.
+$(READY):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name it with PYTHON=")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q uv || echo "uv cannot be installed; pip is used, which takes some minutes"
-	( test -x $(BIN)/uv && UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" \
-	  $(BIN)/uv pip install -q --python $(BIN)/python $(CONSTRAINT) -e ".[all]" ) \
+	links="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}"; \
+	install() { "$$@" pip install -q --python $(BIN)/python $(CONSTRAINT) -e ".[all]"; }; \
+	{ test -n "$(CONSTRAINT)" && test -z "$$links" && UV_TORCH_BACKEND=cpu install $(BIN)/python -m uv; } \
+	  || UV_FIND_LINKS="$$links" install $(BIN)/python -m uv \
 	  || $(BIN)/python -m pip install -q $(CONSTRAINT) -e ".[all]"
 	$(BIN)/python -c 'import torch; print("PyTorch", torch.__version__, "CUDA", torch.version.cuda)'
 	rm -f $(VENV)/ready-*
@@ -52,17 +60,21 @@ $(READY): pyproject.toml constraints-cpu.txt
 
 # The independent reference for one group of tests, without its dependencies: they would replace PyTorch.
 $(VENV)/sam2: $(READY)
-	( $(BIN)/python -m pip install -q setuptools wheel hydra-core iopath \
-	  && SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q --no-build-isolation --no-deps sam2==1.1.0 ) \
+	{ $(BIN)/python -m pip install -q setuptools wheel hydra-core iopath \
+	  && SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q --no-build-isolation --no-deps sam2==1.1.0 && touch $@; } \
 	  || echo "sam2 could not be installed; the tests that compare with it are skipped"
-	touch $@
 
-.PHONY: x-packages
+# Ubuntu 24.04 and Debian 13 call some packages name + t64.
 x-packages:
-	@if command -v Xvfb >/dev/null || [ "$$(uname)" != Linux ]; then true; \
-	elif command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then \
-	  run=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-	  $$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq \
-	    --no-install-recommends $(X_PACKAGES) >/dev/null \
-	  || echo "The X packages could not be installed; window tests are skipped: $(X_PACKAGES)"; \
-	else echo "Window tests are skipped; they need these packages: $(X_PACKAGES)"; fi
+	@if [ "$$(uname)" != Linux ]; then exit 0; fi; \
+	if ! command -v dpkg >/dev/null || ! command -v apt-get >/dev/null; then \
+	  command -v Xvfb >/dev/null || echo "Window tests need Xvfb and the libraries of an X client (Debian's names: $(X_PACKAGES))"; \
+	  exit 0; \
+	fi; \
+	missing=; for p in $(X_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || dpkg -s $${p}t64 >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; elif sudo -n true 2>/dev/null; then as_root="sudo -n"; \
+	else echo "Window tests may be skipped; they need these packages:$$missing"; exit 0; fi; \
+	{ $$as_root apt-get update -qq && $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+	  --no-install-recommends $$missing >/dev/null; } \
+	|| echo "Packages for window tests could not be installed; those tests may be skipped:$$missing"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,3 +29,24 @@ def shared() -> Path:
     if not (folder / "parity").is_dir():
         pytest.skip("the folder with parity fixtures and data is not beside the repository")
     return folder
+
+
+def no_window() -> str | None:
+    """Why no window can be opened here, or None. Asked once pytest-xvfb has started its screen, if it could.
+
+    Without this Qt ends the whole process at the first window, and with it the tests that need none.
+    """
+    try:
+        importlib.import_module("PyQt6.QtWidgets")
+    except ImportError as error:
+        return f"Qt cannot be loaded ({error})"
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "there is no screen, and Xvfb is not installed"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    windows = [item for item in items if item.get_closest_marker("window")]
+    if windows and (why := no_window()):
+        for item in windows:
+            item.add_marker(pytest.mark.skip(reason=why))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import unibiomed_core
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("unibiomed_core", "train", "napari_unibiomed")
 
@@ -24,110 +26,203 @@ ALLOWED: dict[str, set[str]] = {
 }
 """Room of unibiomed_core -> rooms it may import; a room that is not named may import anything in the core."""
 
-HEAVY = {"torch", "transformers", "peft", "accelerate", "napari", "qtpy"}
-NO_TORCH = NUMPY_LEVEL
+HEAVY = {"torch", "transformers", "peft", "accelerate"}
 PLUGIN_MAY = TYPES | {"io", "engine", "report"}
-LONGEST = 500
-SIZES = {
-    "types": 420, "errors": 120, "modalities": 270, "vocabulary": 180, "tasks": 360, "measure": 300, "cli": 450,
-    "model/config": 320, "model/grounder": 300, "model/unibiomed": 450, "model/processor": 420, "model/weights": 450,
-    "model/presets": 180, "engine/engine": 450, "engine/generate": 450, "engine/features": 240, "engine/volume": 480,
-    "engine/linking": 360, "engine/devices": 240,
-}  # fmt: skip
-"""Lines: one and a half times what the design intends."""
+"""Public submodules; besides them the plugin takes public names of unibiomed_core itself."""
 
+LONGEST, SLACK = 500, 1.5
+INTENDED_LINES = {
+    "unibiomed_core/__init__": 60, "unibiomed_core/types": 280, "unibiomed_core/errors": 80,
+    "unibiomed_core/modalities": 180, "unibiomed_core/vocabulary": 120, "unibiomed_core/tasks": 240,
+    "unibiomed_core/measure": 200, "unibiomed_core/report": 260, "unibiomed_core/cli": 300,
+    # Larger than first drawn (160): sizes, preprocessing, wording and thresholds of a model are one saved record.
+    "unibiomed_core/model/config": 210,
+    "unibiomed_core/model/grounder": 200, "unibiomed_core/model/unibiomed": 300, "unibiomed_core/model/processor": 280,
+    "unibiomed_core/model/weights": 300, "unibiomed_core/model/presets": 120, "unibiomed_core/engine/engine": 300,
+    "unibiomed_core/engine/generate": 300, "unibiomed_core/engine/features": 160, "unibiomed_core/engine/volume": 320,
+    "unibiomed_core/engine/linking": 240, "unibiomed_core/engine/devices": 160, "train/run": 120, "train/recipes": 240,
+    "train/config": 180, "train/loop": 300, "train/losses": 150, "train/checkpoint": 200, "train/evaluate": 240,
+    "train/prepare": 200,
+}  # fmt: skip
+
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN = {
     r"\bTODO\b|\bFIXME\b|\bXXX\b": "left-over",
-    r"trust_remote_code *= *True|torch\.load\(|import pickle|allow_pickle *= *True": "loads what it should not trust",
+    r"trust_remote_code *= *True|torch\.load\(|allow_pickle *= *True": "loads what it should not trust",
     r"(?<![\w.])eval\(|(?<![\w.])exec\(|except *:": "runs or hides what it should not",
-    r"(^|[^A-Za-z.])/(wor[k]|roo[t]|hom[e])/[a-z.]": "a path of one machine",
 }
+MACHINE_PATHS = re.compile(r"(^|[^A-Za-z.\w-])/(work|root|home|opt|Users)/[a-zA-Z.]")
+REGISTRIES = re.compile(r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|--(extra-)?index-url", re.IGNORECASE)
 
 
 def modules() -> list[Path]:
     return sorted(f for p in PACKAGES for f in (ROOT / p).rglob("*.py"))
 
 
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT).with_suffix("").as_posix()
+
+
 def room(file: Path) -> str:
     """The part of a package a file belongs to: "engine" for unibiomed_core/engine/volume.py, "types" for types.py."""
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    return parts[1] if len(parts) > 1 else parts[0]
+    return name_of(file).split("/")[1]
 
 
-def imports(file: Path) -> Iterator[tuple[str, bool]]:
-    """(dotted name, at module level) of every import of a file; type-checking imports are left out."""
-    tree = ast.parse(file.read_text("utf-8"))
+def outside_functions(tree: ast.Module) -> set[int]:
+    """Nodes that run when the module is imported, those in an if, try or class included."""
+    found, waiting = set(), list[ast.AST](tree.body)
+    while waiting:
+        node = waiting.pop()
+        found.add(id(node))
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def imports(text: str, module: str) -> Iterator[tuple[str, bool]]:
+    """(dotted name, runs at import) of every import; those for type checkers alone are left out.
+
+    Args:
+        module: The file's own name with slashes and without ".py", to which relative imports are resolved.
+    """
+    tree = ast.parse(text)
     hidden = {
         id(inner)
         for node in ast.walk(tree)
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
         for inner in ast.walk(node)
     }
-    top = {id(node) for node in tree.body}
+    top = outside_functions(tree)
     for node in ast.walk(tree):
         if id(node) in hidden:
             continue
         if isinstance(node, ast.Import):
             yield from ((alias.name, id(node) in top) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module, id(node) in top
-            yield from ((f"{node.module}.{alias.name}", id(node) in top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split("/")[: -node.level] if node.level else []
+            base = ".".join([*package, *([node.module] if node.module else [])])
+            yield base, id(node) in top
+            yield from ((f"{base}.{alias.name}", id(node) in top) for alias in node.names)
 
 
-@pytest.mark.parametrize("file", modules(), ids=lambda f: str(f.relative_to(ROOT)))
+def core_room(name: str) -> str | None:
+    """The room a dotted import reaches into; a public name of the core counts as the room it lives in."""
+    parts = name.split(".")
+    if parts[0] != "unibiomed_core" or len(parts) == 1 or parts[1].startswith("__"):
+        return None
+    home = unibiomed_core._HOME.get(parts[1])
+    return home.split(".")[0] if home else parts[1]
+
+
+def broken_arrow(name: str, at_import: bool, file: str) -> str | None:
+    """Why an import is against the arrows, or None."""
+    package, own, top = file.split("/")[0], file.split("/")[1], name.split(".")[0]
+    if package != "napari_unibiomed" and top in {"napari_unibiomed", "napari", "qtpy", "PyQt6", "magicgui"}:
+        return f"{file} is no part of the plugin and imports {name}"
+    if package != "train" and top == "train":
+        return f"{file} imports {name}"
+    reached = core_room(name)
+    if package == "unibiomed_core":
+        if reached and own in ALLOWED and reached not in ALLOWED[own]:
+            return f"{file}: {own} may not import {name}"
+        if own in NUMPY_LEVEL and top in HEAVY:
+            return f"{file}: {own} stays without {name}"
+    if package == "napari_unibiomed":
+        public = name.split(".")[1:2] and name.split(".")[1] in unibiomed_core.__all__
+        if reached and not public and reached not in PLUGIN_MAY:
+            return f"{file}: the plugin may not import {name}"
+        if at_import and top in {"torch", "transformers", "SimpleITK", "sam2"}:
+            return f"{file}: opening the dock would wait for {name}"
+    return None
+
+
+@pytest.mark.parametrize("file", modules(), ids=name_of)
 def test_nobody_imports_against_the_arrows(file: Path) -> None:
-    package, own = file.relative_to(ROOT).parts[0], room(file)
-    for name, at_top in imports(file):
-        parts = name.split(".")
-        if package == "unibiomed_core":
-            assert parts[0] not in {"train", "napari_unibiomed", "napari", "qtpy"}, f"{file} imports {name}"
-            if parts[0] == "unibiomed_core" and len(parts) > 1 and own in ALLOWED:
-                assert parts[1] in ALLOWED[own] | _names(), f"{own} may not import {name}"
-            if own in NO_TORCH:
-                assert parts[0] not in HEAVY, f"{own} may not import {name}"
-        elif package == "train":
-            assert parts[0] not in {"napari_unibiomed", "napari", "qtpy"}, f"{file} imports {name}"
-        else:
-            assert parts[0] != "train", f"{file} imports {name}"
-            if parts[0] == "unibiomed_core" and len(parts) > 1:
-                assert parts[1] in PLUGIN_MAY | _names(), f"the plugin may not import {name}"
-            assert not (at_top and parts[0] in {"torch", "transformers", "SimpleITK", "sam2"}), (
-                f"{name} at module level"
-            )
+    found = imports(file.read_text("utf-8"), name_of(file))
+    wrong = [why for name, at_import in found if (why := broken_arrow(name, at_import, name_of(file)))]
+    assert not wrong, "\n".join(wrong)
 
 
-def _names() -> set[str]:
-    """Public names of the core, which are no rooms."""
-    import unibiomed_core
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("unibiomed_core/types", "import torch"),
+        ("unibiomed_core/types", "from unibiomed_core import Engine"),
+        ("unibiomed_core/measure", "def f():\n    from unibiomed_core.engine import linking"),
+        ("unibiomed_core/report", "from .engine.engine import Engine"),
+        ("unibiomed_core/engine/volume", "from unibiomed_core.io import read"),
+        ("unibiomed_core/engine/volume", "from ..io import read"),
+        ("unibiomed_core/model/config", "from unibiomed_core import report"),
+        ("unibiomed_core/cli", "import train.run"),
+        ("unibiomed_core/engine/engine", "import napari"),
+        ("train/loop", "from napari_unibiomed import dock"),
+        ("napari_unibiomed/dock", "from unibiomed_core.model.weights import load"),
+        ("napari_unibiomed/dock", "try:\n    import torch\nexcept ImportError:\n    pass"),
+        ("napari_unibiomed/dock", "from train import run"),
+    ],
+)
+def test_the_arrow_check_sees_wrong_imports(file: str, line: str) -> None:
+    assert any(broken_arrow(name, at_import, file) for name, at_import in imports(line, file))
 
-    return set(unibiomed_core.__all__)
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("unibiomed_core/engine/volume", "import torch\nfrom unibiomed_core.model.unibiomed import UniBiomed"),
+        ("unibiomed_core/io/nifti", "import nibabel\nfrom unibiomed_core import Volume"),
+        ("napari_unibiomed/dock", "from unibiomed_core import Engine, read\ndef f():\n    import torch"),
+        ("train/loop", "import torch\nfrom unibiomed_core.model import weights"),
+    ],
+)
+def test_the_arrow_check_lets_right_imports_pass(file: str, line: str) -> None:
+    assert not [why for name, at_import in imports(line, file) if (why := broken_arrow(name, at_import, file))]
 
 
-@pytest.mark.parametrize("file", modules(), ids=lambda f: str(f.relative_to(ROOT)))
+@pytest.mark.parametrize("file", modules(), ids=name_of)
 def test_files_stay_readable(file: Path) -> None:
-    key = str(file.relative_to(ROOT).with_suffix("")).removeprefix("unibiomed_core/")
     lines = len(file.read_text("utf-8").splitlines())
-    assert lines <= SIZES.get(key, LONGEST), f"{file.name} has {lines} lines: make two files of it"
+    allowed = min(LONGEST, round(SLACK * INTENDED_LINES.get(name_of(file), LONGEST)))
+    assert lines <= allowed, f"{name_of(file)}.py has {lines} lines, {allowed} are the limit: make two files of it"
 
 
-@pytest.mark.parametrize("file", modules(), ids=lambda f: str(f.relative_to(ROOT)))
+@pytest.mark.parametrize("file", modules(), ids=name_of)
 def test_words_that_must_not_stand(file: Path) -> None:
     text = file.read_text("utf-8")
     for pattern, why in FORBIDDEN.items():
         found = re.search(pattern, text, re.MULTILINE)
-        assert not found, f"{file.name}: '{found.group().strip()}' ({why})" if found else ""
-    talks = file.name in {"cli.py", "terminal.py", "diagnostics.py"} or file.parts[-2] == "train"
-    if not talks:
-        assert not re.search(r"^\s*print\(", text, re.MULTILINE), f"{file.name} prints"
+        assert not found, f"{name_of(file)}.py: '{found.group().strip()}' ({why})" if found else ""
+    unsafe = {n.split(".")[0] for n, _ in imports(text, name_of(file))} & UNSAFE_MODULES
+    assert not unsafe, f"{name_of(file)}.py imports {unsafe}"
+    calls = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    prints = [n.lineno for n in calls if isinstance(n.func, ast.Name) and n.func.id == "print"]
+    assert not prints or name_of(file) in {"train/run", "train/evaluate"}, f"{name_of(file)}.py prints: lines {prints}"
 
 
-def test_readme_tree_names_every_file() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    blocks = re.findall(r"```\n(.*?)```", readme, re.DOTALL)
-    tree = next((b for b in blocks if "unibiomed_core/" in b), "")
-    listed, folders = set(), []
+def texts() -> list[Path]:
+    """Everything people wrote in this repository, this file left out: it holds the patterns themselves."""
+    folders = (*PACKAGES, "tests", "benchmarks", "sample_data", "docs", ".ci")
+    inside = [f for folder in folders for f in (ROOT / folder).rglob("*")]
+    files = [
+        f for f in [*ROOT.glob("*"), *inside] if f.suffix in {".py", ".md", ".toml", ".txt", ".cff", ".yaml", ".j2"}
+    ]
+    return sorted({*files, ROOT / "Makefile", ROOT / ".ci" / "run", ROOT / "NOTICE"} - {Path(__file__).resolve()})
+
+
+@pytest.mark.parametrize("file", texts(), ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_no_text_names_a_machine_or_a_registry(file: Path) -> None:
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        found = MACHINE_PATHS.search(line) or REGISTRIES.search(line)
+        assert not found, f"{file.name}:{number}: {found.group()!r}" if found else ""
+
+
+def listed_in(readme: str) -> dict[str, str]:
+    """Python file -> half-line, from the README's tree."""
+    blocks = re.findall(r"```\w*\n(.*?)```", readme, re.DOTALL)
+    tree = next((b for b in blocks if "unibiomed_core/" in b and "napari_unibiomed/" in b), "")
+    listed: dict[str, str] = {}
+    folders: list[str] = []
     for line in tree.splitlines():
-        match = re.match(r"( *)([\w.-]+/?)(?:\s|$)", line)
+        match = re.match(r"( *)([\w.-]+/?)(?: +(.*))?$", line)
         if not match:
             continue
         depth, name = len(match[1]) // 2, match[2]
@@ -135,16 +230,35 @@ def test_readme_tree_names_every_file() -> None:
         if name.endswith("/"):
             folders.append(name)
         elif name.endswith(".py"):
-            listed.add("".join(folders) + name)
-    there = {str(f.relative_to(ROOT)) for f in modules() if f.name != "__init__.py"}
-    assert not there - listed, "missing in the README's tree:\n" + "\n".join(sorted(there - listed))
-    assert not listed - there, "in the README's tree only:\n" + "\n".join(sorted(listed - there))
+            listed["".join(folders) + name] = (match[3] or "").strip()
+    return listed
+
+
+def test_readme_tree_names_every_file() -> None:
+    listed = listed_in((ROOT / "README.md").read_text("utf-8"))
+    there = {f"{name_of(f)}.py" for f in modules() if f.name != "__init__.py"}
+    missing = [
+        f"{name}  {(ast.get_docstring(ast.parse((ROOT / name).read_text('utf-8'))) or '?').splitlines()[0]}"
+        for name in sorted(there - listed.keys())
+    ]
+    assert not missing, "missing in the README's tree:\n" + "\n".join(missing)
+    assert listed.keys() <= there, "in the README's tree only:\n" + "\n".join(sorted(listed.keys() - there))
+    silent = [name for name, words in listed.items() if len(words) < 8]
+    assert not silent, "no half-line in the README's tree:\n" + "\n".join(silent)
 
 
 def test_readme_gives_exactly_two_commands() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     quick = readme.split("## Quick start", 1)[1].split("\n## ", 1)[0]
-    assert re.findall(r"^make \w+", quick, re.MULTILINE) == ["make report", "make test"]
+    blocks = re.findall(r"```\w*\n(.*?)```", quick, re.DOTALL)
+    assert [line for block in blocks for line in block.splitlines()] == ["make report", "make test"]
+
+
+def test_readme_links_lead_somewhere() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", readme) if "://" not in link]
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
 
 
 def test_importing_the_core_loads_nothing_heavy() -> None:
@@ -154,3 +268,9 @@ def test_importing_the_core_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_public_names_exist() -> None:
+    assert all(getattr(unibiomed_core, name) is not None for name in unibiomed_core.__all__)
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = unibiomed_core.Segmenter

@@ -1,0 +1,195 @@
+"""What is installed is what is declared: dependencies, extras, entry points, the wheel, the Makefile."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import unibiomed_core
+from unibiomed_core.samples import samples
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+
+DISTRIBUTION = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+"""Import name -> distribution, where the two differ."""
+
+OWN = {"unibiomed_core", "train", "napari_unibiomed"}
+MAY_NEED = {
+    "unibiomed_core": {"train", "dicom"},  # only inside functions: see below
+    "train": {"train"},
+    "napari_unibiomed": {"gui"},
+}
+"""Package -> extras that its imports may come from, besides the dependencies of every installation."""
+
+
+def requirements(rows: list[str]) -> list[Requirement]:
+    return [Requirement(row) for row in rows if not row.startswith(PROJECT["name"])]
+
+
+def names(rows: list[str]) -> set[str]:
+    return {r.name.lower() for r in requirements(rows)}
+
+
+def test_extras_are_the_promised_ones() -> None:
+    assert set(EXTRAS) == {"gui", "dicom", "train", "cluster", "dev", "all"}
+    (everything,) = EXTRAS["all"]
+    assert Requirement(everything).extras == {"gui", "dicom", "train", "dev"}
+
+
+@pytest.mark.parametrize("row", [*PROJECT["dependencies"], *(r for rows in EXTRAS.values() for r in rows)])
+def test_bounds_are_lower_bounds(row: str) -> None:
+    """The pin of PyTorch stands in the constraints; transformers alone has an end: we build on its classes."""
+    for bound in Requirement(row).specifier:
+        assert bound.operator == ">=" or (Requirement(row).name, bound.operator) == ("transformers", "<")
+
+
+def test_nothing_that_breaks_a_cpu_installation() -> None:
+    every = names(PROJECT["dependencies"]).union(*(names(rows) for rows in EXTRAS.values()))
+    assert not every & {"torchvision", "sam2"}
+
+
+def test_the_constraint_satisfies_the_bound() -> None:
+    lines = [li for li in (ROOT / "constraints-cpu.txt").read_text("utf-8").splitlines() if not li.startswith("#")]
+    pinned = [Requirement(line) for line in lines]
+    assert [r.name for r in pinned] == ["torch"]
+    bound = next(r for r in requirements(PROJECT["dependencies"]) if r.name == "torch")
+    assert str(next(iter(pinned[0].specifier)).version) in bound.specifier
+
+
+def imported(file: Path) -> Iterator[tuple[str, bool]]:
+    """(top-level name, inside a function) of every third-party import."""
+    tree = ast.parse(file.read_text("utf-8"))
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inside = {id(inner) for function in functions for inner in ast.walk(function)}
+    for node in ast.walk(tree):
+        found = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found = [node.module]
+        for name in found:
+            top = name.split(".")[0]
+            if top not in sys.stdlib_module_names and top not in OWN:
+                yield DISTRIBUTION.get(top, top), id(node) in inside
+
+
+@pytest.mark.parametrize("package", MAY_NEED)
+def test_every_import_is_declared(package: str) -> None:
+    always = names(PROJECT["dependencies"])
+    extra = set[str]().union(*(names(EXTRAS[e]) for e in MAY_NEED[package]))
+    for file in (ROOT / package).rglob("*.py"):
+        for name, lazily in imported(file):
+            declared = always | extra if lazily or package != "unibiomed_core" else always
+            assert name.lower() in declared, f"{file.relative_to(ROOT)} imports {name}, which is not declared"
+
+
+def test_versions_agree() -> None:
+    assert PROJECT["version"] == unibiomed_core.__version__
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
+    assert cited
+    assert cited[1] == PROJECT["version"]
+    assert Version(metadata.version(PROJECT["name"])) == Version(PROJECT["version"])
+
+
+def test_entry_points_resolve() -> None:
+    module, name = PROJECT["scripts"]["unibiomed"].split(":")
+    assert callable(getattr(importlib.import_module(module), name))
+    package, manifest = PROJECT["entry-points"]["napari.manifest"][PROJECT["name"]].split(":")
+    assert (ROOT / package / manifest).is_file()
+
+
+def test_licence_and_citation_are_the_promised_ones() -> None:
+    licence = (ROOT / "LICENSE").read_text("utf-8")
+    assert PROJECT["license"] == "Apache-2.0"
+    assert "Version 2.0, January 2004" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert "UniBiomed: A Universal Foundation Model for Grounded Biomedical Image Interpretation" in citation
+    assert citation.count("family-names:") == 11
+    assert all((ROOT / name).is_file() for name in PROJECT["license-files"])
+
+
+def test_a_wheel_holds_all_it_needs_and_its_samples_are_found(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="hatchling, of the extra dev, is not installed")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        inside = set(packed.namelist())
+        packed.extractall(tmp_path / "site")
+    tracked = [f for p in OWN for f in (ROOT / p).rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+    missing = {f.relative_to(ROOT).as_posix() for f in tracked} - inside
+    assert not missing
+    assert not {name for name in inside if name.startswith(("tests/", "runs/", "benchmarks/", "out/"))}
+    code = (
+        "import unibiomed_core; from unibiomed_core.samples import samples;"
+        "print(unibiomed_core.__file__); print(*[s.path for s in samples().values() if s.mask.is_file()], sep='\\n')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    lines = [Path(line).resolve() for line in done.stdout.splitlines()]
+    assert len(lines) == 1 + len(samples())
+    assert all(line.is_file() and line.is_relative_to((tmp_path / "site").resolve()) for line in lines)
+
+
+def test_ci_runs_the_readme_command() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "make test" in script.read_text("utf-8")
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.fixture
+def plan() -> Any:
+    """What make would do, in a folder without an environment."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+
+    def planned(target: str, *settings: str) -> str:
+        done = subprocess.run(
+            ["make", "-n", target, "VENV=nowhere", *settings], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    return planned
+
+
+def test_each_command_sets_up_what_it_needs(plan: Any) -> None:
+    for target in ("report", "test", "lint", "bench"):
+        assert plan(target).index("-m venv nowhere") < plan(target).index('-e ".[all]"')
+    assert f"unibiomed report {samples()['ct'].path.relative_to(ROOT)} --out out/report" in plan("report")
+    assert "sam2==1.1.0" in plan("test")
+    assert "xvfb" in plan("test")
+    assert "pytest" in plan("test")
+
+
+def test_the_environment_is_keyed_by_what_it_is_made_of(plan: Any, tmp_path: Path) -> None:
+    (key,) = set(re.findall(r"nowhere/ready-\d+", plan("lint")))
+    copy = tmp_path / "checkout"
+    copy.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints-cpu.txt"):
+        shutil.copy(ROOT / name, copy)
+    command = ["make", "-n", "lint", "VENV=nowhere"]
+    keys = [key]
+    for change in ("", "\n# changed\n"):
+        (copy / "constraints-cpu.txt").write_text((copy / "constraints-cpu.txt").read_text("utf-8") + change, "utf-8")
+        done = subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True)
+        keys += set(re.findall(r"nowhere/ready-\d+", done.stdout))
+    assert len(set(keys)) == 3  # another place, another content
