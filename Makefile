@@ -26,11 +26,12 @@ report: $(READY)
 	$(BIN)/unibiomed report $(SAMPLE) --out $(OUT) --overwrite --offline
 	@echo "Open $(OUT)/report.html"
 
-# pytest-qt ends the whole run where Qt's system libraries are missing; without it only the tests that need Qt are skipped.
+# The pytest plugins of Qt and napari end the whole run where system libraries are missing; without them the tests of the
+# plugin are skipped and the rest runs.
 test: $(READY) $(VENV)/sam2 x-packages
-	qt=$$($(BIN)/python -c 'import PyQt6.QtWidgets' 2>/dev/null || echo "-p no:pytest-qt"); \
+	without=$$($(BIN)/python -c 'import qtpy.QtWidgets, napari.layers' 2>/dev/null || echo -p no:pytest-qt -p no:napari); \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_NUM_THREADS=1 \
-	  $(BIN)/python -m pytest -rfEs --durations=10 $$qt $(PYTEST_ARGUMENTS)
+	  $(BIN)/python -m pytest -rfEs --durations=10 $$without $(PYTEST_ARGUMENTS)
 
 lint: $(READY)
 	$(BIN)/python -m ruff check .

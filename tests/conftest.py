@@ -37,7 +37,7 @@ def no_window() -> str | None:
     Without this Qt ends the whole process at the first window, and with it the tests that need none.
     """
     try:
-        importlib.import_module("PyQt6.QtWidgets")
+        importlib.import_module("qtpy.QtWidgets")
     except ImportError as error:
         return f"Qt cannot be loaded ({error})"
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
