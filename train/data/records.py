@@ -1,30 +1,48 @@
 """The uniform record: one picture with its regions, what is known to be absent, and its text material.
 
-Records are kept as Parquet through ``datasets``: pictures as PNG bytes, regions as COCO run lengths.
+Records are kept as Parquet: pictures as PNG bytes, regions as COCO run lengths. :class:`RecordSet` reads them through
+``datasets``, memory-mapped, so that a million records cost no more memory than a thousand.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from unibiomed_core.errors import DataError
+from unibiomed_core.errors import DataError, WriteError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+ROWS_AT_ONCE = 500
+"""Records that are held in memory while a file is written."""
 
 
 @dataclass(frozen=True)
 class RegionRecord:
-    """One annotated target: COCO run lengths at the record's picture size."""
+    """One annotated target of a picture.
+
+    Args:
+        target: Canonical name where the vocabulary knows it, else the source's own, lower case.
+        counts: COCO run lengths at the record's picture size; empty for a region that is known by its box alone.
+        box: (x0, y0, x1, y1), corners included, at the record's picture size.
+        caption: What the source says of this region; empty where nothing.
+        anatomy: Body part that the source names with it; empty where none.
+    """
 
     target: str
-    counts: bytes
+    counts: bytes = b""
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
+    caption: str = ""
+    anatomy: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,17 +60,20 @@ class Record:
 
     Args:
         id: Unique over all data sets.
-        image: PNG bytes, grey or RGB; ``side`` x ``side`` pixels, aspect ratio not kept, as both towers see it.
         group: Patient, video or cluster; a split never cuts a group.
-        volume: Id of the volume a slice came from; empty for a picture.
-        slice: Canonical axial index in its volume, or -1.
+        image: PNG bytes, grey or RGB; of the side asked for, aspect ratio not kept, as both towers see it, or of the
+            source's own size.
         size: Height and width before resizing.
         spacing_mm: Row and column spacing before resizing; 0 where unknown.
+        volume: Id of the volume a slice came from; empty for a picture.
+        slice: Canonical axial index in its volume, or -1.
         regions: What is there.
         absent: Annotated targets of the source that are not in this picture.
         foreign: Targets of other body parts or modalities that cannot be in this picture.
         findings_known: Whether every finding in the source's scope is annotated, so that none means none.
         image_class: Label of the whole picture, empty where none.
+        caption: Report or caption of the whole picture, as the source has it.
+        source: File the picture came from, relative to the source's folder.
     """
 
     id: str
@@ -72,17 +93,28 @@ class Record:
     findings_known: bool = False
     image_class: str = ""
     questions: tuple[QuestionRecord, ...] = field(default=())
+    caption: str = ""
+    source: str = ""
 
     def pixels(self) -> NDArray[np.uint8]:
-        """(side, side, 3) uint8."""
+        """(H, W, 3) uint8."""
         return np.asarray(Image.open(io.BytesIO(self.image)).convert("RGB"))
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
-        """Target -> (side, side) bool."""
-        side = Image.open(io.BytesIO(self.image)).size[0]
+        """Target -> (H, W) bool, of every region that has a mask."""
+        width, height = Image.open(io.BytesIO(self.image)).size
         return {
-            r.target: coco_mask.decode({"size": [side, side], "counts": r.counts}).astype(bool) for r in self.regions
+            r.target: coco_mask.decode({"size": [height, width], "counts": r.counts}).astype(bool)
+            for r in self.regions
+            if r.counts
         }
+
+
+def region_record(target: str, mask: NDArray[np.bool_], caption: str = "", anatomy: str = "") -> RegionRecord:
+    """A region of a (H, W) mask that is not empty, with its box."""
+    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
+    return RegionRecord(target, encode_mask(mask), box, caption, anatomy)
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
@@ -91,8 +123,10 @@ def encode_mask(mask: NDArray[np.bool_]) -> bytes:
 
 
 def resize_picture(rgb: NDArray[np.uint8], side: int) -> bytes:
-    """(H, W, 3) -> PNG bytes of ``side`` x ``side``; grey pictures are stored with one channel."""
-    image = Image.fromarray(rgb).resize((side, side), Image.Resampling.BICUBIC)
+    """(H, W, 3) -> PNG bytes of ``side`` x ``side``, or of its own size where that is 0; grey ones get one channel."""
+    image = Image.fromarray(rgb)
+    if side:
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
     if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all():
         image = image.convert("L")
     buffer = io.BytesIO()
@@ -101,58 +135,191 @@ def resize_picture(rgb: NDArray[np.uint8], side: int) -> bytes:
 
 
 def resize_mask(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
-    """(H, W) bool -> (side, side) bool: the area that a pixel covers decides, half or more is foreground."""
+    """(H, W) bool -> (side, side) bool: the area that a pixel covers decides, half or more is foreground.
+
+    A ``side`` of 0 leaves the mask as it is.
+    """
+    if not side:
+        return mask
     image = Image.fromarray(mask.astype(np.uint8) * 255).resize((side, side), Image.Resampling.BOX)
     return np.asarray(image) >= 128
 
 
+def arrow_schema() -> pyarrow.Schema:
+    """Columns of a records file, written out so that an empty list has a type, too."""
+    import pyarrow as pa
+
+    text = pa.string()
+    region = pa.struct(
+        [("target", text), ("counts", pa.binary()), ("box", pa.list_(pa.int32())), ("caption", text), ("anatomy", text)]
+    )
+    question = pa.struct([("question", text), ("answer", text), ("closed", pa.bool_())])
+    return pa.schema(
+        [
+            *((name, text) for name in ("id", "dataset", "split", "group", "modality", "licence")),
+            ("image", pa.binary()),
+            ("size", pa.list_(pa.int32())),
+            ("spacing_mm", pa.list_(pa.float64())),
+            ("volume", text),
+            ("slice", pa.int32()),
+            ("regions", pa.list_(region)),
+            ("absent", pa.list_(text)),
+            ("foreign", pa.list_(text)),
+            ("findings_known", pa.bool_()),
+            ("image_class", text),
+            ("questions", pa.list_(question)),
+            ("caption", text),
+            ("source", text),
+        ]
+    )
+
+
+class RecordWriter:
+    """Writes records as Parquet, a few hundred at a time; used with ``with``, which leaves no half-written file.
+
+    Raises:
+        WriteError: The disk is full or the folder cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self._rows: list[dict[str, Any]] = []
+        self._aside = path.with_name(path.name + ".new")
+
+    def __enter__(self) -> RecordWriter:
+        import pyarrow.parquet as parquet
+
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = parquet.ParquetWriter(self._aside, arrow_schema())
+        except OSError as cause:
+            raise WriteError("Records not written", f"{self.path}: {cause}", "a folder with space") from cause
+        return self
+
+    def add(self, record: Record) -> None:
+        self._rows.append(asdict(record))
+        self.count += 1
+        if len(self._rows) >= ROWS_AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        try:
+            self._file.write_table(pa.Table.from_pylist(self._rows, schema=arrow_schema()))
+        except OSError as cause:
+            raise WriteError("Records not written", f"{self.path}: {cause}", "a folder with space") from cause
+        self._rows.clear()
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None and self._rows:
+            self._flush()
+        self._file.close()
+        if kind is None:
+            self._aside.replace(self.path)
+        else:
+            self._aside.unlink(missing_ok=True)
+
+
 def save(records: Iterable[Record], path: Path) -> int:
-    """Write records as Parquet; returns how many."""
-    from datasets import Dataset, disable_progress_bars
+    """Write records as Parquet; returns how many.
 
-    disable_progress_bars()
-    rows = [asdict(r) for r in records]
-    if not rows:
-        raise DataError("Empty split", f"no record to write to {path.name}", "at least one record")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Dataset.from_list(rows).to_parquet(str(path))
-    return len(rows)
+    Raises:
+        DataError: There is none.
+        WriteError: The disk is full or the folder cannot be written.
+    """
+    with RecordWriter(path) as writer:
+        for record in records:
+            writer.add(record)
+        if not writer.count:
+            raise DataError("Empty split", f"no record to write to {path.name}", "at least one record")
+    return writer.count
 
 
-def load(path: Path) -> list[Record]:
-    """Read records.
+class RecordSet(Sequence[Record]):
+    """Records of one file, memory-mapped: opening reads no picture, and a record is made when it is asked for.
+
+    The first opening turns Parquet into a memory-mapped Arrow file beside it; later ones find that.
+
+    Attributes:
+        groups: (N,) int32, for each record the number of its data set and modality in ``group_names``.
+        group_names: (dataset, modality) pairs, sorted.
 
     Raises:
         DataError: The file is missing or is not one of ours.
     """
-    import pyarrow.parquet as parquet
 
-    if not path.is_file():
-        raise DataError("Records not found", f"there is no {path}", "a file made by train/prepare.py")
-    try:
-        return [_from_row(row) for row in parquet.read_table(path).to_pylist()]
-    except (KeyError, TypeError, ValueError) as cause:
-        raise DataError("Records cannot be read", f"{path.name}: {cause}", "a file made by train/prepare.py") from cause
+    def __init__(self, path: Path) -> None:
+        import datasets
+        import pyarrow as pa
+        import pyarrow.compute as compute
+
+        if not path.is_file():
+            raise DataError("Records not found", f"there is no {path}", "a file made by train/prepare.py")
+        datasets.disable_progress_bars()
+        try:
+            table = datasets.Dataset.from_parquet(str(path), cache_dir=str(path.parent / ".arrow"))
+            names = set(table.column_names)
+        except (ValueError, OSError, pa.ArrowException, datasets.exceptions.DatasetGenerationError) as cause:
+            raise DataError(
+                "Records cannot be read", f"{path.name}: {cause}", "a file made by train/prepare.py"
+            ) from cause
+        if missing := set(arrow_schema().names) - names:
+            raise DataError(
+                "Records cannot be read",
+                f"{path.name} lacks {', '.join(sorted(missing))}",
+                "a file made by train/prepare.py",
+                "Prepare the data set again with this version.",
+            )
+        self.path = path
+        self._table = table.with_format("arrow")
+        # Two short columns; everything else stays on the disk until a record is asked for.
+        pair = compute.binary_join_element_wise(table.data.column("dataset"), table.data.column("modality"), "\0")
+        coded = pair.combine_chunks().dictionary_encode()
+        found = [tuple(name.split("\0")) for name in coded.dictionary.to_pylist()]
+        self.group_names: tuple[tuple[str, str], ...] = tuple(sorted((a, b) for a, b in found))
+        place = np.array([self.group_names.index((a, b)) for a, b in found], np.int32)
+        self.groups: NDArray[np.int32] = place[coded.indices.to_numpy()] if len(found) else np.zeros(0, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        at = int(index) % len(self)
+        return _from_row(self._table[at : at + 1].to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Record]:
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            for row in self._table[start : start + ROWS_AT_ONCE].to_pylist():
+                yield _from_row(row)
+
+    def column(self, name: str) -> Iterator[Any]:
+        """One column's plain values, without touching the others: ``regions`` or ``absent`` need no picture."""
+        for chunk in self._table.data.column(name).chunks:
+            yield from chunk.to_pylist()
+
+
+def load(path: Path) -> RecordSet:
+    """Open a records file.
+
+    Raises:
+        DataError: The file is missing or is not one of ours.
+    """
+    return RecordSet(path)
 
 
 def _from_row(row: dict[str, Any]) -> Record:
-    row["regions"] = tuple(RegionRecord(**r) for r in row["regions"])
+    row["regions"] = tuple(RegionRecord(**{**r, "box": tuple(r["box"])}) for r in row["regions"])
     row["questions"] = tuple(QuestionRecord(**q) for q in row["questions"])
     for key in ("size", "spacing_mm", "absent", "foreign"):
         row[key] = tuple(row[key])
     return Record(**row)
-
-
-def check_leakage(train: Sequence[Record], test: Sequence[Record]) -> None:
-    """Raise where a group, an id or a picture stands in both splits.
-
-    Raises:
-        DataError: Names what is in both.
-    """
-    for what, a, b in (
-        ("ids", {r.id for r in train}, {r.id for r in test}),
-        ("groups", {(r.dataset, r.group) for r in train}, {(r.dataset, r.group) for r in test}),
-        ("pictures", {r.image for r in train}, {r.image for r in test}),
-    ):
-        if both := a & b:
-            raise DataError("Leakage between splits", f"{len(both)} {what} stand in both", "none", "Split by patient.")
