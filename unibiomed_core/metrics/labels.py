@@ -37,7 +37,15 @@ def balanced_threshold(scores: Sequence[float], present: Sequence[bool]) -> tupl
 
 
 def auc(scores: Sequence[float], present: Sequence[bool]) -> float:
-    """Area under the ROC curve; NaN where one of the classes is missing."""
-    from sklearn.metrics import roc_auc_score
+    """Area under the ROC curve; NaN where one of the classes is missing.
 
-    return float(roc_auc_score(present, scores)) if len(set(present)) == 2 else float("nan")
+    From the rank sum, ties counted half (Hanley and McNeil 1982): fast enough for a thousand resamplings.
+    """
+    from scipy.stats import rankdata
+
+    there = np.asarray(present, bool)
+    positive, negative = int(there.sum()), int((~there).sum())
+    if not positive or not negative:
+        return float("nan")
+    ranks = float(rankdata(np.asarray(scores, float))[there].sum())
+    return (ranks - positive * (positive + 1) / 2) / (positive * negative)

@@ -1,0 +1,97 @@
+"""Prediction files, the same for every system that is scored: one row a mask, one row a written answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from train.data.records import Record, encode_mask
+from unibiomed_core.errors import DataError
+
+MASK_FILE, ANSWER_FILE = "masks.jsonl", "answers.jsonl"
+
+ABOUT = ("id", "dataset", "modality", "group")
+MASK_VALUES = (*ABOUT, "target", "volume", "slice", "spacing_mm", "present", "presence", "size", "mask", "truth")
+ANSWER_VALUES = (*ABOUT, "task", "truths", "answer", "raw")
+
+Row = dict[str, Any]
+
+
+def mask_row(record: Record, target: str, mask: NDArray[np.bool_], presence: float) -> Row:
+    """One row of ``masks.jsonl``; every system that is to be scored writes its masks with this.
+
+    Args:
+        mask: (H, W) bool at the record's picture size.
+        presence: How sure the system is that the picture shows the target, any scale that grows with it.
+
+    Raises:
+        DataError: The record neither shows the target nor says that it is absent, or the mask has another size.
+    """
+    counts = {r.target: r.counts for r in record.regions if r.counts}
+    if target not in counts and target not in record.absent:
+        raise DataError("Target not annotated", f"{record.id} says nothing of '{target}'", ", ".join(counts) or "none")
+    shown = record.pixels().shape[:2]
+    if mask.shape != shown:
+        raise DataError("Mask of another size", f"{mask.shape} for {record.id}", f"{shown}")
+    return {
+        **about(record),
+        "target": target,
+        "volume": record.volume,
+        "slice": record.slice,
+        # The picture was resized; its pixels are larger or smaller than those of the source.
+        "spacing_mm": [mm * own / now for mm, own, now in zip(record.spacing_mm, record.size, shown, strict=True)],
+        "present": target in counts,
+        "presence": float(presence),
+        "size": list(shown),
+        "mask": encode_mask(mask).decode("ascii"),
+        "truth": counts[target].decode("ascii") if target in counts else "",
+    }
+
+
+def about(record: Record) -> Row:
+    """What every row says of its record."""
+    return {"id": record.id, "dataset": record.dataset, "modality": record.modality, "group": record.group}
+
+
+def decode(size: Sequence[int], counts: str) -> NDArray[np.bool_]:
+    """(H, W) bool of a row's mask; empty counts are an empty mask."""
+    if not counts:
+        return np.zeros((size[0], size[1]), bool)
+    return coco_mask.decode({"size": list(size), "counts": counts.encode("ascii")}).astype(bool)
+
+
+def rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
+    """The rows of a prediction file.
+
+    Raises:
+        DataError: The file is missing, is no such file, or a row lacks one of the ``needed`` values.
+    """
+    if not path.is_file():
+        raise DataError("Predictions not found", f"there is no {path}", "a file written by the prediction step")
+    with path.open(encoding="utf-8") as handle:
+        for number, line in enumerate(handle, 1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as cause:
+                raise DataError("Predictions cannot be read", f"{path.name}, line {number}: {cause}") from cause
+            if missing := [name for name in needed if name not in row]:
+                raise DataError(
+                    "Prediction row incomplete",
+                    f"{path.name}, line {number} lacks {', '.join(missing)}",
+                    ", ".join(needed),
+                    "Write it with train.predictions.mask_row.",
+                )
+            yield row
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

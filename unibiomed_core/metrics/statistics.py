@@ -1,0 +1,71 @@
+"""How sure a number is: intervals that resample cases, and the paired test between two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 1000
+LEVEL = 95.0
+
+
+def case_interval(values: Sequence[float], cases: Sequence[str]) -> tuple[float, float]:
+    """95 % percentile interval of the mean when whole cases are drawn with replacement (cluster bootstrap).
+
+    Args:
+        values: One number a picture.
+        cases: The case (patient) of each; the pictures of one case are drawn together.
+
+    Returns:
+        Lower and upper bound from 1000 draws of a fixed seed; NaN for no value. One case gives an interval of no width.
+    """
+    if not len(values):
+        return float("nan"), float("nan")
+    _, place = np.unique(np.asarray(cases), return_inverse=True)
+    sums, counts = np.bincount(place, values), np.bincount(place)
+    drawn = np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))
+    return _bounds(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+
+
+def resampled_interval(
+    cases: Sequence[str], statistic: Callable[[NDArray[np.int64]], float], draws: int = DRAWS
+) -> tuple[float, float]:
+    """As :func:`case_interval`, for any statistic of the rows that a draw of cases gives.
+
+    Args:
+        cases: The case of each row.
+        statistic: Row numbers, repeated where their case was drawn twice -> a number; NaN leaves the draw out.
+    """
+    if not len(cases):
+        return float("nan"), float("nan")
+    names, place = np.unique(np.asarray(cases), return_inverse=True)
+    rows = [np.flatnonzero(place == i) for i in range(len(names))]
+    rng = np.random.default_rng(0)
+    found = [
+        statistic(np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])) for _ in range(draws)
+    ]
+    return _bounds(np.asarray(found, float))
+
+
+def _bounds(found: NDArray[np.float64]) -> tuple[float, float]:
+    if np.isnan(found).all():
+        return float("nan"), float("nan")
+    low, high = np.nanpercentile(found, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def paired_t(first: Sequence[float], second: Sequence[float]) -> float:
+    """P value of the two-sided paired t-test on matched cases; NaN for fewer than two, 1.0 where all are equal."""
+    from scipy.stats import ttest_rel
+
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    if a.shape != b.shape:
+        raise ValueError(f"{len(a)} and {len(b)} cases are not matched")
+    if len(a) < 2:
+        return float("nan")
+    differences = a - b
+    if np.ptp(differences) == 0:  # the statistic divides by their deviation
+        return 1.0 if differences[0] == 0 else 0.0
+    return float(ttest_rel(a, b).pvalue)
