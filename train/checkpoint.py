@@ -1,83 +1,226 @@
-"""Checkpoints: weights, optimiser and data position as safetensors and JSON; written aside, synced, renamed."""
+"""Checkpoints of one stage: weights, optimiser, random and run state; whole or absent, whenever the process dies.
+
+Each is a folder ``step-XXXXXXXX`` of safetensors and JSON. It is written aside as ``step-XXXXXXXX.new``, every file
+synced, the manifest of sizes and SHA-256 last, and then renamed; only then are older ones removed.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
+import re
 import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from unibiomed_core.errors import DataError, WriteError
+from train.restore import random_state, storable
+from unibiomed_core.errors import ConfigError, DataError, WriteError
+from unibiomed_core.model.weights import describe_file
+
+FORMAT = 1
+WEIGHTS, OPTIMISER, RANDOM = "weights.safetensors", "optimiser.safetensors", "random.safetensors"
+STATE, MANIFEST = "state.json", "manifest.json"
+# ".old" is what a save of the same step sets aside; it counts where a kill came before its successor was in place.
+NAME = re.compile(r"step-(\d{8,})(\.old)?")
+START_ANEW = "Move the folder away to start this stage anew."
 
 
-def save(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Replace the checkpoint in ``folder`` by a new one; a kill at any moment leaves the old or the new one whole.
+@dataclass(frozen=True)
+class Loaded:
+    """What a checkpoint holds: tensors by name, on the CPU, and the caller's own ``state``."""
+
+    step: int
+    score: float | None
+    weights: dict[str, Tensor]
+    optimiser: dict[str, Tensor]
+    random: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints in ``folder``: the last ``keep`` and the one of the highest score.
 
     Args:
-        state: What JSON can hold, the step among it.
-
-    Raises:
-        WriteError: The disk is full or the folder cannot be written.
+        say: Told of a damaged checkpoint that is passed over.
     """
-    aside = folder.with_name(folder.name + ".new")
-    old = folder.with_name(folder.name + ".old")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(weights, aside / "model.safetensors")
-        save_file(_optimiser_tensors(optimiser), aside / "optimiser.safetensors")
-        (aside / "state.json").write_text(json.dumps(state, indent=1), "utf-8")
-        for file in aside.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as cause:
-        raise WriteError(
-            "Checkpoint not written", f"{folder}: {cause.strerror or cause}", "a folder with space"
-        ) from cause
 
+    folder: Path
+    keep: int = 2
+    say: Callable[[str], None] = logging.getLogger(__name__).warning
 
-def load(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> dict[str, Any] | None:
-    """Restore the newest whole checkpoint; None where there is none yet.
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ConfigError("No checkpoint would be kept", f"keep is {self.keep}", "1 or more")
 
-    Raises:
-        DataError: The checkpoint does not fit the model.
-    """
-    old = folder.with_name(folder.name + ".old")
-    if not folder.is_dir() and old.is_dir():
-        old.rename(folder)  # killed between the two renames
-    if not (folder / "state.json").is_file():
+    def save(
+        self,
+        step: int,
+        weights: Mapping[str, Tensor],
+        optimiser: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        score: float | None = None,
+    ) -> Path:
+        """Write a checkpoint of ``step``, with torch's random state, and remove those that are no longer kept.
+
+        Args:
+            state: What JSON can hold.
+            score: The higher the better; None where this step was not validated.
+
+        Raises:
+            DataError: The score is not finite.
+            WriteError: The disk is full or the folder cannot be written; the checkpoints before are kept.
+        """
+        if score is not None and not math.isfinite(score):
+            raise DataError("Score is not finite", f"{score} at step {step}", "a number, or None where there is none")
+        target = self.folder / f"step-{step:08d}"
+        aside = target.with_name(target.name + ".new")
+        head = {"format": FORMAT, "step": step, "score": score, "state": dict(state)}
+        try:
+            self._remove(p for p in self.folder.glob("step-*") if p.suffix in {".new", ".gone"})
+            aside.mkdir(parents=True)
+            for name, tensors in ((WEIGHTS, weights), (OPTIMISER, optimiser), (RANDOM, random_state())):
+                save_file(storable(tensors), aside / name)
+            _write_json(aside / STATE, head)
+            for name in (WEIGHTS, OPTIMISER, RANDOM, STATE):
+                _sync(aside / name)
+            _write_json(aside / MANIFEST, {f: describe_file(aside / f) for f in (WEIGHTS, OPTIMISER, RANDOM, STATE)})
+            _sync(aside / MANIFEST)
+            _sync(aside)
+            self._put(aside, target)
+            self._prune()
+        except (OSError, SafetensorError) as cause:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise WriteError(
+                "Checkpoint not written",
+                f"{target}: {cause}",
+                "a folder with space that may be written",
+                "The last checkpoint is kept; once this is solved, start the same command again.",
+            ) from cause
+        return target
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint that agrees with its manifest; None where there is none at all.
+
+        Raises:
+            DataError: There are some, and every one is damaged; or it is of another format.
+        """
+        found = self._by_step()
+        return self._first_whole([found[step] for step in sorted(found, reverse=True)])
+
+    def best(self) -> Path | None:
+        """The whole checkpoint of the highest score, the earlier one of equals; None where none has a score.
+
+        Raises:
+            DataError: As for :meth:`newest`.
+        """
+        return self._first_whole(self._by_score())
+
+    def _by_step(self) -> dict[int, Path]:
+        found: dict[int, Path] = {}
+        for path in sorted(self.folder.glob("step-*"), reverse=True):  # ".old" first: its successor takes its place
+            if match := NAME.fullmatch(path.name):
+                found[int(match[1])] = path
+        return found
+
+    def _by_score(self) -> list[Path]:
+        scores = {path: _score(path) for _, path in sorted(self._by_step().items())}
+        known = {path: score for path, score in scores.items() if score is not None}
+        return sorted(known, key=known.__getitem__, reverse=True)  # stable: the earlier of equals comes first
+
+    def _first_whole(self, paths: list[Path]) -> Path | None:
+        for path in paths:
+            damage = _damage(path)
+            if not damage:
+                _head(path)
+                return path
+            self.say(f"checkpoint {path.name} is damaged ({damage}); the one before is tried")
+        if paths:
+            found = f"{len(paths)} in {self.folder}, every one damaged"
+            raise DataError("No whole checkpoint", found, "one that agrees with its manifest", START_ANEW)
         return None
+
+    def _put(self, aside: Path, target: Path) -> None:
+        old = target.with_name(target.name + ".old")
+        if target.exists():
+            self._remove([old])
+            target.rename(old)
+        aside.rename(target)
+        _sync(self.folder)
+        self._remove([old])
+
+    def _prune(self) -> None:
+        found = self._by_step()
+        kept = {found[step] for step in sorted(found)[-self.keep :]} | set(self._by_score()[:1])
+        self._remove(p for p in sorted(self.folder.glob("step-*")) if NAME.fullmatch(p.name) and p not in kept)
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        """Delete folders; each loses its name first, so that one half deleted is no checkpoint."""
+        for path in paths:
+            if path.exists():
+                gone = path if path.suffix in {".new", ".gone"} else path.rename(path.with_suffix(".gone"))
+                shutil.rmtree(gone)
+
+
+def load(path: Path) -> Loaded:
+    """Read a checkpoint that :meth:`Checkpoints.newest` or :meth:`Checkpoints.best` found whole.
+
+    Raises:
+        DataError: It cannot be read or is of another format.
+    """
+    head = _head(path)
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (RuntimeError, OSError) as cause:
-        raise DataError("Checkpoint does not fit", f"{folder}: {str(cause)[:200]}", "one of the same model") from cause
-    if optimiser is not None:
-        _restore(optimiser, load_file(folder / "optimiser.safetensors"))
-    return dict(json.loads((folder / "state.json").read_text("utf-8")))
+        weights, optimiser, random = (load_file(path / name) for name in (WEIGHTS, OPTIMISER, RANDOM))
+    except (OSError, SafetensorError) as cause:
+        raise DataError("Checkpoint cannot be read", f"{path}: {cause}", "a whole checkpoint") from cause
+    return Loaded(head["step"], head["score"], weights, optimiser, random, head["state"])
 
 
-def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{index}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
-        for index, values in optimiser.state_dict()["state"].items()
-        for name, value in values.items()
-    }
+def _write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=1), "utf-8")
 
 
-def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with the files; empty where all agree with the manifest."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        if STATE not in manifest:
+            return f"{MANIFEST} does not name {STATE}"
+        return ", ".join(f"{name} differs" for name in manifest if describe_file(path / name) != manifest[name])
+    except (OSError, ValueError, TypeError) as cause:
+        return str(cause)
+
+
+def _head(path: Path) -> dict[str, Any]:
+    try:
+        head = json.loads((path / STATE).read_text("utf-8"))
+    except (OSError, ValueError) as cause:
+        raise DataError("Checkpoint cannot be read", f"{path / STATE}: {cause}", "a whole checkpoint") from cause
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        found = head.get("format") if isinstance(head, dict) else type(head).__name__
+        raise DataError("Checkpoint of another version", f"{path}: format {found}", f"format {FORMAT}", START_ANEW)
+    return head
+
+
+def _score(path: Path) -> float | None:
+    try:
+        score = _head(path)["score"]
+    except DataError:
+        return None  # newest() tells the user
+    return None if score is None else float(score)
