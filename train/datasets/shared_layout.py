@@ -1,29 +1,23 @@
 """The layout with one ``dataset.json`` a folder: 8-bit pictures or NIfTI volumes with integer label maps.
 
 A row of ``SOURCES`` says what the labels of a data set are called here, which body part is seen, and whether a picture
-without a finding is a normal one.
+without a finding is a normal one; a folder without a row is read by its own labels.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from train.data.records import QuestionRecord, Record, RegionRecord, encode_mask, resize_mask, resize_picture
-from unibiomed_core import vocabulary
-from unibiomed_core.errors import DataError, UniBiomedError
-from unibiomed_core.modalities import choose_window, modality, to_rgb
-
-MINIMUM_PIXELS = 12
-"""A target smaller than this after resizing is neither asked nor counted as absent."""
+from train.data.records import QuestionRecord, Record
+from train.datasets import slices
+from train.datasets.job import Job, Summary
+from unibiomed_core.errors import DataError
+from unibiomed_core.modalities import modality
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,6 @@ class Source:
     body: str
     findings_known: bool = False
     step: int = 1
-    modality: str = ""
 
 
 _ORGANS_CT = {
@@ -118,120 +111,105 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
     }
 )  # fmt: skip
 
-_MAY_SHARE_A_PICTURE = frozenset({"chest", "abdomen", "body", "any", "spine"})
-"""Parts of the trunk; a scan of one may show another, so its targets are no sure negatives there."""
+
+def fits(source: Path) -> bool:
+    """Whether the folder, or a folder in it, has a ``dataset.json`` with items."""
+    return any(_is_about(folder / "dataset.json") for folder in _folders(source))
 
 
-@dataclass
-class Summary:
-    """What a conversion made and what it refused, with the reason."""
-
-    records: Counter[str] = field(default_factory=Counter)
-    refused: list[tuple[str, str]] = field(default_factory=list)
-
-
-def convert(root: Path, side: int, summary: Summary, splits: tuple[str, ...] = ("train", "test")) -> Iterator[Record]:
-    """Records of every data set below ``root``, in the order of names.
+def convert(job: Job, summary: Summary) -> Iterator[Record]:
+    """Records of one data set, or of every data set below the folder in the order of names.
 
     Raises:
-        DataError: ``root`` holds no data set of this layout, or one that has no row in ``SOURCES``.
+        DataError: The folder holds no data set of this layout, or a ``dataset.json`` cannot be used.
     """
-    folders = sorted(p.parent for p in root.glob("*/dataset.json"))
+    folders = [f for f in _folders(job.source) if (f / "dataset.json").is_file()]
     if not folders:
-        raise DataError("Unknown data layout", f"no dataset.json below {root}", "folders with a dataset.json each")
+        raise DataError(
+            "Unknown data layout", f"no dataset.json in or below {job.source.name}", "folders with a dataset.json each"
+        )
     for folder in folders:
-        if folder.name not in SOURCES:
-            raise DataError("Unknown data set", f"'{folder.name}' has no label table", ", ".join(SOURCES))
-        about = json.loads((folder / "dataset.json").read_text("utf-8"))
+        about = _read(folder / "dataset.json")
+        source = SOURCES.get(folder.name) or Source(
+            job.labels or _own_labels(about), job.body, job.findings_known, job.step
+        )
+        dataset = job.dataset if folder == job.source else folder.name
         for item in about["items"]:
-            if item["split"] not in splits:
-                continue
             try:
-                for record in _convert_item(folder, about, item, SOURCES[folder.name], side):
+                for record in _convert_item(folder, dataset, about, item, source, job):
                     summary.records[f"{record.dataset}/{record.split}"] += 1
                     yield record
-            except (UniBiomedError, OSError, ValueError) as cause:
-                summary.refused.append((f"{folder.name}/{item['id']}", str(cause)))
+            except slices.UNREADABLE as cause:
+                summary.refuse(f"{dataset}/{item.get('id', '?')}", cause)
+
+
+def _folders(source: Path) -> list[Path]:
+    if (source / "dataset.json").is_file():
+        return [source]
+    return sorted(p.parent for p in source.glob("*/dataset.json"))
+
+
+def _is_about(path: Path) -> bool:
+    try:
+        return "items" in _read(path)
+    except DataError:
+        return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    expected = "a JSON object with 'items', 'modality' and 'licence'"
+    try:
+        about = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as cause:
+        raise DataError("Data set description cannot be read", f"{path.parent.name}: {cause}", expected) from cause
+    if not isinstance(about, dict) or (missing := {"items", "modality", "licence"} - about.keys()):
+        found = f"lacks {', '.join(sorted(missing))}" if isinstance(about, dict) else "is no object"
+        raise DataError("Data set description cannot be read", f"{path.parent.name}/{path.name} {found}", expected)
+    return about
+
+
+def _own_labels(about: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """``{"1": "liver"}`` as a table of targets."""
+    kind = "" if about["modality"].startswith("mixed") else modality(about["modality"]).name
+    named = {str(name): (int(value),) for value, name in about.get("labels", {}).items()}
+    return slices.named_targets(named, kind)
 
 
 def _convert_item(
-    folder: Path, about: Mapping[str, Any], item: Mapping[str, Any], source: Source, side: int
+    folder: Path, dataset: str, about: Mapping[str, Any], item: Mapping[str, Any], source: Source, job: Job
 ) -> Iterator[Record]:
     from unibiomed_core.io import read
 
+    if missing := {"id", "split", "image"} - item.keys():
+        raise DataError("Incomplete item", f"it lacks {', '.join(sorted(missing))}", "id, split and image")
     named = item.get("modality") or ("" if about["modality"].startswith("mixed") else about["modality"])
     # A picture of unknown modality is 8-bit and read as it is; the record says that its modality is unknown.
     kind = modality(named).name if named else "xray"
     volume = read(folder / item["image"], kind)
-    layers = [_labels(folder / item[key], volume) for key in ("mask", "mask_findings") if key in item]
-    window = choose_window(volume)
+    files = [folder / item[key] for key in ("mask", "mask_findings") if key in item]
+    layers = [slices.read_labels(file, volume.stored) for file in files]
+    known = {v for values in source.labels.values() for v in values} | {int(v) for v in about.get("labels", {})}
+    for file, layer in zip(files, layers, strict=True):
+        slices.check_labels(layer, known, file.name)
     text = item.get("text") or {}
-    step = source.step if not volume.is_2d else 1
-    for index in range(0, volume.shape[0], step):
-        pixels = volume.voxels[index]
-        picture = to_rgb(pixels, window)
-        if not volume.is_2d and picture.max() <= 8:
-            continue  # nothing but air
-        present, absent = [], []
-        for target, values in source.labels.items():
-            mask = np.zeros(picture.shape[:2], bool)
-            for layer in layers:
-                mask |= np.isin(layer[index], values)
-            small = resize_mask(mask, side)
-            if small.sum() >= MINIMUM_PIXELS:
-                present.append(RegionRecord(target, encode_mask(small)))
-            elif not mask.any():
-                absent.append(target)
-        spacing = volume.spacing_mm[1:] if volume.spatial_unit == "mm" else (0.0, 0.0)
-        yield Record(
-            id=f"{folder.name}/{item['id']}" + ("" if volume.is_2d else f"/{index}"),
-            dataset=folder.name,
-            split=item["split"],
-            group=str(item.get("group", item["id"])),
-            modality=kind if named else "",
-            licence=about["licence"],
-            image=resize_picture(picture, side),
-            size=(picture.shape[0], picture.shape[1]),
-            spacing_mm=(float(spacing[0]), float(spacing[1])),
-            volume="" if volume.is_2d else f"{folder.name}/{item['id']}",
-            slice=-1 if volume.is_2d else index,
-            regions=tuple(present),
-            absent=tuple(absent),
-            foreign=_foreign(kind, source),
-            findings_known=source.findings_known or text.get("image_class") == "normal",
-            image_class=text.get("image_class", ""),
-            questions=tuple(
-                QuestionRecord(q["question"], str(q["answer"]), q["answer_type"] == "closed")
-                for q in text.get("qa", ())
-            ),
-        )
-
-
-def _labels(path: Path, volume: Any) -> NDArray[np.integer[Any]]:
-    """A label map in the canonical order of its image, (Z, Y, X)."""
-    import nibabel
-    from PIL import Image
-
-    stored = np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj if path.suffix == ".gz" else Image.open(path))
-    if stored.shape[: len(volume.stored.shape)] != tuple(volume.stored.shape):
-        raise DataError(
-            "Mask of another size", f"{path.name} is {stored.shape}", f"the image's {tuple(volume.stored.shape)}"
-        )
-    return volume.stored.to_canonical(stored.astype(np.int32))
-
-
-def _foreign(kind: str, source: Source) -> tuple[str, ...]:
-    """Targets that cannot be in a picture of this modality and body part."""
-    known = vocabulary.targets().values()
-    own = {vocabulary.targets()[t].anatomy for t in source.labels} | {source.body}
-    if source.body == "any":
-        return ()
-    return tuple(
-        t.name
-        for t in known
-        if t.name not in source.labels
-        and kind in t.contexts
-        and t.anatomy not in own
-        and t.name != "lesion"
-        and not ({t.anatomy, source.body} <= _MAY_SHARE_A_PICTURE)
+    frame = Record(
+        id=f"{dataset}/{item['id']}",
+        dataset=dataset,
+        split=item["split"],
+        group=str(item.get("group", item["id"])),
+        modality=kind if named else "",
+        licence=about["licence"],
+        image=b"",
+        size=(0, 0),
+        foreign=slices.foreign_targets(kind, source.labels, source.body),
+        findings_known=source.findings_known or text.get("image_class") == "normal",
+        image_class=text.get("image_class", ""),
+        questions=tuple(
+            QuestionRecord(q["question"], str(q["answer"]), q["answer_type"] == "closed") for q in text.get("qa", ())
+        ),
+        caption=text.get("caption", ""),
+        source=item["image"],
     )
+    # Without a mask, nothing is known to be absent.
+    masks = slices.label_masks(layers, source.labels)
+    yield from slices.slice_records(volume, masks, frame, job.side, source.step)
