@@ -30,21 +30,28 @@ def case_interval(values: Sequence[float], cases: Sequence[str]) -> tuple[float,
 
 
 def resampled_interval(
-    cases: Sequence[str], statistic: Callable[[NDArray[np.int64]], float], draws: int = DRAWS
+    cases: Sequence[str], strata: Sequence[str], statistic: Callable[[NDArray[np.int64]], float]
 ) -> tuple[float, float]:
     """As :func:`case_interval`, for any statistic of the rows that a draw of cases gives.
 
     Args:
         cases: The case of each row.
+        strata: The data set of each row; each draw has as many cases of a data set as there are.
         statistic: Row numbers, repeated where their case was drawn twice -> a number; NaN leaves the draw out.
     """
     if not len(cases):
         return float("nan"), float("nan")
-    names, place = np.unique(np.asarray(cases), return_inverse=True)
-    rows = [np.flatnonzero(place == i) for i in range(len(names))]
+    names = list(zip(strata, cases, strict=True))
+    rows: dict[tuple[str, str], list[int]] = {}
+    for number, name in enumerate(names):
+        rows.setdefault(name, []).append(number)
+    pools: dict[str, list[NDArray[np.int64]]] = {}
+    for (stratum, _), numbers in rows.items():
+        pools.setdefault(stratum, []).append(np.asarray(numbers))
     rng = np.random.default_rng(0)
     found = [
-        statistic(np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])) for _ in range(draws)
+        statistic(np.concatenate([pool[i] for pool in pools.values() for i in rng.integers(len(pool), size=len(pool))]))
+        for _ in range(DRAWS)
     ]
     return _bounds(np.asarray(found, float))
 
