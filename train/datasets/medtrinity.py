@@ -1,0 +1,77 @@
+"""The published MedTrinity folder: ``train.json`` and ``test.json`` whose annotations have a file name and a caption.
+
+File names are relative to the folder. An annotation may have a ``bbox`` (x, y, width, height in pixels of the picture)
+and a ``modality``. A source with ``train.json`` alone is divided 80 / 20 by picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from train.data.records import Record, RegionRecord, resize_picture
+from train.datasets.annotations import UNNAMED, modality_name, scale_box
+from train.datasets.job import Job, Summary
+from train.datasets.source_files import (
+    decided_split,
+    inside,
+    made_or_refused,
+    read_json,
+    read_picture,
+    rows_of,
+    split_files,
+)
+from unibiomed_core.errors import DataError
+
+_FILES = ("train.json", "test.json")
+_COLUMNS = ("file_name", "caption")
+
+
+def fits(source: Path) -> bool:
+    """Whether a folder has such a JSON and no folder of masks."""
+    paths = [source / name for name in _FILES if (source / name).is_file()]
+    if not paths or any((source / f"{s}_mask").is_dir() for s in ("train", "test")):
+        return False
+    text = paths[0].read_bytes()
+    told = all(f'"{word}"'.encode() in text for word in ("annotations", *_COLUMNS))
+    return told and b'"categories"' not in text
+
+
+def convert(job: Job, summary: Summary) -> Iterator[Record]:
+    """One record a picture; see ``Converter``. Captions keep their letter case, and those of one picture follow on."""
+    for split, path in split_files(job.source, *_FILES):
+        pictures: dict[str, list[Mapping[str, Any]]] = {}
+        for row in rows_of(read_json(path), "annotations", _COLUMNS, path):
+            pictures.setdefault(str(row["file_name"]), []).append(row)
+        for name, rows in pictures.items():
+            record = made_or_refused(summary, f"{job.dataset}/{name}", partial(_record, job, split, name, rows))
+            if record:
+                yield record
+
+
+def _record(job: Job, split: str, name: str, rows: list[Mapping[str, Any]]) -> Record:
+    captions = list(dict.fromkeys(str(row["caption"] or "").strip() for row in rows))
+    if "" in captions:
+        raise DataError("Empty caption", name, "a caption")
+    modality = next((m for row in rows if (m := modality_name(str(row.get("modality", ""))))), job.modality)
+    rgb = read_picture(inside(job.source, name), modality)
+    return Record(
+        id=f"{job.dataset}/{name}",
+        dataset=job.dataset,
+        split=decided_split(split, job.dataset, name),
+        group=name,
+        modality=modality,
+        licence=job.licence,
+        image=resize_picture(rgb, job.side),
+        size=(rgb.shape[0], rgb.shape[1]),
+        regions=tuple(
+            RegionRecord(UNNAMED, box=scale_box(row["bbox"], rgb.shape, job.side), caption=str(row["caption"]).strip())
+            for row in rows
+            if row.get("bbox")
+        ),
+        findings_known=job.findings_known,
+        caption=" ".join(captions),
+        source=name,
+    )

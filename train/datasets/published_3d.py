@@ -1,0 +1,144 @@
+"""The published 3D folders: ``meta_train.json`` and ``meta_test.json`` with slices and the masks of each phrase.
+
+A JSON is ``{"volumes": {volume: {"slices": [file], "expressions": {id: {"exp", "mask_file": [path], "img_file"}}}}}``;
+pictures lie in ``<volume>/<slice>``, masks where ``mask_file`` says. A mask belongs to the slice whose name it has, or
+has before an underscore (``case-1_spleen.png`` to ``case-1.png``). The published loader compares beginnings instead, so
+that slice ``case-1`` also gets the masks of ``case-10``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from train.data.records import Record, resize_picture
+from train.datasets.annotations import Phrase, Regions, parse_phrase
+from train.datasets.job import Job, Summary
+from train.datasets.slices import foreign_targets
+from train.datasets.source_files import (
+    decided_split,
+    inside,
+    list_of,
+    made_or_refused,
+    object_of,
+    read_json,
+    read_mask,
+    read_picture,
+    require,
+    split_files,
+)
+from unibiomed_core import vocabulary
+
+_FILES = ("meta_train.json", "meta_test.json")
+
+
+def fits(source: Path) -> bool:
+    """Whether a folder has one of the annotation files."""
+    return any((source / name).is_file() for name in _FILES)
+
+
+def convert(job: Job, summary: Summary) -> Iterator[Record]:
+    """One record a slice with all phrases that have a mask there; see ``Converter``.
+
+    A phrase that is annotated in the volume and has no mask in a slice is absent there. The volume is the group.
+    """
+    for split, path in split_files(job.source, *_FILES):
+        for volume, about in object_of(read_json(path), "volumes", path.name).items():
+            where = f"{path.name}, volume {volume}"
+            names = [str(name) for name in list_of(about, "slices", where)]
+            phrases = _phrases(job, volume, names, object_of(about, "expressions", where), where, summary)
+            ordered = sorted(names, key=_number)
+            for position, name in list(enumerate(ordered))[:: job.step]:
+                record = made_or_refused(
+                    summary,
+                    f"{job.dataset}/{volume}/{name}",
+                    partial(_record, job, split, volume, position, name, phrases),
+                )
+                if record:
+                    yield record
+
+
+def _number(name: str) -> tuple[int, str]:
+    """Slices in the order of the number at the end of their name."""
+    match = re.search(r"(\d+)$", PurePosixPath(name).stem)
+    return (int(match[1]) if match else -1), name
+
+
+def _phrases(
+    job: Job, volume: str, names: Sequence[str], expressions: Mapping[str, Any], where: str, summary: Summary
+) -> list[tuple[Phrase, dict[str, list[str]]]]:
+    """Each phrase with slice stem -> masks. Phrases without a name and masks of no slice are refused."""
+    stems = {PurePosixPath(name).stem for name in names}
+    found = []
+    for number, expression in expressions.items():
+        require(expression, ("exp", "mask_file"), f"{where}, expression {number}")
+        text = str(expression["exp"])
+        name = _asked(text) if "?" in text else text
+        if not name.strip():
+            summary.refuse(f"{job.dataset}/{volume}/expression {number}", f"'{text[:80]}' names no known target")
+            continue
+        masks: dict[str, list[str]] = {}
+        for mask in list_of(expression, "mask_file", f"{where}, expression {number}"):
+            stem = _slice_of(PurePosixPath(str(mask)).stem, stems)
+            if stem:
+                masks.setdefault(stem, []).append(str(mask))
+            else:
+                summary.refuse(f"{job.dataset}/{volume}/{mask}", "No slice has the name of this mask")
+        found.append((parse_phrase(name, job.modality), masks))
+    return found
+
+
+def _slice_of(mask: str, slices: set[str]) -> str:
+    """The slice whose whole name a mask's name is or has before an underscore; the longest such name."""
+    while mask not in slices:
+        mask, underscore, _ = mask.rpartition("_")
+        if not underscore:
+            return ""
+    return mask
+
+
+def _asked(question: str) -> str:
+    """The longest name of the vocabulary that stands in a question, or empty."""
+    words = f" {re.sub(r'[^a-z]+', ' ', vocabulary.normalise(question))} "
+    names = {vocabulary.normalise(n): t.name for t in vocabulary.targets().values() for n in (*t.synonyms, t.name)}
+    there = [name for name in names if f" {re.sub(r'[^a-z]+', ' ', name)} " in words]
+    return names[max(there, key=len)] if there else ""
+
+
+def _record(
+    job: Job,
+    split: str,
+    volume: str,
+    position: int,
+    name: str,
+    phrases: Sequence[tuple[Phrase, Mapping[str, Sequence[str]]]],
+) -> Record:
+    modality = next((p.modality for p, _ in phrases if p.modality), job.modality)
+    rgb = read_picture(inside(job.source / volume, name), modality)
+    regions = Regions(job.side)
+    for phrase, masks in phrases:
+        regions.add(phrase.target, np.zeros(rgb.shape[:2], bool))
+        for file in masks.get(PurePosixPath(name).stem, ()):
+            regions.add(phrase.target, read_mask(inside(job.source, file), rgb.shape))
+    return Record(
+        id=f"{job.dataset}/{volume}/{name}",
+        dataset=job.dataset,
+        split=decided_split(split, job.dataset, volume),
+        group=volume,
+        modality=modality,
+        licence=job.licence,
+        image=resize_picture(rgb, job.side),
+        size=(rgb.shape[0], rgb.shape[1]),
+        volume=f"{job.dataset}/{volume}",
+        slice=position,
+        regions=regions.present(),
+        absent=regions.empty(),
+        foreign=foreign_targets(modality, regions.asked(), job.body),
+        findings_known=job.findings_known and regions.all_seen(),
+        source=f"{volume}/{name}",
+    )
