@@ -6,6 +6,7 @@ synced, the manifest of sizes and SHA-256 last, and then renamed; only then are 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -23,7 +24,6 @@ from torch import Tensor
 
 from train.restore import random_state, storable
 from unibiomed_core.errors import ConfigError, DataError, WriteError
-from unibiomed_core.model.weights import describe_file
 
 FORMAT = 1
 WEIGHTS, OPTIMISER, RANDOM = "weights.safetensors", "optimiser.safetensors", "random.safetensors"
@@ -92,7 +92,7 @@ class Checkpoints:
             _write_json(aside / STATE, head)
             for name in (WEIGHTS, OPTIMISER, RANDOM, STATE):
                 _sync(aside / name)
-            _write_json(aside / MANIFEST, {f: describe_file(aside / f) for f in (WEIGHTS, OPTIMISER, RANDOM, STATE)})
+            _write_json(aside / MANIFEST, {f: _describe(aside / f) for f in (WEIGHTS, OPTIMISER, RANDOM, STATE)})
             _sync(aside / MANIFEST)
             _sync(aside)
             self._put(aside, target)
@@ -196,13 +196,18 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _describe(file: Path) -> dict[str, Any]:
+    with file.open("rb") as handle:
+        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
+
+
 def _damage(path: Path) -> str:
     """What is wrong with the files; empty where all agree with the manifest."""
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
         if STATE not in manifest:
             return f"{MANIFEST} does not name {STATE}"
-        return ", ".join(f"{name} differs" for name in manifest if describe_file(path / name) != manifest[name])
+        return ", ".join(f"{name} differs" for name in manifest if _describe(path / name) != manifest[name])
     except (OSError, ValueError, TypeError) as cause:
         return str(cause)
 

@@ -163,6 +163,9 @@ def test_death_at_each_operation_leaves_a_whole_one(tmp_path: Path, again: bool)
         assert best is not None
         assert load(newest).weights["w"][0] in (2, 9)
         assert torch.equal(load(best).weights["w"], filled(1)["w"])
+        for path in folder.glob("step-*"):
+            if checkpoint.NAME.fullmatch(path.name):
+                assert load(path).step == int(path.name[5:13])
         save(checkpoints, 4)
         assert names(folder) == ["step-00000001", "step-00000004"]
     assert deaths > 15  # 4 tensors and state files, their syncs, renames and removals
