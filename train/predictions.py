@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
     with path.open(encoding="utf-8") as handle:
         for number, line in enumerate(handle, 1):
             try:
-                row = json.loads(line)
+                row = from_json(line)
             except json.JSONDecodeError as cause:
                 raise DataError("Predictions cannot be read", f"{path.name}, line {number}: {cause}") from cause
             if missing := [name for name in needed if name not in row]:
@@ -89,6 +90,42 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
                     "Write it with train.predictions.mask_row.",
                 )
             yield row
+
+
+def write_rows(path: Path, found: Iterable[Row]) -> None:
+    """Write rows one a line."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(to_json(row) + "\n" for row in found)
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """JSON that every reader takes: a NaN becomes null."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def from_json(text: str) -> Any:
+    """The way back from :func:`to_json`: null becomes NaN.
+
+    Raises:
+        json.JSONDecodeError: The text is no JSON.
+    """
+    return _with_nan(json.loads(text))
+
+
+def _with_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _with_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(inner) for inner in value]
+    return math.nan if value is None else value
 
 
 def file_hash(path: Path) -> str:

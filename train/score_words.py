@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from train.baselines import Baselines
-from train.predictions import ANSWER_FILE, ANSWER_VALUES, Row, decode, rows
+from train.predictions import ANSWER_FILE, ANSWER_VALUES, Row, decode, rows, write_rows
 from unibiomed_core.metrics import published
 from unibiomed_core.metrics.overlap import dice
 from unibiomed_core.metrics.statistics import case_interval
@@ -55,7 +54,7 @@ class AnswerScore:
 
     Args:
         right: Whether it is one of the right answers, by our rule.
-        hits: By the published rule, each thing asked for; None where the rule leaves the picture out or there is none.
+        hits: By the published rule, each thing asked for; none where the rule leaves the picture out or there is no rule.
         majority_right: Whether the commonest training answer would have been right.
         reference: What texts are compared with; ``said`` is the answer and ``usual`` the commonest training answer.
         dice: Of the marked findings; NaN where there are no masks.
@@ -67,7 +66,7 @@ class AnswerScore:
     task: str
     case: str
     right: bool
-    hits: tuple[bool, ...] | None
+    hits: tuple[bool, ...]
     majority_right: bool
     reference: str
     said: str
@@ -85,8 +84,7 @@ def score_words(out: Path, trivial: Baselines) -> dict[str, Any]:
     if not (out / ANSWER_FILE).is_file():
         return {"answers": [], "texts": []}
     scores = [_scored(row, trivial) for row in rows(out / ANSWER_FILE, ANSWER_VALUES)]
-    with (out / SCORE_FILE).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(s)) + "\n" for s in scores)
+    write_rows(out / SCORE_FILE, (asdict(s) for s in scores))
     return {
         "answers": [_answer_row(t, m, found) for (t, m), found in _groups(scores, NAMED)],
         "texts": [_text_row(t, m, found) for (t, m), found in _groups(scores, TOLD)],
@@ -138,13 +136,13 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().split()).rstrip(". ")
 
 
-def _hits(row: Row) -> tuple[bool, ...] | None:
+def _hits(row: Row) -> tuple[bool, ...]:
     if row["task"] in {"disease", "grounded_vqa"}:
         found = published.disease_hits(row["raw"], row["truths"])
-        return None if found is None else tuple(found)
+        return tuple(found or ())
     if row["task"] == "roi_class":
         return (published.roi_hit(row["answer"], row["truths"][0]),)
-    return None
+    return ()
 
 
 def _groups(scores: Iterable[AnswerScore], tasks: Sequence[str]) -> list[tuple[tuple[str, str], list[AnswerScore]]]:
@@ -157,7 +155,7 @@ def _groups(scores: Iterable[AnswerScore], tasks: Sequence[str]) -> list[tuple[t
 
 
 def _answer_row(task: str, modality: str, scores: Sequence[AnswerScore]) -> dict[str, Any]:
-    hits = [hit for s in scores if s.hits is not None for hit in s.hits]
+    hits = [hit for s in scores for hit in s.hits]
     usual = sorted({s.usual for s in scores})
     return {
         "task": task,
@@ -166,7 +164,7 @@ def _answer_row(task: str, modality: str, scores: Sequence[AnswerScore]) -> dict
         "accuracy": _mean(s.right for s in scores),
         "accuracy_interval": _interval(scores, lambda s: float(s.right)),
         "accuracy_published": _mean(hits),
-        "published_left_out": sum(s.hits is None for s in scores) if hits else 0,
+        "published_left_out": sum(not s.hits for s in scores) if hits else 0,
         "majority": _mean(s.majority_right for s in scores),
         "majority_answer": usual[0] if len(usual) == 1 else "by modality",
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from train.baselines import Baselines, Key, baselines
 from train.data.records import Record
-from train.predictions import MASK_FILE, MASK_VALUES, Row, decode, rows
+from train.predictions import MASK_FILE, MASK_VALUES, Row, decode, rows, write_rows
 from train.score_words import score_words
 from unibiomed_core.metrics.labels import auc
 from unibiomed_core.metrics.overlap import dice, iou
@@ -32,7 +31,7 @@ RULES = {
     "prediction there is 0",
     "Dice with empty": "mean over every picture, nothing dropped; where truth and prediction are both empty it is 1, "
     "where the target is absent and something is marked it is 0",
-    "surface Dice": f"pictures that show the target, tolerance {TOLERANCE:g} mm, or pixels where the spacing is unknown",
+    "surface Dice": f"pictures that show the target, tolerance {TOLERANCE:g} mm, or pixels where no spacing is known",
     "HD95": "pictures where truth and prediction are both not empty; how many stands beside it",
     "volume Dice": "all slices of a volume that were made into records, together, nothing dropped; a volume without "
     "the target and without a mark is 1",
@@ -41,7 +40,7 @@ RULES = {
     "n-th slice",
     "macro": "mean over the targets of a data set, then over data sets",
     "AUC": "presence score against annotated presence; macro over the targets with both classes; pooled over all rows",
-    "interval": "95 %, percentile bootstrap over cases (patients), 1000 draws",
+    "interval": "95 %, percentile bootstrap over cases (patients) within each data set, 1000 draws; none for one case",
     "grid": "masks are compared at the size of the records; the published limit to 300 annotations is not applied",
 }
 
@@ -99,8 +98,7 @@ def score(out: Path, training: Sequence[Record]) -> dict[str, Any]:
     """
     trivial = baselines(training)
     scores = [_scored(row, trivial) for row in rows(out / MASK_FILE, MASK_VALUES)]
-    with (out / SCORE_FILE).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(dataclasses.asdict(s)) + "\n" for s in scores)
+    write_rows(out / SCORE_FILE, (dataclasses.asdict(s) for s in scores))
     groups: dict[Key, list[MaskScore]] = defaultdict(list)
     for found in scores:
         groups[found.key].append(found)

@@ -19,9 +19,9 @@ def case_interval(values: Sequence[float], cases: Sequence[str]) -> tuple[float,
         cases: The case (patient) of each; the pictures of one case are drawn together.
 
     Returns:
-        Lower and upper bound from 1000 draws of a fixed seed; NaN for no value. One case gives an interval of no width.
+        Lower and upper bound from 1000 draws of a fixed seed; NaN for fewer than two cases, which tell no spread.
     """
-    if not len(values):
+    if len(set(cases)) < 2:
         return float("nan"), float("nan")
     _, place = np.unique(np.asarray(cases), return_inverse=True)
     sums, counts = np.bincount(place, values), np.bincount(place)
@@ -39,7 +39,7 @@ def resampled_interval(
         strata: The data set of each row; each draw has as many cases of a data set as there are.
         statistic: Row numbers, repeated where their case was drawn twice -> a number; NaN leaves the draw out.
     """
-    if not len(cases):
+    if len(set(cases)) < 2:
         return float("nan"), float("nan")
     names = list(zip(strata, cases, strict=True))
     rows: dict[tuple[str, str], list[int]] = {}
