@@ -56,15 +56,14 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
         images, annotations, names = _contents(path)
         used = list(dict.fromkeys(names[a["category_id"]] for found in annotations.values() for a in found))
         for image in images:
-            item = f"{job.dataset}/{split or 'all'}/{image['file_name']}"
-            if item in done:
-                summary.refuse(item, "Another file or entry describes this image, too")
-                continue
-            done.add(item)
+            item = f"{job.dataset}/{path.stem}/{image['file_name']}"
             record = made_or_refused(
-                summary, item, partial(_record, job, item, split, path, image, annotations[image["id"]], names, used)
+                summary, item, partial(_record, job, split, path, image, annotations[image["id"]], names, used)
             )
-            if record:
+            if record and record.id in done:
+                summary.refuse(item, f"{record.source} is described by another entry, too")
+            elif record:
+                done.add(record.id)
                 yield record
 
 
@@ -98,7 +97,6 @@ def _contents(
 
 def _record(
     job: Job,
-    item: str,
     split: str,
     path: Path,
     image: Mapping[str, Any],
@@ -106,7 +104,7 @@ def _record(
     names: Mapping[Any, str],
     used: list[str],
 ) -> Record:
-    file = _picture(job.source, path, split, image["file_name"])
+    file = _picture(job.source, path, image["file_name"])
     rgb = read_picture(file, job.modality)
     told = (int(image.get("height", rgb.shape[0])), int(image.get("width", rgb.shape[1])))
     if told != rgb.shape[:2]:
@@ -121,12 +119,12 @@ def _record(
             boxed.append(RegionRecord(target, box=scale_box(row.get("bbox"), rgb.shape, job.side)))
     there = {target_name(names[row["category_id"]], job.modality) for row in annotations} - set(regions.empty())
     asked = dict.fromkeys(target_name(name, job.modality) for name in used)
-    group = f"{split or 'all'}/{image['file_name']}"
+    name = file.relative_to(job.source).as_posix()
     return Record(
-        id=item,
+        id=f"{job.dataset}/{name}",
         dataset=job.dataset,
-        split=decided_split(split, job.dataset, group),
-        group=group,
+        split=decided_split(split, job.dataset, name),
+        group=name,
         modality=job.modality,
         licence=job.licence,
         image=resize_picture(rgb, job.side),
@@ -135,19 +133,24 @@ def _record(
         absent=tuple(target for target in asked if target not in there),
         foreign=foreign_targets(job.modality, asked, job.body),
         findings_known=job.findings_known and regions.all_seen(),
-        source=file.relative_to(job.source).as_posix(),
+        source=name,
     )
 
 
-def _picture(source: Path, path: Path, split: str, name: Any) -> Path:
-    """The picture of an entry: beside its JSON, below the source, or in one of the usual folders."""
-    year = "".join(c for c in path.stem if c.isdigit())
-    folders = (path.parent, source, source / "images", source / split, source / f"{split}{year}", source / path.stem)
-    below = (*folders, *(source / "images" / f.name for f in folders[3:]))
-    for folder in dict.fromkeys(below):
+def _picture(source: Path, path: Path, name: Any) -> Path:
+    """The picture of an entry: beside its JSON, below the source or images/, or in a folder that its JSON is named for.
+
+    ``instances_val2017.json`` is named for ``val2017`` and ``val``.
+    """
+    words = path.stem.split("_")
+    named = [w for word in words for w in (word, word.rstrip("0123456789")) if w]
+    roots = (source, source / "images")
+    for folder in (path.parent, *roots, *(root / word for word in named for root in roots)):
         if (file := inside(folder, name)).is_file():
             return file
-    raise DataError("Missing picture", f"no {name} beside {path.name}", "the picture there, in images/ or in a split's")
+    raise DataError(
+        "Missing picture", f"no {name} for {path.name}", "the picture beside it, in images/ or in a split's"
+    )
 
 
 def _mask(segmentation: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -103,11 +103,10 @@ def _slice_of(mask: str, slices: set[str]) -> str:
 
 
 def _asked(question: str) -> str:
-    """The longest name of the vocabulary that stands in a question, or empty."""
+    """The longest name or synonym of the vocabulary that stands in a question, or empty."""
     words = f" {re.sub(r'[^a-z]+', ' ', vocabulary.normalise(question))} "
-    names = {vocabulary.normalise(n): t.name for t in vocabulary.targets().values() for n in (*t.synonyms, t.name)}
-    there = [name for name in names if f" {re.sub(r'[^a-z]+', ' ', name)} " in words]
-    return names[max(there, key=len)] if there else ""
+    names = (vocabulary.normalise(n) for t in vocabulary.targets().values() for n in (t.name, *t.synonyms))
+    return max((name for name in names if f" {name} " in words), key=len, default="")
 
 
 def _record(
