@@ -1,0 +1,99 @@
+"""Loss curves of a run as one picture, and how figures are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
+
+from train.progress import LOG, read_log
+from unibiomed_core.errors import WriteError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SMOOTHED_PART = 0.05
+"""Part of a stage's log lines that a point of the smoothed curve is the mean of."""
+
+LOG_FROM_RATIO = 10.0
+"""A panel is logarithmic where its largest loss is at least so many times its smallest."""
+
+
+def draw_curves(run: Path, stages: Sequence[str]) -> Path | None:
+    """Write ``run``/curves.png from the stages' logs, one panel a stage; None where no stage has a line yet.
+
+    Faint lines are the logged means, strong ones their running means; dots are validation scores, on the right axis.
+
+    Raises:
+        DataError: A log is damaged.
+        WriteError: The picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    logs = {name: lines for name in stages if (lines := read_log(run / name / LOG))}
+    if not logs:
+        return None
+    figure = Figure(figsize=(5.0 * min(3, len(logs)), 3.6 * -(-len(logs) // 3)), layout="constrained")
+    panels = figure.subplots(-(-len(logs) // 3), min(3, len(logs)), squeeze=False).ravel()
+    for panel in panels[len(logs) :]:
+        panel.set_axis_off()
+    for panel, (name, lines) in zip(panels, logs.items(), strict=False):
+        panel.set(title=name, xlabel="step", ylabel="loss")
+        _losses(panel, lines)
+        _scores(panel, lines)
+    return write_figure(figure, run / "curves.png")
+
+
+def write_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG aside and rename it, so that a viewer never meets half a picture.
+
+    Raises:
+        WriteError: The disk is full or the folder cannot be written.
+    """
+    aside = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(aside, format="png", dpi=110)
+        aside.replace(path)
+    except OSError as cause:
+        aside.unlink(missing_ok=True)
+        raise WriteError("Picture not written", f"{path}: {cause}", "a folder with space") from cause
+    return path
+
+
+def _losses(panel: Axes, lines: list[dict[str, Any]]) -> None:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in lines:
+        for name, value in line.get("losses", {}).items():
+            curves.setdefault(name, []).append((line["step"], value))
+    for number, (name, points) in enumerate(curves.items()):
+        steps, values = np.array(points).T
+        panel.plot(steps, values, color=f"C{number}", alpha=0.3, linewidth=0.8)
+        panel.plot(steps, smoothed(values), color=f"C{number}", linewidth=1.6, label=name)
+    values = np.array([value for points in curves.values() for _, value in points])
+    if len(values) and values.min() > 0 and values.max() / values.min() >= LOG_FROM_RATIO:
+        panel.set_yscale("log")
+    if curves:
+        panel.legend(fontsize="small", loc="upper right")
+
+
+def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Running mean of a curve, of the same length; its ends repeat the last value on their side."""
+    return uniform_filter1d(values, max(1, round(len(values) * SMOOTHED_PART)), mode="nearest")
+
+
+def _scores(panel: Axes, lines: list[dict[str, Any]]) -> None:
+    points = [(line["step"], *item) for line in lines for item in line.get("scores", {}).items()]
+    if not points:
+        return
+    right = panel.twinx()
+    right.set(ylabel="validation score", ylim=(0, 1))
+    for number, name in enumerate(dict.fromkeys(name for _, name, _ in points)):
+        at, values = zip(*((step, value) for step, other, value in points if other == name), strict=True)
+        right.plot(at, values, "o:", color=f"C{9 - number % 10}", markersize=3, linewidth=1, label=name)
+    right.legend(fontsize="small", loc="lower left")
