@@ -136,9 +136,7 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
         dataset = job.dataset if folder == job.source else folder.name
         for item in about["items"]:
             try:
-                for record in _convert_item(folder, dataset, about, item, source, job):
-                    summary.records[f"{record.dataset}/{record.split}"] += 1
-                    yield record
+                yield from _convert_item(folder, dataset, about, item, source, job)
             except slices.UNREADABLE as cause:
                 summary.refuse(f"{dataset}/{item.get('id', '?')}", cause)
 

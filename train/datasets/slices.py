@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.records import Record, region_record, resize_mask, resize_picture
+from train.datasets.job import Job
 from unibiomed_core import vocabulary
 from unibiomed_core.errors import DataError, UniBiomedError
 from unibiomed_core.io import FORMATS, guard
@@ -28,6 +29,9 @@ DARKEST = 8
 LARGEST_SHIFT = 0.5
 """In voxels: how far a corner of a mask's grid may lie from the image's; headers are rounded differently by tools."""
 
+BACKGROUND = "background"
+"""A label of this name is known and no target; 0 is background unless a table says otherwise."""
+
 UNREADABLE = (UniBiomedError, OSError, ValueError, EOFError, zlib.error)
 """What a file that cannot be used raises; a converter refuses the item and goes on."""
 
@@ -36,6 +40,31 @@ MaskOf = Callable[[int], NDArray[np.bool_]]
 
 _MAY_SHARE_A_PICTURE = frozenset({"chest", "abdomen", "body", "any", "spine"})
 """Parts of the trunk; a scan of one may show another, so its targets are no sure negatives there."""
+
+
+def frame_of(
+    job: Job, name: str, *, group: str, split: str, modality: str, targets: Iterable[str], source: Path
+) -> Record:
+    """What all slices of one image have in common; no picture yet.
+
+    Args:
+        name: Unique in the data set.
+        targets: What the source annotates exhaustively.
+        source: The image file.
+    """
+    return Record(
+        id=f"{job.dataset}/{name}",
+        dataset=job.dataset,
+        split=split,
+        group=group,
+        modality=modality,
+        licence=job.licence,
+        image=b"",
+        size=(0, 0),
+        foreign=foreign_targets(modality, targets, job.body),
+        findings_known=job.findings_known,
+        source=source.relative_to(job.source).as_posix(),
+    )
 
 
 def slice_records(
@@ -77,6 +106,12 @@ def slice_records(
             absent=tuple(absent) if sure else (),
             findings_known=frame.findings_known and sure,
         )
+
+
+def split_background(labels: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], frozenset[int]]:
+    """The targets of a table without its background, and all values that it knows."""
+    targets = {name: values for name, values in labels.items() if name.lower() != BACKGROUND}
+    return targets, frozenset(v for values in labels.values() for v in values)
 
 
 def label_masks(layers: Sequence[NDArray[Any]], labels: Mapping[str, tuple[int, ...]]) -> dict[str, MaskOf]:
@@ -143,8 +178,11 @@ def read_labels(path: Path, order: StoredOrder) -> NDArray[Any]:
     return order.to_canonical(whole_numbers(values, path.name))
 
 
-def picture_values(path: Path) -> NDArray[Any]:
+def picture_values(path: Path, brightest: bool = False) -> NDArray[Any]:
     """(H, W) as stored: grey values, palette indices, or 0 and 1; grey that is kept as colour becomes one channel.
+
+    Args:
+        brightest: Take the brightest channel of a colour picture, where only black or not black matters.
 
     Raises:
         ReadError: The picture is damaged or is none.
@@ -159,9 +197,11 @@ def picture_values(path: Path) -> NDArray[Any]:
         values = values[..., :-1]
     if values.ndim == 3 and (values == values[..., :1]).all():
         values = values[..., 0]
+    if values.ndim == 3 and brightest:
+        values = values.max(axis=2)
     if values.ndim != 2:
         raise DataError("Colours instead of labels", f"'{path.name}' is a colour picture", "one label value a pixel")
-    return values
+    return values.astype(np.uint8) if values.dtype == np.bool_ else values
 
 
 def whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
@@ -193,13 +233,18 @@ def _check_grid(affine: NDArray[np.float64], order: StoredOrder, name: str) -> N
 def target_name(name: str, modality: str) -> str:
     """The canonical name where the vocabulary has it for this modality, else the source's own, lower case.
 
-    Underscores become spaces, as names are put into sentences.
+    Underscores become spaces, as names are put into sentences; "kidney_right" is looked for as "right kidney", too.
     """
     wording = " ".join(name.replace("_", " ").split()).lower()
-    found = vocabulary.find(wording, modality)
-    # A synonym such as "vessel" means another thing in another modality.
-    if found and (modality in found.contexts or vocabulary.normalise(found.name) == vocabulary.normalise(wording)):
-        return found.name
+    words = wording.split()
+    turned = " ".join([words[-1], *words[:-1]]) if words[-1:] in (["left"], ["right"]) else wording
+    for candidate in (wording, turned):
+        found = vocabulary.find(candidate, modality)
+        # A synonym such as "vessel" means another thing in another modality.
+        if found and (
+            modality in found.contexts or vocabulary.normalise(found.name) == vocabulary.normalise(candidate)
+        ):
+            return found.name
     return wording
 
 
