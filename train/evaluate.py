@@ -26,14 +26,14 @@ if __package__ in (None, ""):
 
 import torch
 
-from train import compare, figures, scorecard
+from train import compare, figures, systems
 from train.config import RunConfig
 from train.data import records as record_files
 from train.data.records import Record
 from train.predict import Asked, predict
 from train.predictions import file_hash, to_json
 from train.prepare import prepare
-from train.scorecard import RUN_FILE, TABLE_FILE, failures, markdown
+from train.scorecard import RUN_FILE, TABLE_FILE, failures, markdown, read_table
 from train.scores import score
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.errors import ConfigError, UniBiomedError
@@ -161,9 +161,9 @@ def _scorecard(arguments: Sequence[str], command: str) -> str:
     folders = {name: Path(folder) for name, _, folder in (a.partition("=") for a in arguments[1:])}
     if missing := [name for name, folder in folders.items() if not folder.name]:
         raise ConfigError("Folder without a name", f"'{missing[0]}'", "NAME=OUT for each system")
-    tables = {name: scorecard.read_table(folder) for name, folder in folders.items()}
-    table = scorecard.joined(tables)
-    text = scorecard.joined_markdown(table, command)
+    tables = {name: read_table(folder) for name, folder in folders.items()}
+    table = systems.joined(tables)
+    text = systems.joined_markdown(table, command)
     to.mkdir(parents=True, exist_ok=True)
     _write_json(to / "scorecard.json", table)
     (to / "scorecard.md").write_text(text + "\n", "utf-8")

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from train.data.records import Record
 from train.predictions import MASK_FILE, MASK_VALUES, Row, decode, rows
 from train.scores import by_dataset, macro, read_scores
+from unibiomed_core.metrics.overlap import dice
+from unibiomed_core.modalities import modality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHEET_ROWS = 12
+SHEET_ROWS = 24
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """Okabe and Ito 2008: told apart by colour-blind readers too."""
 
@@ -50,15 +51,21 @@ def bars_by_modality(tables: Mapping[str, Table], path: Path) -> Path:
         at = np.arange(len(kinds)) + (number - (len(drawn) - 1) / 2) * width
         values = [found.get(kind, []) for kind in kinds]
         means = [float(np.mean(v)) if v else 0.0 for v in values]
-        spread = [float(np.std(v)) if len(v) > 1 else 0.0 for v in values]
-        axes.bar(at, means, width * 0.92, yerr=spread, color=colour, label=name, capsize=2, error_kw={"lw": 0.8})
+        axes.bar(at, means, width * 0.92, color=colour, label=name)
+        several = [i for i, v in enumerate(values) if len(v) > 1]
+        spread = [float(np.std(values[i])) for i in several]
+        axes.errorbar(
+            at[several], [means[i] for i in several], spread, fmt="none", ecolor="black", elinewidth=0.8, capsize=2
+        )
         for x, dots in zip(at, values, strict=True):
             axes.scatter([x] * len(dots), dots, s=7, color="black", alpha=0.45, zorder=3, linewidths=0)
     counts = [len(next(iter(groups.values())).get(kind, [])) for kind in kinds]
-    axes.set_xticks(range(len(kinds)), [f"{k}\n({c} targets)" for k, c in zip(kinds, counts, strict=True)], fontsize=8)
+    axes.set_xticks(
+        range(len(kinds)), [f"{modality(k).label}\n({c})" for k, c in zip(kinds, counts, strict=True)], fontsize=8
+    )
     axes.set_ylim(0, 1)
     axes.set_ylabel("Dice, pictures that show the target")
-    axes.set_title("Mean and s.d. over the targets of a modality", fontsize=10)
+    axes.set_title("Mean and s.d. over the targets of a modality (how many)", fontsize=10)
     axes.legend(fontsize=8, frameon=False, ncols=len(drawn), loc="upper right")
     return _saved(figure, path)
 
@@ -86,7 +93,7 @@ def radar_over_tasks(tables: Mapping[str, Table], path: Path) -> Path:
     if len(spokes) == 1:
         labels = [f"{task}\n{next(iter(spokes.values()))[task]:.2f}" for task in names]
     axes.set_xticks(angles, labels, fontsize=8)
-    axes.tick_params(axis="x", pad=12)
+    axes.tick_params(axis="x", pad=18)
     axes.set_ylim(0, 1)
     axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["0.25", "0.5", "0.75", "1"], fontsize=7, color="grey")
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.25, 1.12))
@@ -154,9 +161,9 @@ def sheet(folder: Path, records: Sequence[Record], path: Path) -> Path:
         line, column = number % lines, number // lines * 3
         truth, predicted = decode(row["size"], row["truth"]), decode(row["size"], row["mask"])
         titles = (
-            f"{row['dataset']}\n{row['target']} ({row['modality']})",
+            f"{row['dataset']}\n{row['target']} ({modality(row['modality']).label})",
             "truth",
-            f"Dice {_dice(predicted, truth):.2f}",
+            f"Dice {dice(predicted, truth):.2f}",
         )
         for place, (title, mask) in enumerate(zip(titles, (None, truth, predicted), strict=True)):
             axes = grid[line, column + place]
@@ -165,7 +172,7 @@ def sheet(folder: Path, records: Sequence[Record], path: Path) -> Path:
                 axes.contourf(mask, levels=[0.5, 1.5], colors=[COLOURS[place - 1]], alpha=0.35)
                 axes.contour(mask, levels=[0.5], colors=[COLOURS[place - 1]], linewidths=1.0)
             axes.set_title(title, fontsize=7)
-    return _saved(figure, path)
+    return _saved(figure, path, dpi=100)
 
 
 def first_rows(folder: Path) -> list[Row]:
@@ -178,12 +185,6 @@ def first_rows(folder: Path) -> list[Row]:
         if best is None or (row["id"], row["target"]) < (best["id"], best["target"]):
             first[row["dataset"]] = row
     return [first[name] for name in sorted(first)][:SHEET_ROWS]
-
-
-def _dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    from unibiomed_core.metrics.overlap import dice
-
-    return dice(predicted, truth)
 
 
 def _figure(width: float, height: float, polar: bool = False) -> tuple[Figure, Axes]:
@@ -199,6 +200,6 @@ def _figure(width: float, height: float, polar: bool = False) -> tuple[Figure, A
     return figure, axes
 
 
-def _saved(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=150)
+def _saved(figure: Figure, path: Path, dpi: int = 150) -> Path:
+    figure.savefig(path, dpi=dpi)
     return path

@@ -54,7 +54,7 @@ class AnswerScore:
 
     Args:
         right: Whether it is one of the right answers, by our rule.
-        hits: By the published rule, each thing asked for; none where the rule leaves the picture out or there is no rule.
+        hits: By the published rule, each thing asked for; none where the rule leaves the picture out.
         majority_right: Whether the commonest training answer would have been right.
         reference: What texts are compared with; ``said`` is the answer and ``usual`` the commonest training answer.
         dice: Of the marked findings; NaN where there are no masks.

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def accuracy(predicted: Sequence[str], truth: Sequence[str]) -> float:
@@ -36,7 +37,7 @@ def balanced_threshold(scores: Sequence[float], present: Sequence[bool]) -> tupl
     return float(candidates[int(np.argmax(rates))]), float(max(rates))
 
 
-def auc(scores: Sequence[float], present: Sequence[bool]) -> float:
+def auc(scores: Sequence[float] | NDArray[np.float64], present: Sequence[bool] | NDArray[np.bool_]) -> float:
     """Area under the ROC curve; NaN where one of the classes is missing.
 
     From the rank sum, ties counted half (Hanley and McNeil 1982): fast enough for a thousand resamplings.

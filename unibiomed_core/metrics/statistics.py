@@ -63,7 +63,7 @@ def _bounds(found: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def paired_t(first: Sequence[float], second: Sequence[float]) -> float:
+def paired_t(first: Sequence[float] | NDArray[np.float64], second: Sequence[float] | NDArray[np.float64]) -> float:
     """P value of the two-sided paired t-test on matched cases; NaN for fewer than two, 1.0 where all are equal."""
     from scipy.stats import ttest_rel
 
