@@ -163,12 +163,33 @@ def _mask(segmentation: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:
         if tuple(segmentation["size"]) != shape:
             raise DataError("Mask of another size", f"run lengths of {segmentation['size']}", f"{list(shape)} (H, W)")
         runs = segmentation["counts"]
-        if not isinstance(runs, list):
-            return np.asarray(coco_mask.decode(segmentation)).astype(bool)
-        if sum(runs) != shape[0] * shape[1]:
-            raise DataError("Damaged mask", f"run lengths of {sum(runs)} pixels", f"{shape[0] * shape[1]} pixels")
-        return np.asarray(coco_mask.decode(coco_mask.frPyObjects(segmentation, *shape))).astype(bool)
+        counts = runs if isinstance(runs, list) else _counts(runs)
+        if sum(counts) != shape[0] * shape[1] or min(counts) < 0:
+            raise DataError("Damaged mask", f"run lengths of {sum(counts)} pixels", f"{shape[0] * shape[1]} pixels")
+        packed = coco_mask.frPyObjects({"size": list(shape), "counts": counts}, *shape)
+        return np.asarray(coco_mask.decode(packed)).astype(bool)
     polygons = segmentation if isinstance(segmentation, list) else []
     if not polygons or any(not isinstance(p, list) or len(p) < 6 or len(p) % 2 for p in polygons):
         raise DataError("Mask not usable", f"{str(segmentation)[:80]}", "polygons of 3 corners or more, or run lengths")
     return np.asarray(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, *shape)))).astype(bool)
+
+
+def _counts(packed: str | bytes) -> list[int]:
+    """The run lengths of a COCO string, which its library decodes without checking that they fill the picture.
+
+    Five bits a character, lowest first, bit 6 set where more follow, the last one's top bit as sign; from the fourth
+    on each is the difference to the one two before. Format: ``rleToString`` of the COCO API.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in packed.encode() if isinstance(packed, str) else packed:
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    if shift or not counts:
+        raise DataError("Damaged mask", "run lengths that end too early", "a whole COCO string")
+    return counts

@@ -131,7 +131,20 @@ def test_what_is_broken_is_refused_with_its_reason(tmp_path: Path) -> None:
     assert "run lengths of 15 pixels" in refused["tiny/labels/p5.png"]
     assert "Box not usable" in refused["tiny/labels/p6.png"]
     assert "Missing picture" in refused["tiny/labels/gone.png"]
-    assert "described by another entry, too" in refused["tiny/images/p0.png"]
+    assert "described by another entry, too" in refused["tiny/labels/p0.png"]
+
+
+def test_packed_run_lengths_must_fill_the_picture() -> None:
+    rng = np.random.default_rng(4)
+    mask = (rng.random((ROWS, COLUMNS)) < rng.random((1, COLUMNS))).astype(np.uint8)
+    packed = coco_mask.encode(np.asfortranarray(mask))["counts"]
+    assert coco._counts(packed) == run_lengths(mask)
+    assert (coco._mask({"size": [ROWS, COLUMNS], "counts": packed}, (ROWS, COLUMNS)) == mask).all()
+    whole = coco_mask.encode(np.ones((ROWS, COLUMNS), np.uint8, order="F"))["counts"]
+    assert coco._counts(whole) == [0, ROWS * COLUMNS]
+    for damaged in (packed[:-3], packed[:40], b"", "0", "zzzz"):
+        with pytest.raises(DataError, match="Damaged mask"):
+            coco._mask({"size": [ROWS, COLUMNS], "counts": damaged}, (ROWS, COLUMNS))
 
 
 def test_unknown_labels_and_missing_columns_are_errors(tmp_path: Path) -> None:
