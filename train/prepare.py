@@ -1,50 +1,256 @@
-"""A folder of data sets to records, with a saved summary of what was made and what was refused, and why."""
+"""python train/prepare.py DATASET SOURCE OUT [name=value ...]: a data set to records, with a summary of what and why.
+
+DATASET is a name of ``train/datasets/registry.json``, a layout of ``train/datasets/layouts.py``, or "auto". OUT gets
+``train.parquet``, ``test.parquet`` and ``summary.json``. One pass; memory does not grow with the pictures.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections import Counter
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from train.data import records as record_files
-from train.datasets import shared_layout
-from unibiomed_core.errors import DataError
+if __package__ in (None, ""):
+    # Run as a file: the repository takes the place of this folder, whose "datasets" would hide the library's.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from train.data.counts import Counts, summary_of, summary_text
+from train.data.leakage import LeakageCheck
+from train.data.records import Record, RecordWriter
+from train.datasets.job import Job, Summary
+from train.datasets.registry import entry, nearest, registry
+from unibiomed_core.errors import ConfigError, DataError, UniBiomedError, WriteError
+from unibiomed_core.modalities import modality
 
 MOST_REFUSED = 0.02
 """Share of items that may be refused before the conversion is an error."""
 
+NAMED_REFUSALS = 3
+"""Refused items that an error names."""
+
+SAY_EVERY = 1000
+"""Records between two lines of progress."""
+
+SPLITS = ("train", "test")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prepare one data set; returns the exit status."""
+    asked = bool(arguments) and arguments[0] in {"-h", "--help"}
+    if asked or len(arguments) < 3:
+        _say(f"{__doc__}\nSettings: {', '.join(f'{name}=' for name in SETTINGS)}")
+        return 0 if asked else 2
+    dataset, source, out, *settings = arguments
+    try:
+        layout, job = job_of(dataset, Path(source), settings)
+        summary = write_records(layout, job, Path(out), _say)
+    except UniBiomedError as error:
+        sys.stderr.write(" ".join(str(error).split()) + "\n")
+        return 1
+    _say(summary_text(summary))
+    return 0
+
 
 def prepare(root: Path, out: Path, side: int, say: Callable[[str], None]) -> None:
-    """Write ``train.parquet``, ``test.parquet`` and ``summary.json``.
+    """A folder in a layout that is recognised, to ``train.parquet``, ``test.parquet`` and ``summary.json``.
+
+    Args:
+        root: A data set, or a folder of folders with a ``dataset.json`` each.
+        side: Side of the pictures in pixels; 0 keeps the source's own size.
 
     Raises:
         DataError: Unknown layout, empty split, leakage between the splits, or too much refused.
+        WriteError: The disk is full or ``out`` cannot be written.
     """
-    summary = shared_layout.Summary()
-    found = list(shared_layout.convert(root, side, summary))
-    if len(summary.refused) > MOST_REFUSED * max(1, len(found)):
+    layout, job = job_of("auto", root, [f"side={side}"])
+    summary = write_records(layout, job, out, say)
+    splits = summary["splits"]
+    say(f"{splits['train']} training and {splits['test']} test records, {summary['refused_count']} refused")
+
+
+def job_of(dataset: str, source: Path, settings: Sequence[str]) -> tuple[str, Job]:
+    """The layout and the job of a command's words.
+
+    Args:
+        dataset: A registry name, a layout name or "auto".
+        settings: ``name=value`` each, see :data:`SETTINGS`; they win over the registry's row.
+
+    Raises:
+        ConfigError: A name is unknown (the nearest are offered), a value has another type, or no converter fits.
+        DataError: "auto" finds no layout that fits the folder, or there is no such folder.
+    """
+    from train.datasets.layouts import LAYOUTS, detect
+
+    if not source.is_dir():
+        raise DataError("Data folder not found", f"there is no folder {source}", "the folder of the data set")
+    values: dict[str, Any] = {"dataset": source.resolve().name}
+    if dataset == "auto":
+        layout = detect(source)
+    elif dataset in LAYOUTS:
+        layout = dataset
+    elif dataset in registry():
+        layout, row = _from_registry(dataset, source)
+        values |= row
+    else:
+        near = nearest(dataset, dict.fromkeys([*registry(), *LAYOUTS, "auto"]))
+        raise ConfigError("Unknown data set", f"'{dataset}'", f"nearest: {', '.join(near[:5])}")
+    return layout, Job(source=source, **(values | read_settings(settings)))
+
+
+def _from_registry(name: str, source: Path) -> tuple[str, dict[str, Any]]:
+    from train.datasets.layouts import LAYOUTS
+
+    row = entry(name)
+    layout = row.converter or row.after
+    if row.converter is None and not LAYOUTS[layout].fits(source):
+        raise ConfigError("No converter for this data set as it comes", f"{row.title}: {row.reason}")
+    values = {
+        "dataset": row.name,
+        "modality": row.modality,
+        "licence": row.licence,
+        "labels": row.labels,
+        "body": row.body,
+        "findings_known": row.findings_known,
+        "step": row.step,
+    }
+    return layout, values
+
+
+def _whole(lowest: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        number = int(value)
+        if number < lowest:
+            raise ValueError(value)
+        return number
+
+    return read
+
+
+def _yes_no(value: str) -> bool:
+    return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[value.lower()]
+
+
+def _labels(value: str) -> Mapping[str, tuple[int, ...]]:
+    """Target -> values from a JSON file of {"target": value or [values]}."""
+    table = json.loads(Path(value).read_text("utf-8"))
+    return {str(k): tuple(int(x) for x in (v if isinstance(v, list) else [v])) for k, v in table.items()}
+
+
+SETTINGS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
+    "side": ("side", _whole(0), "a whole number of pixels, 0 for the source's own size"),
+    "modality": ("modality", lambda value: modality(value).name, "a modality"),
+    "licence": ("licence", str, "words"),
+    "body": ("body", str, "a body part"),
+    "step": ("step", _whole(1), "a whole number from 1"),
+    "name": ("dataset", str, "a name"),
+    "findings_known": ("findings_known", _yes_no, "yes or no"),
+    "labels": ("labels", _labels, 'a JSON file of {"target": [values]}'),
+}
+"""Name on the command line -> field of the job, reader, and what a value has to be."""
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """``name=value`` words as fields of a job.
+
+    Raises:
+        ConfigError: A name is unknown (the nearest are offered) or a value has another type.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, found, value = setting.partition("=")
+        if not found:
+            raise ConfigError("Setting without a value", f"'{setting}'", "name=value")
+        if name not in SETTINGS:
+            near = difflib.get_close_matches(name, SETTINGS, n=3, cutoff=0.3)
+            raise ConfigError("Unknown setting", f"'{name}'", f"nearest: {', '.join(near or SETTINGS)}")
+        field, reader, expected = SETTINGS[name]
+        try:
+            values[field] = reader(value)
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as cause:
+            raise ConfigError("Setting of another type", f"{name}={value}", expected) from cause
+    return values
+
+
+def write_records(layout: str, job: Job, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Convert in one pass and write ``out`` only when everything is sound; returns the summary that was saved.
+
+    Raises:
+        DataError: The folder is not in the layout, an empty split, leakage, or too much refused.
+        WriteError: The disk is full or ``out`` cannot be written; what stood there before still stands.
+    """
+    refusals, counts, leakage = Summary(), Counts(), LeakageCheck()
+    say(f"{job.dataset}: {job.source} as {layout}")
+    with _aside(out) as folder:
+        with ExitStack() as open_files:
+            writers = {s: open_files.enter_context(RecordWriter(folder / f"{s}.parquet")) for s in SPLITS}
+            for record in _converted(layout, job, refusals):
+                _take(record, writers, counts, leakage)
+                if counts.total() % SAY_EVERY == 0:
+                    say(f"{counts.total()} records, {len(refusals.refused)} refused")
+            _check(refusals, counts, leakage)
+        summary = summary_of(counts, refusals.refused)
+        (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+    return summary
+
+
+def _converted(layout: str, job: Job, refusals: Summary) -> Iterator[Record]:
+    from train.datasets.layouts import LAYOUTS
+
+    try:
+        yield from LAYOUTS[layout].convert(job, refusals)
+    except OSError as cause:
+        raise DataError("Data cannot be read", f"{job.source}: {cause}", f"files of the layout {layout}") from cause
+
+
+def _take(record: Record, writers: Mapping[str, RecordWriter], counts: Counts, leakage: LeakageCheck) -> None:
+    if record.split not in writers:
+        raise DataError("Unknown split", f"{record.id} is in '{record.split}'", f"one of {', '.join(writers)}")
+    leakage.add(record, record.split)
+    counts.add(record)
+    writers[record.split].add(record)
+
+
+def _check(refusals: Summary, counts: Counts, leakage: LeakageCheck) -> None:
+    refused, made = len(refusals.refused), counts.total()
+    if refused > MOST_REFUSED * (refused + made):
+        first = "; ".join(f"{item}: {reason}" for item, reason in refusals.refused[:NAMED_REFUSALS])
         raise DataError(
             "Too many items refused",
-            f"{len(summary.refused)} of {len(found)}, first: {summary.refused[0][0]}: {summary.refused[0][1]}",
-            f"at most {MOST_REFUSED:.0%}",
+            f"{refused} beside {made} records, first {first}",
+            f"at most {MOST_REFUSED:.0%} (MOST_REFUSED)",
+            "Mend or remove these items.",
         )
-    splits = {name: [r for r in found if r.split == name] for name in ("train", "test")}
-    record_files.check_leakage(splits["train"], splits["test"])
-    for name, rows in splits.items():
-        record_files.save(rows, out / f"{name}.parquet")
-    by_modality = Counter(f"{r.modality or 'unspecified'}/{r.split}" for r in found)
-    by_target = Counter(f"{x.target}/{r.split}" for r in found for x in r.regions)
-    (out / "summary.json").write_text(
-        json.dumps(
-            {
-                "records": dict(summary.records),
-                "by_modality": dict(by_modality),
-                "by_target": dict(by_target),
-                "refused": summary.refused,
-            },
-            indent=1,
-        ),
-        "utf-8",
-    )
-    say(f"{len(splits['train'])} training and {len(splits['test'])} test records, {len(summary.refused)} refused")
+    leakage.finish()
+    for split in SPLITS:
+        if not counts.in_split(split):
+            raise DataError("Empty split", f"no {split} record among {made}", f"at least one {split} record")
+
+
+@contextmanager
+def _aside(out: Path) -> Iterator[Path]:
+    """A folder inside ``out`` whose files take their place there at the end; after any error nothing of it is left."""
+    folder = out / "unfinished"
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+        for file in sorted(folder.iterdir()):
+            file.replace(out / file.name)
+    except OSError as cause:
+        raise WriteError("Records not written", f"{out}: {cause}", "a folder with space") from cause
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -9,8 +9,8 @@ How the paper's 61 + 23 come about, and with them the rows of ``registry.json``:
 - Table A3 prints 23 rows, each one data set. RadGenome stands in both tables, once for its masks and once for its
   reports, and is counted in both, as the paper does.
 
-Links are the paper's. Licences are those that were publicly known when the table was written; they may have changed, and
-the page behind the link decides. A row whose files no converter reads as they come says why and what to do first.
+Links are the paper's. Licences are those that were publicly known when the table was written; the page behind the link
+decides. A row whose files no converter reads as they come says why and what to do first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class DatasetEntry:
         download: What to fetch, and how to lay it out where that matters.
         converter: A layout of ``train.datasets.layouts``, or None.
         reason: Why there is no converter, and the step that makes one fit; empty where there is one.
-        labels: Target -> label values, where the source does not name them or names them otherwise.
+        after: The layout that reads the data set after that step; empty where there is a converter.
+        labels: Target -> label values, where neither the source nor the converter names them; none is all above 0.
         body: Body part, as :class:`train.datasets.job.Job` has it.
         findings_known: A picture without a finding label shows none of the source's findings.
         step: Every n-th slice of a volume.
@@ -61,6 +62,7 @@ class DatasetEntry:
     download: str
     converter: str | None
     reason: str
+    after: str
     labels: Mapping[str, tuple[int, ...]]
     body: str
     findings_known: bool
@@ -92,6 +94,7 @@ def _entry(row: Mapping[str, Any]) -> DatasetEntry:
         download=row["download"],
         converter=row["converter"],
         reason=row.get("reason", ""),
+        after=row.get("after", ""),
         labels=MappingProxyType({target: tuple(values) for target, values in row.get("labels", {}).items()}),
         body=row.get("body", "any"),
         findings_known=row.get("findings_known", False),
