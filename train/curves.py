@@ -16,6 +16,7 @@ from unibiomed_core.errors import WriteError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 SMOOTHED_PART = 0.05
 """Part of a stage's log lines that a point of the smoothed curve is the mean of."""
@@ -45,7 +46,9 @@ def draw_curves(run: Path, stages: Sequence[str]) -> Path | None:
     for panel, (name, lines) in zip(panels, logs.items(), strict=False):
         panel.set(title=name, xlabel="step", ylabel="loss")
         _losses(panel, lines)
-        _scores(panel, lines)
+        named = [*panel.lines, *_scores(panel, lines)]
+        named = [line for line in named if not str(line.get_label()).startswith("_")]
+        panel.legend(handles=named, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=5, fontsize="x-small")
     return write_figure(figure, run / "curves.png")
 
 
@@ -67,6 +70,8 @@ def write_figure(figure: Figure, path: Path) -> Path:
 
 
 def _losses(panel: Axes, lines: list[dict[str, Any]]) -> None:
+    from matplotlib.ticker import LogFormatter
+
     curves: dict[str, list[tuple[int, float]]] = {}
     for line in lines:
         for name, value in line.get("losses", {}).items():
@@ -78,8 +83,8 @@ def _losses(panel: Axes, lines: list[dict[str, Any]]) -> None:
     values = np.array([value for points in curves.values() for _, value in points])
     if len(values) and values.min() > 0 and values.max() / values.min() >= LOG_FROM_RATIO:
         panel.set_yscale("log")
-    if curves:
-        panel.legend(fontsize="small", loc="upper right")
+        panel.yaxis.set_major_formatter(LogFormatter())
+        panel.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -87,13 +92,13 @@ def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return uniform_filter1d(values, max(1, round(len(values) * SMOOTHED_PART)), mode="nearest")
 
 
-def _scores(panel: Axes, lines: list[dict[str, Any]]) -> None:
+def _scores(panel: Axes, lines: list[dict[str, Any]]) -> list[Line2D]:
     points = [(line["step"], *item) for line in lines for item in line.get("scores", {}).items()]
     if not points:
-        return
+        return []
     right = panel.twinx()
     right.set(ylabel="validation score", ylim=(0, 1))
     for number, name in enumerate(dict.fromkeys(name for _, name, _ in points)):
         at, values = zip(*((step, value) for step, other, value in points if other == name), strict=True)
-        right.plot(at, values, "o:", color=f"C{9 - number % 10}", markersize=3, linewidth=1, label=name)
-    right.legend(fontsize="small", loc="lower left")
+        right.plot(at, values, "o:", color=f"C{9 - number % 10}", markersize=3, linewidth=1, label=f"{name} (score)")
+    return list(right.lines)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TRUTH_COLOUR, PREDICTED_COLOUR = "#00e5ff", "#ffe119"
-PANEL_INCHES = 2.0
+PANEL_INCHES = 2.4
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,9 @@ def _agreement(row: OverlayRow) -> str:
 def _outline(panel: Axes, mask: NDArray[np.bool_], colour: str, name: str) -> None:
     from matplotlib import patheffects
 
-    dark = [patheffects.withStroke(linewidth=2.4, foreground="black", alpha=0.6)]
+    dark = [patheffects.withStroke(linewidth=1.8, foreground="black", alpha=0.6)]
     # A rim of background closes the outline of a region that touches the picture's edge.
     for points in find_contours(np.pad(mask, 1).astype(float), 0.5):
-        panel.plot(points[:, 1] - 1, points[:, 0] - 1, color=colour, linewidth=1.2, path_effects=dark)
+        panel.plot(points[:, 1] - 1, points[:, 0] - 1, color=colour, linewidth=1.0, path_effects=dark)
     panel.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
-    panel.text(
-        0.02, 0.98, name, color=colour, fontsize=6, va="top", transform=panel.transAxes, path_effects=dark
-    )  # fmt: skip
+    panel.set_title(name, fontsize=6, pad=2)
