@@ -52,8 +52,12 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
     ]
     if any(not (job.labels or pattern.labels or "*" in pattern.mask) for pattern, _ in found):
         raise DataError("Labels without names", f"the layout '{name}' names none", "labels for the job")
+    taken: dict[str, str] = {}
     for (pattern, match), split in zip(found, _splits(job.source, [m for _, m in found]), strict=True):
         try:
+            first = taken.setdefault(_name(match), match.string)
+            if first != match.string:
+                raise DataError("Two images of one case", f"'{first}' has the same name", "a name of its own")
             yield from _convert_image(job, pattern, match, split)
         except slices.UNREADABLE as cause:
             summary.refuse(f"{job.dataset}/{match.string}", cause)
@@ -92,6 +96,12 @@ def _group(match: re.Match[str], name: str, default: str = "") -> str:
     return match.groupdict().get(name) or default
 
 
+def _name(match: re.Match[str]) -> str:
+    """What tells an image from all others of its data set."""
+    sequence = _group(match, "sequence")
+    return f"{_group(match, 'case')}/{sequence}" if sequence else _group(match, "case")
+
+
 def _splits(source: Path, matches: Sequence[re.Match[str]]) -> list[str]:
     """The source's own split of each image; empty where it has none."""
     table = source / "meta.csv"
@@ -117,11 +127,10 @@ def _convert_image(job: Job, pattern: Pattern, match: re.Match[str], split: str)
         if "*" in pattern.mask
         else _labels_as_masks(job, pattern, mask, file, volume)
     )
-    case, sequence = _group(match, "case"), _group(match, "sequence")
-    group = _group(match, "patient", case)
+    group = _group(match, "patient", _group(match, "case"))
     frame = slices.frame_of(
         job,
-        f"{case}/{sequence}" if sequence else case,
+        _name(match),
         group=group,
         split=decided_split(split, job.dataset, group),
         modality=volume.modality,

@@ -126,7 +126,7 @@ PATTERNS: Mapping[str, tuple[Pattern, ...]] = MappingProxyType(
             Pattern(r"(?P<case>[^/]+)/mri", "{folder}/segmentations/*{end}", "mri"),
         ),
         "AutoPET": (
-            Pattern(r"(?P<patient>[^/]+)/(?P<case>[^/]+)/SUV", "{folder}/SEG{end}", "pet",
+            Pattern(r"(?P<case>(?P<patient>[^/]+)/[^/]+)/SUV", "{folder}/SEG{end}", "pet",
                     {"tumour": (1,)}),
         ),
         "COVID-19-20": (

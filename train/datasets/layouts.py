@@ -72,7 +72,7 @@ def detect(source: Path) -> str:
     raise DataError(
         "Unknown data layout",
         f"'{source.name}' holds {_listing(source)}",
-        "one of these: " + "; ".join(f"{name}: {layout.about}" for name, layout in LAYOUTS.items()),
+        "one of these:" + "".join(f"\n  {name}: {layout.about}" for name, layout in LAYOUTS.items()) + "\n",
         "Give the layout's name if the folder is in one of them.",
     )
 
