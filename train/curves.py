@@ -28,7 +28,8 @@ LOG_FROM_RATIO = 10.0
 def draw_curves(run: Path, stages: Sequence[str]) -> Path | None:
     """Write ``run``/curves.png from the stages' logs, one panel a stage; None where no stage has a line yet.
 
-    Faint lines are the logged means, strong ones their running means; dots are validation scores, on the right axis.
+    Faint lines are the logged means, strong ones their running means; dots are validations: on the
+    axis of the losses where they have a loss's name, else on the right axis, from 0 to 1.
 
     Raises:
         DataError: A log is damaged.
@@ -46,8 +47,8 @@ def draw_curves(run: Path, stages: Sequence[str]) -> Path | None:
     for panel, (name, lines) in zip(panels, logs.items(), strict=False):
         panel.set(title=name, xlabel="step", ylabel="loss")
         _losses(panel, lines)
-        named = [*panel.lines, *_scores(panel, lines)]
-        named = [line for line in named if not str(line.get_label()).startswith("_")]
+        scores = _scores(panel, lines)
+        named = [line for line in (*panel.lines, *scores) if not str(line.get_label()).startswith("_")]
         panel.legend(handles=named, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=5, fontsize="x-small")
     return write_figure(figure, run / "curves.png")
 
@@ -93,12 +94,16 @@ def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _scores(panel: Axes, lines: list[dict[str, Any]]) -> list[Line2D]:
+    """Draw what validations gave; returns the lines of the right axis."""
     points = [(line["step"], *item) for line in lines for item in line.get("scores", {}).items()]
-    if not points:
-        return []
-    right = panel.twinx()
-    right.set(ylabel="validation score", ylim=(0, 1))
-    for number, name in enumerate(dict.fromkeys(name for _, name, _ in points)):
+    names = list(dict.fromkeys(name for _, name, _ in points))
+    losses = {str(line.get_label()): line.get_color() for line in panel.lines}
+    right = panel.twinx() if set(names) - set(losses) else None
+    if right is not None:
+        right.set(ylabel="validation score", ylim=(0, 1))
+    for number, name in enumerate(names):
         at, values = zip(*((step, value) for step, other, value in points if other == name), strict=True)
-        right.plot(at, values, "o:", color=f"C{9 - number % 10}", markersize=3, linewidth=1, label=f"{name} (score)")
-    return list(right.lines)
+        colour = losses.get(name, f"C{9 - number % 10}")
+        axis = panel if name in losses or right is None else right
+        axis.plot(at, values, "o:", color=colour, markersize=3, linewidth=1, label=f"{name} (validation)")
+    return list(right.lines) if right is not None else []

@@ -80,13 +80,13 @@ class Progress:
             self._line(step, learning_rate)
 
     def scores(self, step: int, scores: Mapping[str, float]) -> None:
-        """Log scores of a validation.
+        """Log what a validation gave: losses under their own names, scores from 0 to 1 under other names.
 
         Raises:
             WriteError: The log cannot be written.
         """
         self._write({"step": step, "scores": dict(scores)})
-        self._scalars(step, {f"score/{name}": value for name, value in scores.items()})
+        self._scalars(step, {f"validation/{name}": value for name, value in scores.items()})
         told = "  ".join(f"{name} {_number(value)}" for name, value in scores.items())
         self.say(f"{self.folder.name} {step}/{self.total_steps}  validation: {told}")
 

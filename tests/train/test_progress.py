@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
 from train import progress
-from train.curves import draw_curves, smoothed
+from train.curves import _losses, _scores, draw_curves, smoothed
 from train.overlays import PREDICTED_COLOUR, TRUTH_COLOUR, OverlayRow, overlay_sheet
 from train.progress import Progress, count_flops, measured_peak, read_log
 from unibiomed_core.errors import DataError, WriteError
@@ -102,7 +103,7 @@ def test_tensorboard_has_the_scalars_and_hides_what_a_resume_replaces(tmp_path: 
         stage.scores(until, {"dice": 0.5})
         stage.close()
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert {"loss/text", "learning_rate", "samples_per_second", "score/dice"} <= set(board.Tags()["scalars"])
+    assert {"loss/text", "learning_rate", "samples_per_second", "validation/dice"} <= set(board.Tags()["scalars"])
     found = [(event.step, round(event.value, 3)) for event in board.Scalars("loss/text")]
     assert found == [(1, 1.0), (2, 2.0), (3, 3.2), (4, 4.2), (5, 5.2), (6, 6.2)]
 
@@ -165,6 +166,17 @@ def test_curves_have_a_panel_for_each_stage_that_has_lines(tmp_path: Path) -> No
         sizes.append(picture.shape)
     assert sizes[1][1] > 1.5 * sizes[0][1]
     assert not list(tmp_path.glob("*.new"))
+
+
+def test_validation_losses_share_the_axis_of_the_losses_and_scores_have_their_own() -> None:
+    panel = Figure().subplots()
+    lines = [{"step": 1, "losses": {"mask": 3.0}}, {"step": 1, "scores": {"mask": 4.0, "presence AUC": 0.8}}]
+    _losses(panel, lines)
+    right = _scores(panel, lines)
+    raw, _, validation = panel.lines
+    assert (validation.get_label(), validation.get_color()) == ("mask (validation)", raw.get_color())
+    assert [line.get_label() for line in right] == ["presence AUC (validation)"]
+    assert right[0].axes.get_ylim() == (0, 1)
 
 
 def test_the_smoothed_curve_is_a_running_mean() -> None:
