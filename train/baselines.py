@@ -80,8 +80,15 @@ class Baselines:
 
     def answer(self, task: str, dataset: str, modality: str) -> str:
         """The commonest training answer to a task; empty where there is none."""
-        counted = self.answers.get((task, _kind(task, dataset, modality)))
-        return counted.most_common(1)[0][0] if counted else ""
+        return _commonest(self.answers.get((task, _kind(task, dataset, modality)), Counter()))
+
+    def answer_overall(self, task: str) -> str:
+        """The commonest training answer to a task over all pictures; empty where there is none."""
+        return _commonest(sum((c for (name, _), c in self.answers.items() if name == task), Counter[str]()))
+
+
+def _commonest(counted: Counter[str]) -> str:
+    return counted.most_common(1)[0][0] if counted else ""
 
 
 def baselines(training: Sequence[Record]) -> Baselines:

@@ -152,9 +152,10 @@ def markdown(table: Mapping[str, Any], command: str) -> str:
     ]  # fmt: skip
     for r in table["measures"]:
         low, high = r["difference_interval"]
+        bounds = "-" if np.isnan(low) else f"{low:+.3f} to {high:+.3f}"
         lines.append(
             f"| {r['measure']} | {r['dataset']} | {r['questions']} ({r['unmatched']}) | {r['cases']} | "
-            f"{number(r['first'])} | {number(r['second'])} | {r['difference']:+.3f} ({low:+.3f} to {high:+.3f}) | "
+            f"{number(r['first'])} | {number(r['second'])} | {r['difference']:+.3f} ({bounds}) | "
             f"{p_words(r['p'])} |"
         )
     if "ablation" in table:

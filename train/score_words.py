@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ RULES = {
     "WordNet and are a little higher; the penalty for fragments makes a right answer of one word 0.5",
     "ROUGE-L": "longest common subsequence, beta 1.2, mean over items",
     "majority class": "the commonest training answer of the picture's modality (of its data set for the class of a "
-    "picture); for texts the commonest report or sentence, copied",
+    "picture), and of all pictures; for texts the commonest report or sentence, copied",
 }
 
 
@@ -55,7 +55,8 @@ class AnswerScore:
     Args:
         right: Whether it is one of the right answers, by our rule.
         hits: By the published rule, each thing asked for; none where the rule leaves the picture out.
-        majority_right: Whether the commonest training answer would have been right.
+        majority_right: Whether the commonest training answer of the modality would have been right.
+        overall_right: Whether the commonest training answer of all pictures would have been right.
         reference: What texts are compared with; ``said`` is the answer and ``usual`` the commonest training answer.
         dice: Of the marked findings; NaN where there are no masks.
     """
@@ -68,6 +69,7 @@ class AnswerScore:
     right: bool
     hits: tuple[bool, ...]
     majority_right: bool
+    overall_right: bool
     reference: str
     said: str
     usual: str
@@ -83,7 +85,8 @@ def score_words(out: Path, trivial: Baselines) -> dict[str, Any]:
     """
     if not (out / ANSWER_FILE).is_file():
         return {"answers": [], "texts": []}
-    scores = [_scored(row, trivial) for row in rows(out / ANSWER_FILE, ANSWER_VALUES)]
+    overall = {task: trivial.answer_overall(task) for task in {*NAMED, *TOLD}}
+    scores = [_scored(row, trivial, overall) for row in rows(out / ANSWER_FILE, ANSWER_VALUES)]
     write_rows(out / SCORE_FILE, (asdict(s) for s in scores))
     return {
         "answers": [_answer_row(t, m, found) for (t, m), found in _groups(scores, NAMED)],
@@ -107,7 +110,7 @@ def read_scores(out: Path) -> list[AnswerScore]:
     return [AnswerScore(**row) for row in rows(out / SCORE_FILE, names)]
 
 
-def _scored(row: Row, trivial: Baselines) -> AnswerScore:
+def _scored(row: Row, trivial: Baselines, overall: Mapping[str, str]) -> AnswerScore:
     truths, answer = [_plain(t) for t in row["truths"]], _plain(row["answer"])
     usual = trivial.answer(row["task"], row["dataset"], row["modality"])
     reference, said = row["truths"][0], published.clean(row["raw"])
@@ -121,6 +124,7 @@ def _scored(row: Row, trivial: Baselines) -> AnswerScore:
         right=answer in truths,
         hits=_hits(row),
         majority_right=_plain(usual) in truths,
+        overall_right=_plain(overall[row["task"]]) in truths,
         reference=reference,
         said=said,
         usual=usual,
@@ -167,6 +171,7 @@ def _answer_row(task: str, modality: str, scores: Sequence[AnswerScore]) -> dict
         "published_left_out": sum(not s.hits for s in scores) if hits else 0,
         "majority": _mean(s.majority_right for s in scores),
         "majority_answer": usual[0] if len(usual) == 1 else "by modality",
+        "majority_overall": _mean(s.overall_right for s in scores),
     }
 
 

@@ -121,8 +121,8 @@ def _answers(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "## Answers that are right or wrong",
         "",
-        "| task | modality | questions | accuracy (95 % interval) | as published (left out) | majority class | |",
-        "|---|---|---|---|---|---|---|",
+        "| task | modality | questions | accuracy (95 % interval) | as published (left out) | majority class | of all | |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         fails = "" if row["accuracy"] > row["majority"] else "fails"
@@ -131,7 +131,7 @@ def _answers(rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append(
             f"| {row['task']} | {row['modality']} | {row['count']} | {number(row['accuracy'])} "
             f"({interval(row['accuracy_interval'])}) | {published}{left_out} | "
-            f'{number(row["majority"])} ("{row["majority_answer"]}") | {fails} |'
+            f'{number(row["majority"])} ("{row["majority_answer"]}") | {number(row["majority_overall"])} | {fails} |'
         )
     return "\n".join(lines) if rows else ""
 

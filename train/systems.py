@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from train.baselines import Key
 from train.scorecard import Table, number
-from train.scores import macro
+from train.scores import macro, mean
 
 
 def joined(tables: Mapping[str, Table]) -> dict[str, Any]:
@@ -37,17 +38,22 @@ def joined(tables: Mapping[str, Table]) -> dict[str, Any]:
         ],
         "common_targets": len(common),
         "macro": {
-            name: {n: _macro_of(rows, common, n) for n in (*numbers, "dice_mean_shape")} for name, rows in keyed.items()
+            name: {n: _macro_of(rows, _with(keyed, common, n), n) for n in (*numbers, "dice_mean_shape")}
+            for name, rows in keyed.items()
         },
         "answers": _joined_answers(tables),
     }
 
 
-def _macro_of(rows: Mapping[tuple[str, str, str], Mapping[str, Any]], common: Sequence[Any], name: str) -> float:
+def _with(keyed: Mapping[str, Mapping[Key, Table]], common: Sequence[Key], name: str) -> list[Key]:
+    """The targets for which every system has a number."""
+    return [key for key in common if not any(np.isnan(rows[key][name]) for rows in keyed.values())]
+
+
+def _macro_of(rows: Mapping[Key, Table], keys: Sequence[Key], name: str) -> float:
     if name == "presence_auc":
-        values = [rows[key][name] for key in common if not np.isnan(rows[key][name])]
-        return float(np.mean(values)) if values else float("nan")
-    return macro([rows[key] for key in common], name)
+        return mean(rows[key][name] for key in keys)
+    return macro([rows[key] for key in keys], name)
 
 
 def _joined_answers(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
@@ -102,6 +108,5 @@ def joined_markdown(table: Mapping[str, Any], command: str) -> str:
 
 def _best(values: Sequence[float | None]) -> str:
     known = [v for v in values if v is not None and not np.isnan(v)]
-    return " | ".join(
-        "-" if v is None else f"**{number(v)}**" if len(known) > 1 and v == max(known) else number(v) for v in values
-    )
+    best = max(known) if len(set(known)) > 1 else None
+    return " | ".join("-" if v is None else f"**{number(v)}**" if v == best else number(v) for v in values)
