@@ -26,6 +26,7 @@ from unibiomed_core.errors import DataError
 from unibiomed_core.io import guard, read
 from unibiomed_core.types import CroppedMask, Volume
 
+VOLUMES = (".nii.gz", ".nii", ".mhd")
 _HELD_OUT = MappingProxyType({"Tr": "train", "Va": "val", "Val": "val", "Ts": "test"})
 """Ends of "imagesTr" and the like."""
 
@@ -64,11 +65,14 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
 
 
 def _paths(source: Path) -> list[str]:
-    """Every file and folder below the source, sorted; hidden ones left out."""
+    """Every volume and folder below the source, sorted; hidden ones left out."""
     found = []
     for folder, folders, files in os.walk(source):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [(Path(folder) / f).relative_to(source).as_posix() for f in (*folders, *files) if f[0] != "."]
+        # A path object for each of a million files would take longer than the disk.
+        below = "" if Path(folder) == source else f"{Path(folder).relative_to(source).as_posix()}/"
+        found += [below + f for f in folders]
+        found += [below + f for f in files if f.endswith(VOLUMES) and not f.startswith(".")]
     return sorted(found)
 
 

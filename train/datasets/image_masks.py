@@ -76,12 +76,12 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
     if not job.modality:
         raise DataError("Modality not told", f"pictures of {job.source.name}", "a modality for the job")
     table = _table(job)
-    groups, splits = _groups([p.image for p in pairs]), _splits([p.image for p in pairs])
+    groups, splits = _groups([p.path for p in pairs]), _splits([p.path for p in pairs])
     for pair, group, split in zip(pairs, groups, splits, strict=True):
         try:
             yield _convert_pair(job, pair, table, group, decided_split(split, job.dataset, group))
         except slices.UNREADABLE as cause:
-            summary.refuse(f"{job.dataset}/{pair.image or next(iter(pair.masks.values()))[0]}", cause)
+            summary.refuse(f"{job.dataset}/{pair.path}", cause)
 
 
 def _paths(source: Path) -> list[PurePosixPath]:
@@ -151,7 +151,7 @@ def _code(red: int, green: int, blue: int) -> int:
 def _convert_pair(job: Job, pair: Pair, table: _Table, group: str, split: str) -> Record:
     if not pair.image or not pair.masks:
         what = "Image without mask" if pair.image else "Mask without image"
-        raise DataError(what, pair.image or str(*pair.masks.values()), "a picture and a mask of the same name")
+        raise DataError(what, pair.path, "a picture and a mask of the same name")
     if pair.twin:
         raise DataError("Two pictures of one name", pair.image, "one picture for each mask")
     file = job.source / pair.image

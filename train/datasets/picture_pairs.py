@@ -41,6 +41,11 @@ class Pair:
     home: str = ""
     twin: bool = False
 
+    @property
+    def path(self) -> str:
+        """The picture, or the first mask where there is none."""
+        return self.image or next(iter(self.masks.values()))[0]
+
 
 def find_pairs(paths: Sequence[PurePosixPath]) -> list[Pair]:
     """Pictures and masks by the first way of three that pairs any: ``images/`` and ``masks/`` (with folders of targets

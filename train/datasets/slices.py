@@ -238,14 +238,12 @@ def target_name(name: str, modality: str) -> str:
     wording = " ".join(name.replace("_", " ").split()).lower()
     words = wording.split()
     turned = " ".join([words[-1], *words[:-1]]) if words[-1:] in (["left"], ["right"]) else wording
-    for candidate in (wording, turned):
-        found = vocabulary.find(candidate, modality)
-        # A synonym such as "vessel" means another thing in another modality.
-        if found and (
-            modality in found.contexts or vocabulary.normalise(found.name) == vocabulary.normalise(candidate)
-        ):
-            return found.name
-    return wording
+    wanted = {vocabulary.normalise(wording), vocabulary.normalise(turned)}
+    # A synonym such as "vessel" means another thing in another modality, where only names count.
+    for target in vocabulary.for_modality(modality):
+        if wanted & {vocabulary.normalise(name) for name in (target.name, *target.synonyms)}:
+            return target.name
+    return next((name for name in vocabulary.targets() if vocabulary.normalise(name) in wanted), wording)
 
 
 def named_targets(labels: Mapping[str, tuple[int, ...]], modality: str) -> dict[str, tuple[int, ...]]:
