@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from train.data.examples import trained_targets
-from train.data.records import Record
+import numpy as np
+
+from train.data.records import Record, RecordSet
+from train.data.targets import trained_targets
 from unibiomed_core import vocabulary
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.metrics.labels import balanced_threshold
@@ -31,7 +33,7 @@ MINIMUM_PATIENTS = 2
 
 
 def calibrated(
-    model: UniBiomed, processor: Processor, training: Sequence[Record], facts: Mapping[str, str]
+    model: UniBiomed, processor: Processor, training: RecordSet, facts: Mapping[str, str]
 ) -> UniBiomedConfig:
     """The configuration with thresholds and targets filled in.
 
@@ -72,7 +74,7 @@ def calibrated(
     return config
 
 
-def report_targets(training: Sequence[Record], known: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def report_targets(training: RecordSet, known: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """Modality -> what a report looks for unasked: findings and anatomy that at least two patients show."""
     patients: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in training:
@@ -80,14 +82,18 @@ def report_targets(training: Sequence[Record], known: dict[str, tuple[str, ...]]
             patients[record.modality, region.target].add(f"{record.dataset}/{record.group}")
     kinds = vocabulary.targets()
     return {
-        m: tuple(t for t in names if kinds[t].kind != "object" and len(patients[m, t]) >= MINIMUM_PATIENTS)
+        m: tuple(
+            t
+            for t in names
+            if (t not in kinds or kinds[t].kind != "object") and len(patients[m, t]) >= MINIMUM_PATIENTS
+        )
         for m, names in known.items()
     }
 
 
-def _some(training: Sequence[Record]) -> list[Record]:
+def _some(training: RecordSet) -> Iterator[Record]:
     """Evenly spaced pictures of every data set and modality."""
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in training:
-        groups[f"{record.dataset}/{record.modality}"].append(record)
-    return [r for group in groups.values() for r in group[:: max(1, len(group) // PER_DATASET)][:PER_DATASET]]
+    for number in range(len(training.group_names)):
+        own = np.nonzero(training.groups == number)[0]
+        for index in own[:: max(1, len(own) // PER_DATASET)][:PER_DATASET]:
+            yield training[int(index)]

@@ -1,34 +1,37 @@
-"""The whole loop, top to bottom: draw, forward, losses, step, log, checkpoint."""
+"""The whole loop, top to bottom: plan, deal, collate, forward, losses, step, log, validate, checkpoint.
+
+A step shows the same samples however many processes share it: the plan is made for all, and dealt. Losses are sums
+divided by the whole step's counts, so that one process and many give one result.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from accelerate import Accelerator
-from torch import Tensor, nn
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
-from train import checkpoint
-from train.config import Stage
-from train.data.batches import draw_examples, language_batch, mask_batch, phrase_batch, target_names
-from train.data.examples import draw, sampling_weights
-from train.data.records import Record
-from train.objective import mask_objective
-from unibiomed_core.errors import DataError
-from unibiomed_core.model.processor import Processor
+from train.checkpoint import Checkpoints
+from train.checkpoint import load as load_checkpoint
+from train.config import RunConfig, Stage
+from train.curves import draw_curves
+from train.progress import Progress, count_flops, measured_peak
+from train.restore import optimiser_tensors, random_state, restore_optimiser, restore_random, restore_weights
+from train.stages import KINDS, Material, StageTask, moved
+from train.validate import Validation
+from unibiomed_core.errors import ConfigError, DataError
 from unibiomed_core.model.unibiomed import UniBiomed
 
-CODE_SEED, CODE_SCALE = 7, 0.5
 CLIP_NORM = 1.0
-
-Losses = dict[str, Tensor]
+FIRST_BETA = 0.9
 
 
 @dataclass(frozen=True)
@@ -36,165 +39,246 @@ class Run:
     """What every stage of a run shares."""
 
     model: UniBiomed
-    processor: Processor
-    records: Sequence[Record]
+    material: Material
+    validation: Validation | None
     folder: Path
-    seed: int
-    save_every: int
-    log_every: int
-    say: Callable[[str], None]
-
-
-def target_codes(width: int) -> Tensor:
-    """(targets, C) fixed random vectors, one a target.
-
-    The grounding stage learns to answer them and the language stage to produce them, so that the two need not wait
-    for one another; the joint stage then trains the way through.
-    """
-    generator = torch.Generator().manual_seed(CODE_SEED)
-    return torch.randn(len(target_names()), width, generator=generator) * CODE_SCALE
+    config: RunConfig
+    accelerator: Accelerator
+    say: Callable[[str], None] = field(repr=False)
 
 
 def learning_rate(stage: Stage, step: int) -> float:
     """Linear warm-up, then cosine to zero."""
     if step < stage.warmup:
-        return stage.learning_rate * (step + 1) / stage.warmup
+        done = step / stage.warmup if stage.warmup_start else (step + 1) / stage.warmup
+        return stage.learning_rate * (stage.warmup_start + (1 - stage.warmup_start) * done)
     progress = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
     return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def trained_part(model: UniBiomed, stage: Stage) -> nn.Module:
-    """The module a stage trains and checkpoints; the others take no memory and no time."""
-    if stage.kind == "grounding":
-        return model.grounder
-    if stage.kind in {"language", "phrases"}:
-        return nn.ModuleDict({"vlm": model.vlm, "bridge": model.bridge})
-    return model
 
 
 def run_stage(run: Run, stage: Stage) -> None:
     """Train one stage from where its folder stands to its last step.
 
     Raises:
-        DataError: The loss is not finite.
+        DataError: The loss is not finite, or a checkpoint does not fit.
         WriteError: A checkpoint cannot be written.
     """
-    accelerator = Accelerator()
-    module = trained_part(run.model, stage)
-    module.requires_grad_(True).train()
-    optimiser = torch.optim.AdamW(_groups(module, stage.weight_decay), lr=stage.learning_rate, betas=(0.9, 0.98))
-    folder = run.folder / stage.name
-    state = checkpoint.load(folder / "checkpoint", module, optimiser)
-    step = state["step"] if state else 0
-    prepared, optimiser = accelerator.prepare(module, optimiser)
-    kinds = {"grounding": _grounding, "language": _language, "phrases": _phrases, "joint": _joint}
-    compute = kinds[stage.kind]
-    weights = sampling_weights(run.records)
-    log = folder / "log.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
-    sums: dict[str, float] = {}
-    began, seen = time.monotonic(), 0
-    while step < stage.steps:
+    accelerator, config = run.accelerator, run.config
+    task = KINDS[stage.kind](run.model, run.material, stage)
+    stage = task.stage = resolved(stage, task.samples_per_pass)
+    run.model.requires_grad_(False)
+    task.select_trained()
+    task.train()
+    if config.checkpointing:
+        run.model.vlm.activation_checkpointing_enable()
+    optimiser = torch.optim.AdamW(_groups(task, stage), lr=stage.learning_rate, betas=(FIRST_BETA, stage.second_beta))
+    checkpoints = Checkpoints(run.folder / stage.name, config.keep, run.say)
+    start = _resume(checkpoints, task, optimiser)
+    accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=task.skips_parts)
+    prepared, optimiser = accelerator.prepare(task, optimiser)
+    steps = Steps(task, accelerator.process_index, accelerator.num_processes)
+    progress = _progress(run, stage, start)
+    for step, micro_batches in steps.from_step(start, config.workers):
+        micro_batches = [moved(batch, accelerator.device) for batch in micro_batches]
+        rate = learning_rate(stage, step)
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(stage, step)
-        losses = compute(run, stage, weights, step)
-        if not losses:  # none of the pictures drawn has a target to ask for
-            step += 1
-            continue
-        total = torch.stack(list(losses.values())).sum()
-        if not bool(torch.isfinite(total)):
+            group["lr"] = rate
+        totals = _totals(accelerator, task, micro_batches)
+        # What dropout draws follows from the step and the process, not from what ran before.
+        torch.manual_seed(config.seed + step * accelerator.num_processes + accelerator.process_index)
+
+        if step == start:
+            # Outside the step, so that counting cannot change it; what dropout drew is put back.
+            flops = _counted(partial(_accumulate, accelerator, prepared, micro_batches, totals))
+            optimiser.zero_grad(set_to_none=True)
+            if progress is not None:
+                progress.flops_per_step = flops
+        parts = _accumulate(accelerator, prepared, micro_batches, totals)
+        losses = _over_processes(accelerator, parts, totals)
+        if not all(map(math.isfinite, losses.values())):
             raise DataError(
                 "Loss is not finite",
-                f"stage {stage.name}, step {step}: " + ", ".join(f"{k} {v.item():.3g}" for k, v in losses.items()),
+                f"stage {stage.name}, step {step}: " + ", ".join(f"{k} {v:.3g}" for k, v in losses.items()),
                 "a finite loss",
                 "Lower learning_rate; the last checkpoint is kept.",
             )
-        accelerator.backward(total)
         accelerator.clip_grad_norm_(prepared.parameters(), CLIP_NORM)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        step, seen = step + 1, seen + stage.batch_size
-        for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
-        if step % run.log_every == 0 or step == stage.steps:
-            _log(run, stage, log, step, sums, seen, began)
-            sums.clear()
-        if step % run.save_every == 0 or step == stage.steps:
-            checkpoint.save(folder / "checkpoint", module, optimiser, {"step": step, "stage": stage.name})
-    module.eval()
+        if progress is not None:
+            progress.step(step + 1, losses, rate, stage.batch_size)
+        if (step + 1) % config.save_every == 0 or step + 1 == stage.steps:
+            _save(run, stage, checkpoints, prepared, optimiser, progress, step + 1)
+    if progress is not None:
+        progress.close()
+    run.model.eval()
 
 
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay on matrices only: norms, biases, embeddings of single vectors and layer scales are left alone."""
-    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
-    others = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+def resolved(stage: Stage, samples: int) -> Stage:
+    """The stage with its steps and warm-up, where they are given as passes over ``samples`` and as a share."""
+    steps = stage.steps or max(1, math.ceil(stage.epochs * samples / stage.batch_size))
+    warmup = round(stage.warmup_share * steps) if stage.warmup_share else stage.warmup
+    return replace(stage, steps=steps, warmup=warmup)
 
 
-def _grounding(run: Run, stage: Stage, weights: np.ndarray, step: int) -> Losses:
-    rng = np.random.default_rng([run.seed, step, 2])
-    indices = [int(i) for i in draw(weights, stage.batch_size, run.seed, step)]
-    batch = mask_batch(run.records, indices, stage.side, stage.targets_per_picture, rng)
-    if len(batch.codes) == 0:
-        return {}
-    codes = target_codes(run.model.config.grounding.hidden)[batch.codes]
-    codes = codes + 0.1 * torch.randn(codes.shape, generator=torch.Generator().manual_seed(step)) * CODE_SCALE
-    features = run.model.grounder.encode(batch.pixels)
-    return mask_objective(run.model.grounder.decode(features, codes, batch.image), batch.truth, batch.present)
+def take_over(run: Run, stage: Stage) -> bool:
+    """Load what a stage trained into the model; False where it was not run.
+
+    Raises:
+        DataError: Its checkpoint does not fit.
+    """
+    newest = Checkpoints(run.folder / stage.name, run.config.keep, run.say).newest()
+    if newest is None:
+        return False
+    task = KINDS[stage.kind](run.model, run.material, stage)
+    run.model.requires_grad_(False)
+    task.select_trained()
+    restore_weights(task, load_checkpoint(newest).weights)
+    return True
 
 
-def _language(run: Run, stage: Stage, weights: np.ndarray, step: int) -> Losses:
-    rng = np.random.default_rng([run.seed, step, 3])
-    examples = draw_examples(run.records, weights, stage.batch_size, run.seed, step)
-    given = language_batch(run.records, examples, run.processor, rng, with_masks=False)
-    hidden = run.model.language(
-        run.model.embed(given.batch.input_ids, run.model.encode_tiles(given.batch.tiles)), given.batch.attention_mask
+def _groups(module: nn.Module, stage: Stage) -> list[dict[str, object]]:
+    """Weight decay on matrices only, unless the stage wants it on all: norms, biases, embeddings of single vectors and
+    layer scales are left alone."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in trained if stage.decay_all or p.ndim >= 2]
+    others = [p for p in trained if not stage.decay_all and p.ndim < 2]
+    return [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _resume(checkpoints: Checkpoints, task: StageTask, optimiser: torch.optim.Optimizer) -> int:
+    """Restore the newest checkpoint; returns the step to go on with."""
+    newest = checkpoints.newest()
+    if newest is None:
+        return 0
+    loaded = load_checkpoint(newest)
+    restore_weights(task, loaded.weights)
+    restore_optimiser(optimiser, loaded.optimiser)
+    restore_random(loaded.random)
+    return loaded.step
+
+
+def _save(
+    run: Run,
+    stage: Stage,
+    checkpoints: Checkpoints,
+    prepared: nn.Module,
+    optimiser: Any,
+    progress: Progress | None,
+    step: int,
+) -> None:
+    """Validate and write a checkpoint of what is trained, on the main process; the others wait."""
+    accelerator = run.accelerator
+    weights = accelerator.get_state_dict(prepared)
+    task: StageTask = accelerator.unwrap_model(prepared)
+    if progress is not None:
+        losses = run.validation.losses(task, stage, step) if run.validation else {}
+        if losses:
+            progress.scores(step, losses)
+        trained = {name for name, p in task.named_parameters() if p.requires_grad}
+        state = {"stage": stage.name, "recipe": run.config.recipe, "processes": accelerator.num_processes}
+        kept = {name: value for name, value in weights.items() if name in trained}
+        score = -sum(losses.values()) if losses else None
+        checkpoints.save(step, kept, optimiser_tensors(optimiser), state, score)
+        draw_curves(run.folder, [s.name for s in run.config.stages])
+    accelerator.wait_for_everyone()
+
+
+def _totals(accelerator: Accelerator, task: StageTask, batches: Sequence[Any]) -> dict[str, float]:
+    """Loss name -> its count over the whole step and all processes; at least 1, so that an absent loss is 0."""
+    counts: dict[str, float] = {}
+    for batch in batches:
+        for name, count in task.counts(batch).items():
+            counts[name] = counts.get(name, 0.0) + count
+    names = sorted(counts)
+    summed = accelerator.reduce(torch.tensor([counts[n] for n in names], device=accelerator.device), "sum")
+    return {name: max(1.0, float(value)) for name, value in zip(names, summed, strict=True)}
+
+
+def _accumulate(
+    accelerator: Accelerator, prepared: nn.Module, batches: Sequence[Any], totals: dict[str, float]
+) -> dict[str, float]:
+    """Gradients of all micro-batches, synchronised with the last one; returns this process's share of each loss."""
+    parts: dict[str, float] = dict.fromkeys(totals, 0.0)
+    for number, batch in enumerate(batches):
+        last = number + 1 == len(batches)
+        with nullcontext() if last else accelerator.no_sync(prepared):
+            with accelerator.autocast():
+                sums = prepared(batch)
+            shares = {name: value / totals[name] for name, value in sums.items()}
+            # Gradients are averaged over processes; the factor makes a sum of that.
+            accelerator.backward(torch.stack(list(shares.values())).sum() * accelerator.num_processes)
+        for name, share in shares.items():
+            parts[name] += share.item()
+    return parts
+
+
+def _over_processes(accelerator: Accelerator, parts: dict[str, float], totals: dict[str, float]) -> dict[str, float]:
+    names = sorted(totals)
+    summed = accelerator.reduce(torch.tensor([parts[n] for n in names], device=accelerator.device), "sum")
+    return {name: float(value) for name, value in zip(names, summed, strict=True)}
+
+
+def _counted(compute: Callable[[], object]) -> float:
+    before = random_state()
+    flops = count_flops(compute)
+    restore_random(before)
+    return flops
+
+
+def _progress(run: Run, stage: Stage, start: int) -> Progress | None:
+    """The log of the stage; None in other processes than the main one."""
+    accelerator, bfloat16 = run.accelerator, run.config.precision == "bfloat16"
+    if not accelerator.is_main_process:
+        return None
+    return Progress(
+        run.folder / stage.name,
+        stage.steps,
+        start=start,
+        log_every=run.config.log_every,
+        say=run.say,
+        tensorboard=True,
+        peak_flops=measured_peak(accelerator.device, torch.bfloat16 if bfloat16 else torch.float32),
     )
-    losses = {"text": text_loss(run.model, hidden, given.batch.labels)}
-    states = hidden[given.batch.input_ids == run.model.ids.seg]
-    if len(states):
-        wanted = target_codes(run.model.config.grounding.hidden)[given.codes]
-        losses["code"] = F.mse_loss(run.model.bridge(states), wanted) / CODE_SCALE**2
-    return losses
 
 
-def _phrases(run: Run, stage: Stage, weights: np.ndarray, step: int) -> Losses:
-    rng = np.random.default_rng([run.seed, step, 5])
-    pictures = max(1, stage.batch_size // stage.targets_per_picture)
-    given, owner = phrase_batch(run.records, run.processor, rng, pictures, stage.targets_per_picture)
-    tokens = run.model.encode_tiles(given.batch.tiles)[owner]
-    hidden = run.model.language(run.model.embed(given.batch.input_ids, tokens), given.batch.attention_mask)
-    states = hidden[given.batch.input_ids == run.model.ids.seg]
-    wanted = target_codes(run.model.config.grounding.hidden)[given.codes]
-    return {
-        "text": text_loss(run.model, hidden, given.batch.labels),
-        "code": F.mse_loss(run.model.bridge(states), wanted) / CODE_SCALE**2,
-    }
+class Steps(Dataset[list[Any]]):
+    """The steps of a stage for one process: item ``n`` is the micro-batches of step ``n``.
+
+    The plan is cut into runs of like length, which are dealt to the processes in turn; so rows of one micro-batch are
+    little padded, and every process has as many micro-batches.
+
+    Raises:
+        ConfigError: The batch cannot be dealt evenly.
+    """
+
+    def __init__(self, task: StageTask, process: int, processes: int) -> None:
+        stage = task.stage
+        self.micro = stage.micro_batch or max(1, stage.batch_size // processes)
+        if stage.batch_size % (self.micro * processes):
+            raise ConfigError(
+                "Batch cannot be dealt",
+                f"batch_size {stage.batch_size} to {processes} processes in micro-batches of {self.micro}",
+                f"a multiple of {self.micro * processes}",
+                f"Set {stage.name}.batch_size or {stage.name}.micro_batch.",
+            )
+        self.task, self.process, self.processes = task, process, processes
+
+    def __len__(self) -> int:
+        return self.task.stage.steps
+
+    def __getitem__(self, step: int) -> list[Any]:
+        items = self.task.plan(step)
+        order = sorted(range(len(items)), key=lambda n: (self.task.length(items[n]), n))
+        runs = [order[start : start + self.micro] for start in range(0, len(order), self.micro)]
+        return [self.task.collate([items[n] for n in run]) for run in runs[self.process :: self.processes]]
+
+    def from_step(self, start: int, workers: int) -> Iterator[tuple[int, list[Any]]]:
+        """(step, micro-batches), read ahead by ``workers`` processes; the data position is the step."""
+        numbers = range(start, len(self))
+        loader = DataLoader(self, batch_size=None, sampler=list(numbers), num_workers=workers, collate_fn=_as_it_is)
+        return zip(numbers, loader, strict=True)
 
 
-def _joint(run: Run, stage: Stage, weights: np.ndarray, step: int) -> Losses:
-    rng = np.random.default_rng([run.seed, step, 4])
-    examples = draw_examples(run.records, weights, stage.batch_size, run.seed + 1, step)
-    given = language_batch(run.records, examples, run.processor, rng, with_masks=True)
-    output = run.model(given.batch)
-    losses = {"text": text_loss(run.model, output.hidden, given.batch.labels)}
-    if output.masks is not None:
-        losses |= mask_objective(output.masks, given.truth, given.present)
-    return losses
-
-
-def text_loss(model: UniBiomed, hidden: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the next token over answer positions; logits are made for those positions only."""
-    wanted = labels[:, 1:]
-    where = wanted != -100
-    return F.cross_entropy(model.logits(hidden[:, :-1][where]).float(), wanted[where])
-
-
-def _log(run: Run, stage: Stage, log: Path, step: int, sums: dict[str, float], seen: int, began: float) -> None:
-    per_step = {k: v / run.log_every for k, v in sums.items()}
-    rate = seen / max(1e-9, time.monotonic() - began)
-    left = (stage.steps - step) * stage.batch_size / max(rate, 1e-9)
-    with log.open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps({"step": step, "pictures_per_second": round(rate, 2), **per_step}) + "\n")
-    parts = "  ".join(f"{k} {v:.4f}" for k, v in per_step.items())
-    run.say(f"{stage.name} {step}/{stage.steps}  {parts}  {rate:.1f} pictures/s  {left / 60:.0f} min left")
+def _as_it_is(batches: list[Any]) -> list[Any]:
+    return batches

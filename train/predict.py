@@ -225,7 +225,8 @@ def roi_question(record: Record) -> tuple[Region, list[str], str, str] | None:
     """
     if not record.regions:
         return None
-    target, region, piece = examples.region_of(record, np.random.default_rng(zlib.crc32(record.id.encode())))
+    own, region, piece = examples.region_of(record, np.random.default_rng(zlib.crc32(record.id.encode())))
+    target = own.target
     if min(region.x1 - region.x0, region.y1 - region.y0) < SMALLEST_BOX:
         return None
     masks = record.masks()
@@ -235,7 +236,7 @@ def roi_question(record: Record) -> tuple[Region, list[str], str, str] | None:
         if r.target != target and region.box in (_piece_boxes(masks[r.target]) if r.target in masks else {r.box})
     ]
     names = list(dict.fromkeys(sentences.phrase(name, record.modality) for name in (target, *same)))
-    caption = next(r.caption for r in record.regions if r.target == target)
+    caption = own.caption
     said = caption or f"{sentences.describe(target, piece, record.pixels(), record.modality)}."
     return region, names, said, _origin([caption])
 

@@ -13,7 +13,7 @@ def mini() -> RunConfig:
     """The embedded default, from scratch.
 
     Image towers first: the grounding side learns masks from fixed target codes, small pictures before large ones, and
-    the language side learns text and the same codes; the phrase stage makes it tell rare names apart.
+    the language side learns text and the same codes; a short joint stage then trains the way through.
     """
     return RunConfig(
         recipe="mini",
@@ -21,10 +21,10 @@ def mini() -> RunConfig:
         out="runs/mini",
         licence="non-commercial research use, share-alike: see the model card",
         stages=(
-            Stage("grounding-128", "grounding", steps=4500, batch_size=8, learning_rate=1e-3, warmup=300, side=128),
-            Stage("grounding-256", "grounding", steps=1300, batch_size=8, learning_rate=4e-4, warmup=100),
-            Stage("language", "language", steps=2800, batch_size=8, learning_rate=1e-3, warmup=300),
-            Stage("phrases", "phrases", steps=260, batch_size=32, learning_rate=5e-4, warmup=30, targets_per_picture=8),
+            Stage("grounding-128", "grounding", steps=4000, batch_size=8, learning_rate=1e-3, warmup=200, side=128),
+            Stage("grounding-256", "grounding", steps=2400, batch_size=8, learning_rate=5e-4, warmup=100),
+            Stage("language", "language", steps=6000, batch_size=8, learning_rate=1e-3, warmup=300),
+            Stage("joint", "joint", steps=600, batch_size=8, learning_rate=2e-4, warmup=50),
         ),
     )
 
@@ -40,13 +40,87 @@ def toy() -> RunConfig:
         save_every=2,
         log_every=2,
         limit_records=24,
+        validation_share=0.2,
         stages=(
             Stage("grounding", "grounding", steps=4, batch_size=2, learning_rate=1e-3, warmup=2, side=64),
-            Stage("language", "language", steps=4, batch_size=2, learning_rate=1e-3, warmup=2),
-            Stage("phrases", "phrases", steps=4, batch_size=4, learning_rate=1e-3, warmup=2, targets_per_picture=2),
-            Stage("joint", "joint", steps=4, batch_size=2, learning_rate=1e-4, warmup=2),
+            Stage("language", "language", steps=4, batch_size=2, learning_rate=1e-3, warmup=2, targets_per_picture=2),
+            Stage("joint", "joint", steps=4, batch_size=2, learning_rate=1e-4, warmup=2, targets_per_picture=2),
         ),
     )
 
 
-RECIPES: Mapping[str, Callable[[], RunConfig]] = MappingProxyType({"toy": toy, "mini": mini})
+def finetune() -> RunConfig:
+    """A lab's own data, from image and mask folders or nnU-Net layout, onto the embedded default: some hundred steps of
+    the whole model at a low rate. Set ``data``; ``init`` names another model to start from."""
+    return RunConfig(
+        recipe="finetune",
+        preset="mini",
+        init="mini",
+        out="runs/finetune",
+        validation_share=0.15,
+        save_every=100,
+        log_every=10,
+        licence="that of the data and of the model it started from",
+        stages=(Stage("joint", "joint", steps=400, batch_size=8, learning_rate=2e-4, warmup=20, boxed_share=0.25),),
+    )
+
+
+BASES = "OpenGVLab/InternVL2_5-1B,facebook/sam2-hiera-large"
+"""What the paper starts from; 'unibiomed models download' fetches each of them once."""
+
+
+def unibiomed_1b() -> RunConfig:
+    """The published size, trained our way: the same parts, nothing computed that no loss needs.
+
+    Eight processes of 16 pictures a step; all targets of a picture in one row; of the token tables the new rows alone.
+    """
+    return RunConfig(
+        recipe="unibiomed_1b",
+        preset="1b",
+        init=BASES,
+        data="data/records",
+        out="runs/unibiomed-1b",
+        precision="bfloat16",
+        checkpointing=True,
+        adapters=128,
+        record_side=0,
+        workers=4,
+        keep=3,
+        validation_share=0.01,
+        licence="follows from the data: set it",
+        stages=(
+            Stage(
+                "joint", "joint", steps=0, epochs=10, batch_size=128, micro_batch=4, learning_rate=4e-5,
+                warmup_share=0.05, second_beta=0.999, trained="ours",
+            ),
+        ),
+    )  # fmt: skip
+
+
+def as_published() -> RunConfig:
+    """The published training, waste included: see ``train/published_stage.py``."""
+    return replace(
+        unibiomed_1b(),
+        recipe="as_published",
+        out="runs/as-published",
+        seed=42,
+        validation_share=0.0,
+        stages=(
+            Stage(
+                "published", "published", steps=0, epochs=10, batch_size=128, micro_batch=4, learning_rate=4e-5,
+                warmup_share=0.05, warmup_start=1e-5, weight_decay=0.05, second_beta=0.999, decay_all=True,
+                trained="published",
+            ),
+        ),
+    )  # fmt: skip
+
+
+RECIPES: Mapping[str, Callable[[], RunConfig]] = MappingProxyType(
+    {
+        "toy": toy,
+        "mini": mini,
+        "finetune": finetune,
+        "unibiomed_1b": unibiomed_1b,
+        "as_published": as_published,
+    }
+)

@@ -1,11 +1,18 @@
-"""python train/run.py RECIPE [name=value ...]: from data sets to an exported model, in one command, resumable."""
+"""python train/run.py RECIPE [name=value ...]: from data sets to an exported model, in one command, resumable.
+
+python train/run.py datasets                      lists the data sets of the paper and how each is converted
+python train/run.py export RUN OUT [published]    writes a run's model in this product's layout, or the published one
+
+Several processes or machines: accelerate launch train/run.py RECIPE ... (its configuration chooses DDP, FSDP or
+DeepSpeed).
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):
@@ -13,36 +20,43 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from tokenizers import Tokenizer
+from accelerate import Accelerator
 
-from train import checkpoint
-from train.calibrate import calibrated
 from train.config import RunConfig, override
 from train.data import records as record_files
 from train.data.examples import vocabulary_texts
-from train.data.records import Record
-from train.loop import Run, run_stage, trained_part
+from train.data.records import RecordSet
+from train.data.targets import trained_targets
+from train.export import export_model, export_run
+from train.initialise import initial_model
+from train.loop import Run, run_stage, take_over
 from train.prepare import prepare
 from train.recipes import RECIPES
-from train.tokenizer import train_tokenizer
-from unibiomed_core.errors import ConfigError, UniBiomedError
-from unibiomed_core.model.config import UniBiomedConfig
-from unibiomed_core.model.presets import PRESETS
-from unibiomed_core.model.processor import Processor
-from unibiomed_core.model.unibiomed import UniBiomed
-from unibiomed_core.model.weights import save
+from train.stages import Material
+from train.validate import Validation
+from unibiomed_core.errors import ConfigError, UniBiomedError, WriteError
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a recipe; returns the exit status."""
+    """Run a recipe or one of the other commands; returns the exit status."""
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(f"{__doc__}\nRecipes: {', '.join(RECIPES)}")
         return 0 if arguments else 2
     try:
-        run(arguments[0], arguments[1:])
+        if arguments[0] == "datasets":
+            from train.datasets.registry import table_text
+
+            print(table_text())
+        elif arguments[0] == "export":
+            export_run(arguments[1:], training_records, _say)
+        else:
+            run(arguments[0], arguments[1:])
     except UniBiomedError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -56,71 +70,71 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
         near = difflib.get_close_matches(recipe, RECIPES, n=2, cutoff=0.3)
         raise ConfigError("Unknown recipe", f"'{recipe}'", f"one of {', '.join(near or RECIPES)}")
     config = override(RECIPES[recipe](), settings)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    folder = Path(config.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1), "utf-8")
-    training = _training_records(config, folder)
-    processor, model_config = _processor(config, folder, training)
-    torch.manual_seed(config.seed)
-    model = UniBiomed(model_config, processor.ids)
-    shared = Run(model, processor, training, folder, config.seed, config.save_every, config.log_every, _say)
     selected = [s for s in config.only.split(",") if s]
     if unknown := set(selected) - {"export", *(s.name for s in config.stages)}:
         raise ConfigError("Unknown stage", ", ".join(unknown), ", ".join([*(s.name for s in config.stages), "export"]))
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    accelerator = Accelerator(
+        # Without it several processes on CPUs would not find one another.
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision="bf16" if config.precision == "bfloat16" else "no",
+    )
+    say = _say if accelerator.is_main_process else _be_silent
+    folder = Path(config.out)
+    with accelerator.main_process_first():
+        _save_config(config, folder)
+        records = training_records(config, folder, say)
+        known = trained_targets(records)
+        model, processor = initial_model(config, folder, lambda: vocabulary_texts(records, known, config.seed))
+    material = Material(records, processor, config.seed, config.validation_share)
+    validation = Validation(material, folder) if material.held_out.any() else None
+    shared = Run(model, material, validation, folder, config, accelerator, say)
     for number, stage in enumerate(config.stages):
         if selected and stage.name not in selected:
             continue
         for earlier in config.stages[:number]:
-            checkpoint.load(folder / earlier.name / "checkpoint", trained_part(model, earlier))
+            take_over(shared, earlier)
         run_stage(shared, stage)
     exported = folder / "export"
-    if not selected or "export" in selected:
+    if (not selected or "export" in selected) and accelerator.is_main_process:
         for stage in config.stages:
-            checkpoint.load(folder / stage.name / "checkpoint", trained_part(model, stage))
-        model.eval()
-        calibrated(model, processor, training, _facts(config, training))
-        save(model, processor, exported, dtype="float16")
-        _say(f"exported to {exported}")
+            take_over(shared, stage)
+        export_model(shared, exported)
+        say(f"exported to {exported}")
     return exported
 
 
-def _training_records(config: RunConfig, folder: Path) -> list[Record]:
-    """Records of the train split, made from the data folder where they do not stand in the run folder yet."""
-    file = folder / "records" / "train.parquet"
+def training_records(config: RunConfig, folder: Path, say: Callable[[str], None]) -> RecordSet:
+    """Records of the train split: those in the data folder, or made from it into the run folder, once.
+
+    Raises:
+        DataError: The data folder is in no known layout, or its conversion refused too much.
+    """
+    file = Path(config.data) / "train.parquet"
     if not file.is_file():
-        prepare(Path(config.data), folder / "records", config.record_side, _say)
+        file = folder / "records" / "train.parquet"
+    if not file.is_file():
+        prepare(Path(config.data), file.parent, config.record_side, say)
     found = record_files.load(file)
-    if config.limit_records:
-        found = found[:: max(1, len(found) // config.limit_records)][: config.limit_records]
-    return found
+    return found.thinned(config.limit_records) if config.limit_records else found
 
 
-def _processor(config: RunConfig, folder: Path, training: Sequence[Record]) -> tuple[Processor, UniBiomedConfig]:
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        train_tokenizer(vocabulary_texts(training, config.seed), config.vocabulary).save(str(file))
-    tokenizer = Tokenizer.from_file(str(file))
-    sizes = PRESETS[config.preset]()
-    sizes = UniBiomedConfig.from_dict(
-        {**sizes.to_dict(), "language": {**sizes.to_dict()["language"], "vocabulary": tokenizer.get_vocab_size()}}
-    )
-    return Processor(sizes, tokenizer), sizes
-
-
-def _facts(config: RunConfig, training: Sequence[Record]) -> dict[str, str]:
-    """What the weights say of themselves wherever they go."""
-    sets = sorted({r.dataset for r in training})
-    return {
-        "licence": config.licence,
-        "trained_by": f"python train/run.py {config.recipe}, seed {config.seed}",
-        "trained_on": f"{len(training)} pictures of {len(sets)} data sets: {', '.join(sets)}",
-    }
+def _save_config(config: RunConfig, folder: Path) -> None:
+    """The resolved configuration, before anything else is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1), "utf-8")
+    except OSError as cause:
+        raise WriteError("Run folder cannot be written", f"{folder}: {cause}", "a folder with space") from cause
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _be_silent(line: str) -> None:
+    """What other processes than the main one say."""
 
 
 if __name__ == "__main__":

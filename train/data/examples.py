@@ -1,9 +1,8 @@
-"""From records to examples: which task, which wording, which targets. All of it follows from (seed, epoch, index)."""
+"""From records to examples: which task, which wording, which targets. All of it follows from the sample's generator."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,20 +10,20 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from train.data import sentences, wordings
-from train.data.records import Record
+from train.data.records import UNNAMED, Record, RegionRecord, decode_mask
+from train.data.targets import NOTHING
 from unibiomed_core import vocabulary
 from unibiomed_core.modalities import modality
 from unibiomed_core.tasks import END, NO_FINDINGS
 from unibiomed_core.types import Region
 
-TASK_WEIGHTS = {
-    "segment": 0.25, "disease": 0.15, "report": 0.15, "roi_class": 0.2, "roi_describe": 0.1, "vqa": 0.15,
-}  # fmt: skip
-ABSENT_SHARE = 0.3
-"""Share of referring questions that name something that is not there."""
+TASK_WEIGHTS = {"disease": 0.3, "report": 0.3, "grounded_vqa": 0.1, "describe": 0.1, "vqa": 0.4}
+"""How often a picture that more than one task fits is asked each of them."""
 
-NOTHING = NO_FINDINGS
-"""The target of a ``[SEG]`` whose mask is empty because nothing is wrong."""
+BOX_JITTER = 0.08
+"""Boxes that people draw are not tight: each edge is moved by up to this share of the box's side, half of the time."""
+
+_PARTS_OF_BRAIN_TUMOUR = {"tumour core", "enhancing tumour", "peritumoural oedema"}
 
 
 @dataclass(frozen=True)
@@ -33,108 +32,142 @@ class Example:
 
     Args:
         targets: What each ``[SEG]`` of the answer stands for, in order.
-        region: A box that is drawn on the picture for the language side.
+        learn_words: Whether the answer's words carry loss; where their wording is one of five, the mask is what counts.
     """
 
-    record: int
     task: str
     question: str
     answer: str
     targets: tuple[str, ...] = ()
-    region: Region | None = None
-
-
-def trained_targets(records: Sequence[Record]) -> dict[str, tuple[str, ...]]:
-    """Modality -> targets that pictures show, in vocabulary order."""
-    seen = {(r.modality, x.target) for r in records for x in r.regions}
-    modalities = dict.fromkeys(m for m, _ in sorted(seen))
-    return {m: tuple(t for t in vocabulary.targets() if (m, t) in seen) for m in modalities}
-
-
-def sampling_weights(records: Sequence[Record]) -> NDArray[np.float64]:
-    """How likely each record is drawn: data sets weigh as the square root of their size, so small ones are seen."""
-    sizes = Counter(f"{r.dataset}/{r.modality}" for r in records)
-    weights = np.array([sizes[f"{r.dataset}/{r.modality}"] ** -0.5 for r in records])
-    return weights / weights.sum()
-
-
-def draw(weights: NDArray[np.float64], count: int, seed: int, step: int) -> NDArray[np.int64]:
-    """Which records a step shows; a function of (seed, step) alone, so that a resumed run goes on in the same order."""
-    return np.random.default_rng([seed, step]).choice(len(weights), size=count, p=weights)
+    learn_words: bool = True
 
 
 def pick_targets(record: Record, rng: np.random.Generator, most: int) -> list[tuple[str, bool]]:
     """(target, present) pairs of one picture for mask training: up to ``most`` present ones and one or two absent."""
-    present = [r.target for r in record.regions]
+    present = [r.target for r in record.regions if r.counts]
     chosen = [(present[i], True) for i in rng.permutation(len(present))[:most]]
     pool = record.absent if record.absent and (rng.random() < 0.7 or not record.foreign) else record.foreign
     room = max(1, most - len(chosen))
     chosen += [(pool[i], False) for i in rng.permutation(len(pool))[: min(room, 2)]]
-    if record.findings_known and not _findings(record) and rng.random() < 0.3:
+    if record.findings_known and not findings(record) and rng.random() < 0.3:
         chosen.append((NOTHING, False))
     return chosen
 
 
-def make_example(record: Record, index: int, rng: np.random.Generator) -> Example | None:
-    """One example of a record, or None where no task fits it."""
+def plain_examples(
+    record: Record, rng: np.random.Generator, known: Mapping[str, Sequence[str]], segments: int
+) -> list[Example]:
+    """Questions about a whole picture: some of its modality's targets, there or not, and one or two of the other tasks.
+
+    Args:
+        known: Modality -> targets of the training records.
+        segments: Most referring questions.
+    """
+    examples = []
+    pool = list(known.get(record.modality, ()))
+    own = {r.target for r in record.regions if r.counts}
+    if pool and segments:
+        # What a phrase means does not depend on the picture, so that rare targets need not wait for their own.
+        picked = [str(t) for t in rng.choice(pool, size=min(segments, len(pool)), replace=False)]
+        if own and not own & set(picked):
+            picked[0] = sorted(own)[int(rng.integers(len(own)))]
+        examples = [segment_example(record, t, rng, learn_words=n == 0) for n, t in enumerate(picked)]
     tasks = available_tasks(record)
+    for task in _drawn(tasks, rng, 2):
+        examples.append(_MAKERS[task](record, rng))
+    return examples
+
+
+def _drawn(tasks: Sequence[str], rng: np.random.Generator, most: int) -> list[str]:
     if not tasks:
-        return None
+        return []
     weights = np.array([TASK_WEIGHTS[t] for t in tasks])
-    task = tasks[int(rng.choice(len(tasks), p=weights / weights.sum()))]
-    return _MAKERS[task](record, index, rng)
+    return [str(t) for t in rng.choice(tasks, size=min(most, len(tasks)), replace=False, p=weights / weights.sum())]
 
 
 def available_tasks(record: Record) -> tuple[str, ...]:
+    """Tasks about the whole picture that have an answer, referring segmentation aside."""
     tasks = []
-    if record.regions or record.absent:
-        tasks.append("segment")
-    if record.regions:
-        tasks += ["roi_class", "roi_describe"]
     if record.findings_known:
         tasks += ["disease", "report"]
-    if record.questions or record.dataset in wordings.CLASS_QUESTIONS or record.modality:
+    if any(r.anatomy for r in record.regions):
+        tasks.append("grounded_vqa")
+    if record.caption and not record.regions and not record.findings_known:
+        tasks.append("describe")
+    if record.questions or (record.dataset in wordings.CLASS_QUESTIONS and record.image_class) or record.modality:
         tasks.append("vqa")
     return tuple(tasks)
 
 
-def vocabulary_texts(records: Sequence[Record], seed: int, per_record: int = 3) -> list[str]:
+def boxed_examples(record: Record, rng: np.random.Generator) -> tuple[Region, list[Example]]:
+    """A box on one piece of a target, and the questions about it: its name where the source gives one, and more."""
+    own, region, mask = region_of(record, rng)
+    if rng.random() < 0.5:
+        region = _jittered(region, mask.shape, rng)
+    said = own.caption or sentences.describe(own.target, mask, record.pixels(), record.modality) + "."
+    named = Example(
+        "roi_class", one_of(wordings.ROI_QUESTIONS, rng), sentences.phrase(own.target, record.modality) + END
+    )
+    described = Example("roi_describe", one_of(wordings.ROI_DESCRIPTION_QUESTIONS, rng), said + END)
+    return region, [described] if own.target == UNNAMED else [named, described]
+
+
+def _jittered(region: Region, shape: tuple[int, ...], rng: np.random.Generator) -> Region:
+    width, height = region.x1 - region.x0 + 1, region.y1 - region.y0 + 1
+    moved = np.rint(rng.uniform(-BOX_JITTER, BOX_JITTER, 4) * (width, height, width, height)).astype(int)
+    x0, x1 = max(0, region.x0 + moved[0]), min(shape[1] - 1, region.x1 + moved[2])
+    y0, y1 = max(0, region.y0 + moved[1]), min(shape[0] - 1, region.y1 + moved[3])
+    return Region(int(x0), int(y0), int(x1), int(y1)) if x1 > x0 and y1 > y0 else region
+
+
+def region_of(record: Record, rng: np.random.Generator) -> tuple[RegionRecord, Region, NDArray[np.bool_]]:
+    """A target, the box of one of its connected pieces and that piece; the larger pieces are likelier.
+
+    A target that is known by its box alone is one piece, the whole box.
+    """
+    own = record.regions[int(rng.integers(len(record.regions)))]
+    if not own.counts:
+        x0, y0, x1, y1 = own.box
+        filled = np.zeros(record.stored_size, bool)
+        filled[y0 : y1 + 1, x0 : x1 + 1] = True
+        return own, Region(x0, y0, x1, y1), filled
+    mask = decode_mask(own.counts, record.stored_size)
+    labels, count = ndimage.label(mask)
+    areas = ndimage.sum_labels(mask, labels, range(1, count + 1))
+    piece = int(rng.choice(count, p=areas / areas.sum()))
+    rows, columns = ndimage.find_objects(labels)[piece]
+    return own, Region(columns.start, rows.start, columns.stop - 1, rows.stop - 1), labels == piece + 1
+
+
+def vocabulary_texts(records: Iterable[Record], known: Mapping[str, Sequence[str]], seed: int) -> Iterable[str]:
     """Every kind of text the tokenizer has to spell, from training records only."""
     rng = np.random.default_rng(seed)
-    texts = []
-    for index, record in enumerate(records):
-        texts += [q.question for q in record.questions] + [q.answer for q in record.questions]
-        for _ in range(per_record):
-            if example := make_example(record, index, rng):
-                texts += [example.question, example.answer]
-    return texts
+    for record in records:
+        examples = plain_examples(record, rng, known, 2)
+        if record.regions:
+            examples += boxed_examples(record, rng)[1]
+        for text in (*record.questions, *examples):
+            yield text.question
+            yield text.answer
 
 
-def _findings(record: Record) -> list[str]:
+def findings(record: Record) -> list[str]:
+    """What is wrong in a picture: its regions that are findings. Parts of a brain tumour are not findings beside it."""
     known = vocabulary.targets()
-    names = [r.target for r in record.regions if known[r.target].kind == "finding"]
-    whole = {"tumour core", "enhancing tumour", "peritumoural oedema"} if "brain tumour" in names else set()
-    return [n for n in names if n not in whole]
+    names = [r.target for r in record.regions if r.target not in known or known[r.target].kind == "finding"]
+    return [n for n in names if n not in _PARTS_OF_BRAIN_TUMOUR or "brain tumour" not in names]
 
 
-def _one(options: Sequence[str], rng: np.random.Generator) -> str:
+def one_of(options: Sequence[str], rng: np.random.Generator) -> str:
     """The first, published wording half of the time."""
     return options[0] if rng.random() < 0.5 else options[int(rng.integers(len(options)))]
 
 
-def _segment(record: Record, index: int, rng: np.random.Generator) -> Example:
-    present = [r.target for r in record.regions]
-    pool = present
-    if not present or ((record.absent or record.foreign) and rng.random() < ABSENT_SHARE):
-        pool = list(record.absent or record.foreign)
-    return segment_example(record, index, pool[int(rng.integers(len(pool)))], rng)
-
-
-def segment_example(record: Record, index: int, target: str, rng: np.random.Generator) -> Example:
+def segment_example(record: Record, target: str, rng: np.random.Generator, learn_words: bool = True) -> Example:
     """A referring question about one target, whether the picture shows it or not."""
     name = sentences.phrase(target, record.modality)
-    question = _one(wordings.SEGMENT_QUESTIONS, rng).replace("{target}", _cased(name, record.modality))
-    return Example(index, "segment", question, _one(wordings.SEGMENT_ANSWERS, rng) + END, (target,))
+    question = one_of(wordings.SEGMENT_QUESTIONS, rng).replace("{target}", _cased(name, record.modality))
+    return Example("segment", question, one_of(wordings.SEGMENT_ANSWERS, rng) + END, (target,), learn_words)
 
 
 def _cased(name: str, kind: str) -> str:
@@ -143,50 +176,46 @@ def _cased(name: str, kind: str) -> str:
     return name.replace(f" {label.lower()}", f" {label}") if name.endswith(label.lower()) else name
 
 
-def _disease(record: Record, index: int, rng: np.random.Generator) -> Example:
-    found = _findings(record)
+def _disease(record: Record, rng: np.random.Generator) -> Example:
+    found = findings(record)
     target = found[int(rng.integers(len(found)))] if found else NOTHING
     said = sentences.phrase(target, record.modality) if found else NO_FINDINGS
-    answer = _one(wordings.DISEASE_ANSWERS, rng).replace("{phrase}", said)
-    return Example(index, "disease", _one(wordings.DISEASE_QUESTIONS, rng), answer + END, (target,))
+    answer = one_of(wordings.DISEASE_ANSWERS, rng).replace("{phrase}", said)
+    return Example("disease", one_of(wordings.DISEASE_QUESTIONS, rng), answer + END, (target,))
 
 
-def _report(record: Record, index: int, rng: np.random.Generator) -> Example:
-    found = _findings(record)
-    question = _one(wordings.REPORT_QUESTIONS, rng)
+def _report(record: Record, rng: np.random.Generator) -> Example:
+    return Example("report", one_of(wordings.REPORT_QUESTIONS, rng), *report_answer(record))
+
+
+def report_answer(record: Record) -> tuple[str, tuple[str, ...]]:
+    """The grounded report of a picture and the target of each ``[SEG]``: the source's words where it has some."""
+    found = findings(record)[:3]
     if not found:
-        return Example(index, "report", question, f"<p> {NO_FINDINGS}. </p> [SEG]{END}", (NOTHING,))
+        return f"<p> {NO_FINDINGS}. </p> [SEG]{END}", (NOTHING,)
     rgb, masks = record.pixels(), record.masks()
-    parts = [
-        f"<p> {name}. {sentences.describe(name, masks[name], rgb, record.modality)}. </p> [SEG]" for name in found[:3]
-    ]
-    return Example(index, "report", question, " ".join(parts) + END, tuple(found[:3]))
+    captions = {r.target: r.caption for r in record.regions}
+    parts = []
+    for name in found:
+        said = captions[name] or (
+            sentences.describe(name, masks[name], rgb, record.modality) + "." if name in masks else ""
+        )
+        parts.append(f"<p> {name}. {said} </p> [SEG]")
+    return " ".join(parts) + END, tuple(found)
 
 
-def region_of(record: Record, rng: np.random.Generator) -> tuple[str, Region, NDArray[np.bool_]]:
-    """A target and the box of one of its connected pieces; the larger pieces are likelier."""
-    masks = record.masks()
-    target = list(masks)[int(rng.integers(len(masks)))]
-    labels, count = ndimage.label(masks[target])
-    areas = ndimage.sum_labels(masks[target], labels, range(1, count + 1))
-    piece = int(rng.choice(count, p=areas / areas.sum()))
-    rows, columns = ndimage.find_objects(labels)[piece]
-    return target, Region(columns.start, rows.start, columns.stop - 1, rows.stop - 1), labels == piece + 1
+def _grounded_vqa(record: Record, rng: np.random.Generator) -> Example:
+    asked = [r for r in record.regions if r.anatomy]
+    region = asked[int(rng.integers(len(asked)))]
+    question = one_of(wordings.GROUNDED_VQA_QUESTIONS, rng).replace("{target}", region.anatomy)
+    return Example("grounded_vqa", question, f"<p> {region.target}. </p> [SEG]{END}", (region.target,))
 
 
-def _roi_class(record: Record, index: int, rng: np.random.Generator) -> Example:
-    target, region, _ = region_of(record, rng)
-    answer = sentences.phrase(target, record.modality)
-    return Example(index, "roi_class", _one(wordings.ROI_QUESTIONS, rng), answer + END, (), region)
+def _describe(record: Record, rng: np.random.Generator) -> Example:
+    return Example("describe", one_of(wordings.DESCRIBE_QUESTIONS, rng), record.caption + END)
 
 
-def _roi_describe(record: Record, index: int, rng: np.random.Generator) -> Example:
-    target, region, mask = region_of(record, rng)
-    answer = sentences.describe(target, mask, record.pixels(), record.modality) + "."
-    return Example(index, "roi_describe", _one(wordings.ROI_DESCRIPTION_QUESTIONS, rng), answer + END, (), region)
-
-
-def _vqa(record: Record, index: int, rng: np.random.Generator) -> Example:
+def _vqa(record: Record, rng: np.random.Generator) -> Example:
     pairs: list[tuple[str, str]] = [(q.question, q.answer.lower()) for q in record.questions]
     if record.dataset in wordings.CLASS_QUESTIONS and record.image_class:
         question, says = wordings.CLASS_QUESTIONS[record.dataset]
@@ -194,14 +223,13 @@ def _vqa(record: Record, index: int, rng: np.random.Generator) -> Example:
     if record.modality and (not pairs or rng.random() < 0.15):
         pairs = [(wordings.MODALITY_QUESTION, modality(record.modality).label.lower())]
     question, answer = pairs[int(rng.integers(len(pairs)))]
-    return Example(index, "vqa", f"<image>\n{question}", answer + END)
+    return Example("vqa", f"<image>\n{question}", answer + END)
 
 
 _MAKERS = {
-    "segment": _segment,
     "disease": _disease,
     "report": _report,
-    "roi_class": _roi_class,
-    "roi_describe": _roi_describe,
+    "grounded_vqa": _grounded_vqa,
+    "describe": _describe,
     "vqa": _vqa,
 }

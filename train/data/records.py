@@ -7,6 +7,8 @@ Records are kept as Parquet: pictures as PNG bytes, regions as COCO run lengths.
 from __future__ import annotations
 
 import io
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +22,11 @@ from pycocotools import mask as coco_mask
 from unibiomed_core.errors import DataError, WriteError
 
 if TYPE_CHECKING:
+    import datasets
     import pyarrow
+
+UNNAMED = "region of interest"
+"""Target of a box that the source does not name."""
 
 ROWS_AT_ONCE = 500
 """Records that are held in memory while a file is written."""
@@ -100,14 +106,16 @@ class Record:
         """(H, W, 3) uint8."""
         return np.asarray(Image.open(io.BytesIO(self.image)).convert("RGB"))
 
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width of the picture as it is stored here."""
+        width, height = Image.open(io.BytesIO(self.image)).size
+        return height, width
+
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """Target -> (H, W) bool, of every region that has a mask."""
-        width, height = Image.open(io.BytesIO(self.image)).size
-        return {
-            r.target: coco_mask.decode({"size": [height, width], "counts": r.counts}).astype(bool)
-            for r in self.regions
-            if r.counts
-        }
+        size = self.stored_size
+        return {r.target: decode_mask(r.counts, size) for r in self.regions if r.counts}
 
 
 def region_record(target: str, mask: NDArray[np.bool_], caption: str = "", anatomy: str = "") -> RegionRecord:
@@ -120,6 +128,11 @@ def region_record(target: str, mask: NDArray[np.bool_], caption: str = "", anato
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     """(H, W) bool -> COCO run lengths."""
     return bytes(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"])
+
+
+def decode_mask(counts: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """COCO run lengths -> (H, W) bool."""
+    return coco_mask.decode({"size": list(size), "counts": counts}).astype(bool)
 
 
 def resize_picture(rgb: NDArray[np.uint8], side: int) -> bytes:
@@ -213,12 +226,15 @@ class RecordWriter:
         self._rows.clear()
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None and self._rows:
-            self._flush()
-        self._file.close()
-        if kind is None:
-            self._aside.replace(self.path)
-        else:
+        try:
+            if kind is None and self._rows:
+                self._flush()
+            self._file.close()
+            if kind is None:
+                self._aside.replace(self.path)
+        except OSError as cause:
+            raise WriteError("Records not written", f"{self.path}: {cause}", "a folder with space") from cause
+        finally:
             self._aside.unlink(missing_ok=True)
 
 
@@ -240,39 +256,15 @@ def save(records: Iterable[Record], path: Path) -> int:
 class RecordSet(Sequence[Record]):
     """Records of one file, memory-mapped: opening reads no picture, and a record is made when it is asked for.
 
-    The first opening turns Parquet into a memory-mapped Arrow file beside it; later ones find that.
-
     Attributes:
         groups: (N,) int32, for each record the number of its data set and modality in ``group_names``.
         group_names: (dataset, modality) pairs, sorted.
 
-    Raises:
-        DataError: The file is missing or is not one of ours.
     """
 
-    def __init__(self, path: Path) -> None:
-        import datasets
-        import pyarrow as pa
+    def __init__(self, table: datasets.Dataset) -> None:
         import pyarrow.compute as compute
 
-        if not path.is_file():
-            raise DataError("Records not found", f"there is no {path}", "a file made by train/prepare.py")
-        datasets.disable_progress_bars()
-        try:
-            table = datasets.Dataset.from_parquet(str(path), cache_dir=str(path.parent / ".arrow"))
-            names = set(table.column_names)
-        except (ValueError, OSError, pa.ArrowException, datasets.exceptions.DatasetGenerationError) as cause:
-            raise DataError(
-                "Records cannot be read", f"{path.name}: {cause}", "a file made by train/prepare.py"
-            ) from cause
-        if missing := set(arrow_schema().names) - names:
-            raise DataError(
-                "Records cannot be read",
-                f"{path.name} lacks {', '.join(sorted(missing))}",
-                "a file made by train/prepare.py",
-                "Prepare the data set again with this version.",
-            )
-        self.path = path
         self._table = table.with_format("arrow")
         # Two short columns; everything else stays on the disk until a record is asked for.
         pair = compute.binary_join_element_wise(table.data.column("dataset"), table.data.column("modality"), "\0")
@@ -281,6 +273,11 @@ class RecordSet(Sequence[Record]):
         self.group_names: tuple[tuple[str, str], ...] = tuple(sorted((a, b) for a, b in found))
         place = np.array([self.group_names.index((a, b)) for a, b in found], np.int32)
         self.groups: NDArray[np.int32] = place[coded.indices.to_numpy()] if len(found) else np.zeros(0, np.int32)
+
+    def thinned(self, most: int) -> RecordSet:
+        """At most so many records, evenly spaced, held in memory."""
+        chosen = range(0, len(self), max(1, len(self) // most))[:most]
+        return RecordSet(self._table.select(chosen, keep_in_memory=True).flatten_indices(keep_in_memory=True))
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -302,19 +299,68 @@ class RecordSet(Sequence[Record]):
             for row in self._table[start : start + ROWS_AT_ONCE].to_pylist():
                 yield _from_row(row)
 
-    def column(self, name: str) -> Iterator[Any]:
-        """One column's plain values, without touching the others: ``regions`` or ``absent`` need no picture."""
-        for chunk in self._table.data.column(name).chunks:
-            yield from chunk.to_pylist()
+    def held_out(self, share: float) -> NDArray[np.bool_]:
+        """(N,) bool, records of a share of the patients, by the CRC-32 of their names: the same on every machine."""
+        found = np.zeros(len(self), bool)
+        if not share:
+            return found
+        names = zip(self._table.data.column("dataset"), self._table.data.column("group"), strict=True)
+        for number, (dataset, group) in enumerate(names):
+            found[number] = zlib.crc32(f"{dataset}/{group}".encode()) < share * 2**32
+        return found
+
+    def column(self, name: str) -> pyarrow.ChunkedArray:
+        """One column as it is stored, without reading a picture."""
+        return self._table.data.column(name)
+
+    def lengths(self, name: str) -> NDArray[np.int64]:
+        """(N,) how many entries a list column has in each record, without reading a picture."""
+        import pyarrow.compute as compute
+
+        return np.asarray(compute.list_value_length(self._table.data.column(name)).to_numpy(), np.int64)
+
+    def target_counts(self) -> Counter[tuple[str, str, str]]:
+        """(dataset, modality, target) -> pictures that have a mask of it, without reading a picture."""
+        import pyarrow.compute as compute
+
+        counts: Counter[tuple[str, str, str]] = Counter()
+        start = 0
+        for chunk in self._table.data.column("regions").chunks:
+            regions = compute.list_flatten(chunk)
+            masked = np.asarray(compute.binary_length(compute.struct_field(regions, "counts"))) > 0
+            owners = np.asarray(compute.list_parent_indices(chunk))[masked] + start
+            coded = compute.struct_field(regions, "target").dictionary_encode()
+            names = coded.dictionary.to_pylist()
+            pairs = np.stack([self.groups[owners], np.asarray(coded.indices)[masked]], axis=1)
+            for (group, name), count in zip(*np.unique(pairs, axis=0, return_counts=True), strict=True):
+                counts[(*self.group_names[group], names[name])] += int(count)
+            start += len(chunk)
+        return counts
 
 
 def load(path: Path) -> RecordSet:
     """Open a records file.
 
+    The first opening turns Parquet into a memory-mapped Arrow file beside it; later ones find that.
+
     Raises:
         DataError: The file is missing or is not one of ours.
     """
-    return RecordSet(path)
+    import datasets
+    import pyarrow as pa
+
+    wanted = "a file made by train/prepare.py"
+    if not path.is_file():
+        raise DataError("Records not found", f"there is no {path}", wanted)
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.Dataset.from_parquet(str(path), cache_dir=str(path.parent / ".arrow"))
+    except (ValueError, OSError, pa.ArrowException, datasets.exceptions.DatasetGenerationError) as cause:
+        raise DataError("Records cannot be read", f"{path.name}: {cause}", wanted) from cause
+    if missing := set(arrow_schema().names) - set(table.column_names):
+        lacks = f"{path.name} lacks {', '.join(sorted(missing))}"
+        raise DataError("Records cannot be read", lacks, wanted, "Prepare the data set again with this version.")
+    return RecordSet(table)
 
 
 def _from_row(row: dict[str, Any]) -> Record:

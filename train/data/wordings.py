@@ -38,6 +38,11 @@ ROI_DESCRIPTION_QUESTIONS = (
     TASKS["roi_describe"].instruction,
     "<image>\nTell me about <region>: kind, size, place and brightness.",
 )
+GROUNDED_VQA_QUESTIONS = (
+    TASKS["grounded_vqa"].instruction,
+    "<image>\nIs anything wrong with {target}? Answer with masks.",
+)
+DESCRIBE_QUESTIONS = ("<image>\nDescribe this picture.", "<image>\nWhat does this picture show?")
 CLASS_QUESTIONS = {
     "busi-breast-us": ("Is the breast normal, or is there a benign or a malignant lesion?", None),
     "montgomery-cxr": ("Is there evidence of tuberculosis?", {"normal": "no", "tuberculosis": "yes"}),

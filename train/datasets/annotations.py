@@ -16,9 +16,6 @@ from unibiomed_core import modalities
 from unibiomed_core.errors import ConfigError, DataError
 from unibiomed_core.tasks import NO_FINDINGS
 
-UNNAMED = "region of interest"
-"""Target of a box that the source does not name."""
-
 _INSTRUMENTS = {"endoscope": "endoscopy", "dermoscope": "dermoscopy", "fundus photograph": "fundus"}
 """Words that sources write for a modality and that are no name of it."""
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from train.data.records import Record, RegionRecord, resize_picture
-from train.datasets.annotations import UNNAMED, modality_name, scale_box
+from train.data.records import UNNAMED, Record, RegionRecord, resize_picture
+from train.datasets.annotations import modality_name, scale_box
 from train.datasets.job import Job, Summary
 from train.datasets.source_files import (
     decided_split,

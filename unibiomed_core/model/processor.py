@@ -104,6 +104,14 @@ class Processor:
             parts.append(_resize(image, side, side))
         return torch.stack([self._normalised(part) for part in parts])
 
+    def tile_count(self, size: tuple[int, int]) -> int:
+        """How many tiles a picture of (height, width) becomes, the thumbnail among them."""
+        pre = self.config.preprocessing
+        if pre.tiling == "single":
+            return 1
+        columns, rows = tile_grid(size[1], size[0], self.config.vision.image_size, pre.max_tiles)
+        return columns * rows + (pre.thumbnail and columns * rows > 1)
+
     def frame(self, rgb: NDArray[np.uint8]) -> Tensor:
         """(H, W, 3) -> (1, 3, S, S): one frame of the published volume path, never tiled."""
         side = self.config.vision.image_size
@@ -185,13 +193,14 @@ def draw_box(rgb: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
     """
     height, width = rgb.shape[:2]
     x0, y0, x1, y1 = region.box
-    ring = np.zeros((height + 2, width + 2), bool)  # one pixel of margin, so that a border box needs no special case
-    ring[y0 : y1 + 3, x0 : x1 + 3] = True
-    ring[y0 + 3 : y1, x0 + 3 : x1] = False
-    for y, x in ((y0, x0), (y0, x1 + 2), (y1 + 2, x0), (y1 + 2, x1 + 2)):
+    # Two pixels of margin: in the published training data a box may end one pixel outside of the picture.
+    ring = np.zeros((height + 4, width + 4), bool)
+    ring[y0 + 1 : y1 + 4, x0 + 1 : x1 + 4] = True
+    ring[y0 + 4 : y1 + 1, x0 + 4 : x1 + 1] = False
+    for y, x in ((y0 + 1, x0 + 1), (y0 + 1, x1 + 3), (y1 + 3, x0 + 1), (y1 + 3, x1 + 3)):
         ring[y, x] = False
     boxed = rgb.copy()
-    boxed[ring[1:-1, 1:-1]] = (0, 255, 0)
+    boxed[ring[2:-2, 2:-2]] = (0, 255, 0)
     return boxed
 
 

@@ -24,11 +24,13 @@ class Batch:
 
     Args:
         input_ids: (B, T) int64, padded on the right.
-        attention_mask: (B, T) int64, 0 on padding.
+        attention_mask: (B, T) int64, 0 on padding; or (B, 1, T, T) bool, what each position sees, where a row holds
+            several questions about one picture.
         labels: (B, T) int64, -100 where no loss is taken.
         tiles: (N, 3, S, S) float32, in the order of the image tokens; N may be 0.
         grounding_pixels: (G, 3, S', S') float32; G may be 0.
         seg_image: (K,) int64, the grounding image of each ``[SEG]`` in reading order; -1 for one without a mask.
+        position_ids: (B, T) int64; None counts along the row.
     """
 
     input_ids: Tensor
@@ -37,6 +39,7 @@ class Batch:
     tiles: Tensor
     grounding_pixels: Tensor
     seg_image: Tensor
+    position_ids: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ class UniBiomed(nn.Module):
             features: Image features made beforehand, in the order of the grounding images; the encoder is then not run.
         """
         image_tokens = self.encode_tiles(batch.tiles) if len(batch.tiles) else None
-        hidden = self.language(self.embed(batch.input_ids, image_tokens), batch.attention_mask)
+        hidden = self.language(self.embed(batch.input_ids, image_tokens), batch.attention_mask, batch.position_ids)
         states = hidden[batch.input_ids == self.ids.seg]  # (K, D)
         grounded = batch.seg_image >= 0
         prompts = self.bridge(states[grounded])  # (K', C)

@@ -1,0 +1,101 @@
+"""From a run to a weights folder that the command line and the plugin open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from train.calibrate import calibrated
+from train.config import RunConfig
+from train.data.examples import vocabulary_texts
+from train.data.records import RecordSet
+from train.data.targets import trained_targets
+from train.initialise import initial_model
+from train.loop import Run, take_over
+from train.stages import Material
+from train.trainable import plain
+from unibiomed_core.errors import ConfigError
+from unibiomed_core.model.config import Presence
+from unibiomed_core.model.weights import save
+from unibiomed_core.model.write_published import save_published
+
+Say = Callable[[str], None]
+
+LAYOUTS = ("unibiomed", "published")
+
+
+def export_model(run: Run, folder: Path, layout: str = "unibiomed") -> None:
+    """Merge adapters, fill in what the model says of itself from its training records, and write it.
+
+    Args:
+        layout: "unibiomed" (float16, thresholds and targets with it) or "published" (float32, for the published code).
+
+    Raises:
+        WriteError: The folder cannot be written, or holds something else.
+        WeightsError: The model has no place in the published layout.
+    """
+    plain(run.model)
+    run.model.eval()
+    processor, records = run.material.processor, run.material.records
+    about = facts(run, records)
+    if any(stage.kind == "published" for stage in run.config.stages):
+        # Its object score was never trained, so no presence can be read from it; and it takes free text.
+        run.model.config = replace(run.model.config, presence=Presence("mask", 0.0), facts=about)
+        processor.config = run.model.config
+    else:
+        calibrated(run.model, processor, records, about)
+    if layout == "published":
+        save_published(run.model, processor, folder)
+    else:
+        save(run.model, processor, folder, dtype="float16")
+
+
+def facts(run: Run, records: RecordSet) -> dict[str, str]:
+    """What the weights say of themselves wherever they go."""
+    sets = sorted({dataset for dataset, _ in records.group_names})
+    return {
+        "licence": run.config.licence,
+        "trained_by": f"python train/run.py {run.config.recipe}, seed {run.config.seed}",
+        "trained_on": f"{len(records)} pictures of {len(sets)} data sets: {', '.join(sets)}",
+    }
+
+
+def export_run(arguments: Sequence[str], records_of: Callable[[RunConfig, Path, Say], RecordSet], say: Say) -> None:
+    """``export RUN OUT [published]``: the newest checkpoints of a run, finished or not.
+
+    Args:
+        records_of: The training records of a run, by configuration and folder.
+
+    Raises:
+        ConfigError: The arguments are not these, the run's configuration is of another version, or nothing was trained.
+    """
+    if len(arguments) not in {2, 3} or arguments[2:] not in ([], ["published"], ["unibiomed"]):
+        raise ConfigError("Export of what", " ".join(arguments) or "nothing", f"RUN OUT [{'|'.join(LAYOUTS)}]")
+    folder, out, layout = Path(arguments[0]), Path(arguments[1]), [*arguments, "unibiomed"][2]
+    config = read_run(folder)
+    records = records_of(config, folder, say)
+    known = trained_targets(records)
+    model, processor = initial_model(config, folder, lambda: vocabulary_texts(records, known, config.seed))
+    material = Material(records, processor, config.seed, config.validation_share)
+    run = Run(model, material, None, folder, config, Accelerator(), say)
+    if not any(take_over(run, stage) for stage in config.stages):
+        raise ConfigError("Nothing trained yet", f"{folder} has no checkpoint", "a run with one")
+    export_model(run, out, layout)
+    say(f"exported to {out}")
+
+
+def read_run(folder: Path) -> RunConfig:
+    """The configuration that a run was started with.
+
+    Raises:
+        ConfigError: The folder is not a run, or one of another version.
+    """
+    try:
+        values = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
+        raise ConfigError("No run there", f"{folder}: {cause}", "a run folder, as train/run.py makes it") from cause
+    return RunConfig.from_dict(values)

@@ -1,0 +1,293 @@
+"""The kinds of stages: what each trains, which data a step shows, and its losses as sums with counts.
+
+Legend: K ``[SEG]`` tokens or prompts, C decoder width, A side of the true masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from train.config import Stage
+from train.data.augment import normalise, picture_tensor
+from train.data.examples import segment_example
+from train.data.mask_batches import MaskBatch, mask_batch
+from train.data.records import Record, RecordSet
+from train.data.sampler import Sampler
+from train.data.targets import CODE_SCALE, NOTHING, target_codes, trained_targets
+from train.data.text_batches import IGNORED, Sheet, TextBatch, make_sheet, row_length, text_batch
+from train.objective import Sums, mask_counts, mask_objective
+from train.trainable import select_trained
+from unibiomed_core import vocabulary
+from unibiomed_core.errors import DataError
+from unibiomed_core.model.processor import Processor
+from unibiomed_core.model.unibiomed import UniBiomed
+
+
+class Material:
+    """What every stage of a run draws from.
+
+    Attributes:
+        held_out: (N,) bool, records of patients that are kept to validate with.
+        known: Modality -> targets that the training records show.
+        names: Every target a ``[SEG]`` can stand for; ``numbers`` is the way back.
+    """
+
+    def __init__(self, records: RecordSet, processor: Processor, seed: int, validation_share: float = 0.0) -> None:
+        self.records = records
+        self.held_out = records.held_out(validation_share)
+        self.processor = processor
+        self.seed = seed
+        self.known = trained_targets(records)
+        own = {t for names in self.known.values() for t in names}
+        self.names = (*vocabulary.targets(), NOTHING, *sorted(own - set(vocabulary.targets())))
+        self.numbers: Mapping[str, int] = {name: n for n, name in enumerate(self.names)}
+
+    def sampler(self, salt: int, usable: NDArray[np.bool_] | None = None) -> Sampler:
+        """A sampler of the records that are trained on, of those that are ``usable`` where that is given."""
+        trained = ~self.held_out if usable is None else usable & ~self.held_out
+        return Sampler(self.records, self.seed + salt, trained)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One record of a step with the generator of everything random about it."""
+
+    record: Record
+    rng: np.random.Generator
+
+
+class StageTask(nn.Module):
+    """A kind of stage. Its parameters are what the stage trains and checkpoints.
+
+    ``plan`` says what a step shows, for all processes alike; ``collate`` makes tensors of the part that one process
+    has; ``counts`` says what the sums that the forward pass gives are divided by.
+    """
+
+    skips_parts = False
+    """Whether a batch may use some of the trained parameters and not others."""
+
+    def __init__(self, material: Material, stage: Stage) -> None:
+        super().__init__()
+        self.material = material
+        self.stage = stage
+        self.sampler = material.sampler(_SALTS[stage.kind])
+
+    @property
+    def samples_per_pass(self) -> int:
+        """Samples that make one pass over the records."""
+        return len(self.material.records)
+
+    def select_trained(self) -> None:
+        """Turn gradients on for what the stage trains: by default every parameter it has."""
+        self.requires_grad_(True)
+
+    def plan(self, step: int) -> list[Any]:
+        """The step's samples, ``batch_size`` of them, in a fixed order."""
+        return [Sample(record, rng) for record, rng in self.sampler.samples(step, self.stage.batch_size)]
+
+    def item(self, index: int, number: int) -> Any:
+        """A sample of one given record, drawn alike each time; None where the stage has no use for it."""
+        raise NotImplementedError
+
+    def segment(self, record: Record, target: str) -> NDArray[np.bool_] | None:
+        """(H, W) mask of a target at the record's size; None for a stage that makes none."""
+        return None
+
+    def length(self, item: Any) -> int:
+        """What a sample costs; samples of like length are put into one micro-batch."""
+        return 1
+
+    def collate(self, items: Sequence[Any]) -> Any:
+        """Tensors of some samples."""
+        raise NotImplementedError
+
+    def counts(self, batch: Any) -> dict[str, float]:
+        """Loss name -> what its sum is divided by."""
+        raise NotImplementedError
+
+
+class Grounding(StageTask):
+    """Masks from fixed target codes: SAM 2 alone, no text."""
+
+    def __init__(self, model: UniBiomed, material: Material, stage: Stage) -> None:
+        super().__init__(material, stage)
+        records = material.records
+        self.sampler = material.sampler(
+            _SALTS["grounding"], (records.lengths("regions") > 0) | (records.lengths("absent") > 0)
+        )
+        self.grounder = model.grounder
+        self.codes: Tensor
+        self.register_buffer("codes", target_codes(material.names, model.config.grounding.hidden), persistent=False)
+
+    def item(self, index: int, number: int) -> Sample | None:
+        record = self.material.records[index]
+        usable = any(r.target in self.material.numbers for r in record.regions)
+        return Sample(record, validation_rng(number)) if usable else None
+
+    def segment(self, record: Record, target: str) -> NDArray[np.bool_]:
+        pixels = F.interpolate(picture_tensor(record)[None], size=(self.stage.side,) * 2, mode="area")
+        features = self.grounder.encode(normalise(pixels).to(self.codes.device))
+        code = self.codes[self.material.numbers[target]][None]
+        masks = self.grounder.decode(features, code, torch.zeros(1, dtype=torch.int64, device=code.device))
+        return at_size(masks.selected, record)
+
+    def collate(self, items: Sequence[Sample]) -> MaskBatch:
+        samples = [(item.record, item.rng) for item in items]
+        stage, width = self.stage, self.codes.shape[1]
+        # Twice as fine as the logits: what a thin structure needs, at a quarter of the cost of full size.
+        return mask_batch(samples, self.material.numbers, stage.side, stage.targets_per_picture, stage.side // 2, width)
+
+    def counts(self, batch: MaskBatch) -> dict[str, float]:
+        return mask_counts(batch.present)
+
+    def forward(self, batch: MaskBatch) -> Sums:
+        features = self.grounder.encode(batch.pixels)
+        masks = self.grounder.decode(features, self.codes[batch.target] + batch.noise, batch.image)
+        return mask_objective(masks, batch.truth, batch.present)
+
+
+class Language(StageTask):
+    """Text, and the bridge onto the target codes. SAM 2 takes no part."""
+
+    def __init__(self, model: UniBiomed, material: Material, stage: Stage) -> None:
+        super().__init__(material, stage)
+        self.vlm, self.bridge = model.vlm, model.bridge
+        self._model = [model]  # in a list, so that its other parts are not parameters of the stage
+        self.codes: Tensor
+        self.register_buffer("codes", target_codes(material.names, model.config.grounding.hidden), persistent=False)
+        self.boxed = material.sampler(_SALTS["boxed"], material.records.lengths("regions") > 0)
+
+    def plan(self, step: int) -> list[Sheet]:
+        """The first pictures of a step have a box drawn in, the others are asked about as a whole."""
+        boxed = round(self.stage.batch_size * self.stage.boxed_share)
+        sheets = []
+        for position in range(self.stage.batch_size):
+            sampler = self.boxed if position < boxed else self.sampler
+            sheets.append(self._sheet(sampler, step, position, position < boxed))
+        return sheets
+
+    def _sheet(self, sampler: Sampler, step: int, position: int, boxed: bool) -> Sheet:
+        """A record that no question fits (a picture without a modality, region or text) is passed over."""
+        rng = sampler.rng(step, position)
+        for _ in range(_TRIES):
+            record = sampler.records[sampler.draw(rng)]
+            sheet = make_sheet(record, rng, self.material.known, boxed, self.stage.targets_per_picture)
+            if sheet.examples:
+                return sheet
+        raise DataError("No question to ask", f"{_TRIES} records in a row have no text material", "records with some")
+
+    def item(self, index: int, number: int) -> Sheet | None:
+        record, rng = self.material.records[index], validation_rng(number)
+        sheet = make_sheet(record, rng, self.material.known, number % 2 == 0, self.stage.targets_per_picture)
+        return sheet if sheet.examples else None
+
+    def length(self, item: Sheet) -> int:
+        return row_length(item, self.material.processor)
+
+    def collate(self, items: Sequence[Sheet]) -> TextBatch:
+        return text_batch(items, self.material.processor, self.material.numbers)
+
+    def counts(self, batch: TextBatch) -> dict[str, float]:
+        return {"text": float((batch.batch.labels[:, 1:] != IGNORED).sum()), "code": float(len(batch.target))}
+
+    def forward(self, batch: TextBatch) -> Sums:
+        model, given = self._model[0], batch.batch
+        hidden = model.language(
+            model.embed(given.input_ids, model.encode_tiles(given.tiles)), given.attention_mask, given.position_ids
+        )
+        wanted = self.codes[batch.target]
+        found = model.bridge(hidden[given.input_ids == model.ids.seg])
+        # Squared error as a share of the codes' variance.
+        code = (found.float() - wanted).square().mean(dim=1).sum() / CODE_SCALE**2
+        return {"text": text_sum(model, hidden, given.labels), "code": code}
+
+
+class Joint(StageTask):
+    """Text and masks through the whole model. Pictures are encoded once, however many targets are asked."""
+
+    skips_parts = True  # a batch without masks never touches SAM 2
+
+    def __init__(self, model: UniBiomed, material: Material, stage: Stage) -> None:
+        super().__init__(material, stage)
+        self.model = model
+        self.boxed = material.sampler(_SALTS["boxed"], material.records.lengths("regions") > 0)
+
+    def select_trained(self) -> None:
+        select_trained(self.model, self.stage.trained)
+
+    plan = Language.plan
+    _sheet = Language._sheet
+    item = Language.item
+    length = Language.length
+
+    def segment(self, record: Record, target: str) -> NDArray[np.bool_]:
+        rng = validation_rng(0)
+        sheet = Sheet(record, (segment_example(record, target, rng),), None, False, rng)
+        output = self.model(moved(self.collate([sheet]), self.model.device).batch)
+        return at_size(output.masks.selected, record)
+
+    def collate(self, items: Sequence[Sheet]) -> TextBatch:
+        side = self.model.config.grounding.image_size // 2
+        return text_batch(items, self.material.processor, self.material.numbers, side)
+
+    def counts(self, batch: TextBatch) -> dict[str, float]:
+        grounded = batch.present[batch.batch.seg_image >= 0]
+        return {"text": float((batch.batch.labels[:, 1:] != IGNORED).sum()), **mask_counts(grounded)}
+
+    def forward(self, batch: TextBatch) -> Sums:
+        output = self.model(batch.batch)
+        sums = {"text": text_sum(self.model, output.hidden, batch.batch.labels)}
+        if output.masks is not None:
+            sums |= mask_objective(output.masks, batch.truth, batch.present[batch.batch.seg_image >= 0])
+        return sums
+
+
+def validation_rng(number: int) -> np.random.Generator:
+    return np.random.default_rng([_VALIDATION, number])
+
+
+def at_size(logits: Tensor, record: Record) -> NDArray[np.bool_]:
+    """(1, H, W) logits -> bool at the record's size."""
+    return np.asarray((F.interpolate(logits[None].float(), size=record.stored_size, mode="bilinear")[0, 0] > 0).cpu())
+
+
+def text_sum(model: UniBiomed, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the next token, summed over answer positions; logits are made for those positions only."""
+    wanted = labels[:, 1:]
+    where = wanted != IGNORED
+    return F.cross_entropy(model.logits(hidden[:, :-1][where]).float(), wanted[where], reduction="sum")
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch (a dataclass of tensors and of such dataclasses) on a device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return type(batch)(**{f.name: moved(getattr(batch, f.name), device) for f in fields(batch)})
+    return batch
+
+
+def _published(model: UniBiomed, material: Material, stage: Stage) -> StageTask:
+    from train.published_stage import Published  # it is a stage task itself
+
+    return Published(model, material, stage)
+
+
+KINDS: Mapping[str, Callable[[UniBiomed, Material, Stage], StageTask]] = MappingProxyType(
+    {"grounding": Grounding, "language": Language, "joint": Joint, "published": _published}
+)
+
+_SALTS = {"grounding": 0, "language": 1, "joint": 2, "published": 3, "boxed": 11}
+"""Added to the seed, so that stages do not show the same records in the same order."""
+
+_TRIES = 100
+_VALIDATION = 5
