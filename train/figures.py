@@ -11,7 +11,8 @@ import numpy as np
 
 from train.data.records import Record
 from train.predictions import MASK_FILE, MASK_VALUES, Row, decode, rows
-from train.scores import by_dataset, macro, read_scores
+from train.scores import by_dataset, read_scores
+from train.systems import joined, shared_rows
 from unibiomed_core.metrics.overlap import dice
 from unibiomed_core.modalities import modality
 
@@ -40,8 +41,9 @@ def draw_all(folder: Path, table: Table, records: Sequence[Record]) -> list[Path
 
 def bars_by_modality(tables: Mapping[str, Table], path: Path) -> Path:
     """Mean Dice over the targets of each modality, with their standard deviation and each target as a dot."""
-    groups = {name: _by_modality(table["masks"], "dice") for name, table in tables.items()}
-    shapes = _by_modality(next(iter(tables.values()))["masks"], "dice_mean_shape")
+    masks = shared_rows(tables)
+    groups = {name: _by_modality(rows, "dice") for name, rows in masks.items()}
+    shapes = _by_modality(next(iter(masks.values())), "dice_mean_shape")
     kinds = sorted({kind for found in groups.values() for kind in found})
     drawn = [*groups.items(), ("mean shape", shapes)]
     figure, axes = _figure(max(6.0, 1.2 * len(kinds) + 2), 4.0)
@@ -80,7 +82,8 @@ def _by_modality(masks: Sequence[Mapping[str, Any]], name: str) -> dict[str, lis
 
 def radar_over_tasks(tables: Mapping[str, Table], path: Path) -> Path:
     """One spoke a task, each from 0 at the centre to 1; a system that cannot do a task ends at the centre there."""
-    spokes = {name: _tasks(table) for name, table in tables.items()}
+    overall = joined(tables)["macro"]
+    spokes = {name: _tasks(table, overall[name]) for name, table in tables.items()}
     names = list(dict.fromkeys(task for found in spokes.values() for task in found))
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
     figure, axes = _figure(6.5, 5.5, polar=True)
@@ -100,13 +103,13 @@ def radar_over_tasks(tables: Mapping[str, Table], path: Path) -> Path:
     return _saved(figure, path)
 
 
-def _tasks(table: Table) -> dict[str, float]:
-    found = {"macro Dice": macro(table["masks"], "dice"), "presence AUC": table["summary"]["presence_auc_macro"]}
+def _tasks(table: Table, overall: Mapping[str, float]) -> dict[str, float]:
+    found = {"macro Dice": overall["dice"], "presence AUC": overall["presence_auc"]}
     labels = {
         "roi_class": "ROI class", "disease": "disease", "vqa_closed": "closed VQA", "image_class": "picture class"
     }  # fmt: skip
-    overall = {row["task"]: row for row in table["answers"] if row["modality"] == "all"}
-    found |= {f"{label}\naccuracy": overall[task]["accuracy"] for task, label in labels.items() if task in overall}
+    whole = {row["task"]: row for row in table["answers"] if row["modality"] == "all"}
+    found |= {f"{label}\naccuracy": whole[task]["accuracy"] for task, label in labels.items() if task in whole}
     for row in table["texts"]:
         if row["modality"] == "all" and row["task"] in {"report", "roi_describe"}:
             found[f"{row['task'].replace('roi_describe', 'region text')}\nROUGE-L"] = row["nothing_dropped"]["rouge_l"]
@@ -134,6 +137,7 @@ def boxes_by_dataset(folders: Mapping[str, Path], path: Path) -> Path:
     axes.set_yticks([-n for n in range(len(sets))], [f"{d} ({c})" for d, c in zip(sets, counts, strict=True)])
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(0.5 - len(sets), 0.5)
     axes.set_xlabel("Dice, pictures that show the target (how many)")
     axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(found))
     return _saved(figure, path)

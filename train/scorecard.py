@@ -121,7 +121,8 @@ def _answers(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "## Answers that are right or wrong",
         "",
-        "| task | modality | questions | accuracy (95 % interval) | as published (left out) | majority class | of all | |",
+        "| task | modality | questions | accuracy (95 % interval) | as published (left out) | majority class "
+        "| of all | |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

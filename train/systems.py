@@ -18,11 +18,9 @@ def joined(tables: Mapping[str, Table]) -> dict[str, Any]:
     Args:
         tables: Name of the system -> its table; the first one is ours.
     """
-    keyed = {
-        name: {(r["dataset"], r["modality"], r["target"]): r for r in table["masks"]} for name, table in tables.items()
-    }
+    keyed = {name: _keyed(table) for name, table in tables.items()}
     every = sorted({key for rows in keyed.values() for key in rows})
-    common = [key for key in every if all(key in rows for rows in keyed.values())]
+    common = _common(keyed)
     numbers = ("dice", "dice_with_empty", "surface_dice", "presence_accuracy", "presence_auc")
     return {
         "systems": list(tables),
@@ -43,6 +41,20 @@ def joined(tables: Mapping[str, Table]) -> dict[str, Any]:
         },
         "answers": _joined_answers(tables),
     }
+
+
+def _keyed(table: Table) -> dict[Key, Table]:
+    return {(row["dataset"], row["modality"], row["target"]): row for row in table["masks"]}
+
+
+def _common(keyed: Mapping[str, Mapping[Key, Table]]) -> list[Key]:
+    return sorted(set.intersection(*(set(rows) for rows in keyed.values())))
+
+
+def shared_rows(tables: Mapping[str, Table]) -> dict[str, list[Table]]:
+    """Each system's rows of the targets that all of them were asked."""
+    keyed = {name: _keyed(table) for name, table in tables.items()}
+    return {name: [rows[key] for key in _common(keyed)] for name, rows in keyed.items()}
 
 
 def _with(keyed: Mapping[str, Mapping[Key, Table]], common: Sequence[Key], name: str) -> list[Key]:
