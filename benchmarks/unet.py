@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -46,7 +47,7 @@ class UNet(nn.Module):
         super().__init__()
         widths = [WIDTH * 2**level for level in range(DEPTH)]
         self.down = nn.ModuleList(_block(a, b) for a, b in zip([3, *widths], widths, strict=False))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in pairwise(widths))
         self.join = nn.ModuleList(_block(2 * a, a) for a in widths[:-1])
         self.out = nn.Conv2d(WIDTH, targets, 1)
 

@@ -55,7 +55,7 @@ class Validation:
         return losses
 
     def _overlays(self, task: StageTask, stage: Stage, step: int) -> None:
-        rows = []
+        rows: list[OverlayRow] = []
         for index in self.records:
             if len(rows) == MOST_ROWS:
                 break

@@ -146,9 +146,8 @@ def vocabulary_texts(records: Iterable[Record], known: Mapping[str, Sequence[str
         examples = plain_examples(record, rng, known, 2)
         if record.regions:
             examples += boxed_examples(record, rng)[1]
-        for text in (*record.questions, *examples):
-            yield text.question
-            yield text.answer
+        yield from (text for e in examples for text in (e.question, e.answer))
+        yield from (text for q in record.questions for text in (q.question, q.answer))
 
 
 def findings(record: Record) -> list[str]:

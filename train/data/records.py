@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 UNNAMED = "region of interest"
 """Target of a box that the source does not name."""
 
-ROWS_AT_ONCE = 500
-"""Records that are held in memory while a file is written."""
+ROWS_AT_ONCE = 1000
+"""Records that are held in memory while a file is written, and rows of a block of it."""
 
 
 @dataclass(frozen=True)
@@ -162,15 +162,16 @@ def arrow_schema() -> pyarrow.Schema:
     """Columns of a records file, written out so that an empty list has a type, too."""
     import pyarrow as pa
 
-    text = pa.string()
+    # Large, because the library maps columns of plain bytes in blocks of 100 rows, each of which costs memory.
+    text, data = pa.string(), pa.large_binary()
     region = pa.struct(
-        [("target", text), ("counts", pa.binary()), ("box", pa.list_(pa.int32())), ("caption", text), ("anatomy", text)]
+        [("target", text), ("counts", data), ("box", pa.list_(pa.int32())), ("caption", text), ("anatomy", text)]
     )
     question = pa.struct([("question", text), ("answer", text), ("closed", pa.bool_())])
     return pa.schema(
         [
             *((name, text) for name in ("id", "dataset", "split", "group", "modality", "licence")),
-            ("image", pa.binary()),
+            ("image", data),
             ("size", pa.list_(pa.int32())),
             ("spacing_mm", pa.list_(pa.float64())),
             ("volume", text),
@@ -259,20 +260,30 @@ class RecordSet(Sequence[Record]):
     Attributes:
         groups: (N,) int32, for each record the number of its data set and modality in ``group_names``.
         group_names: (dataset, modality) pairs, sorted.
-
     """
 
     def __init__(self, table: datasets.Dataset) -> None:
         import pyarrow.compute as compute
 
         self._table = table.with_format("arrow")
-        # Two short columns; everything else stays on the disk until a record is asked for.
-        pair = compute.binary_join_element_wise(table.data.column("dataset"), table.data.column("modality"), "\0")
-        coded = pair.combine_chunks().dictionary_encode()
-        found = [tuple(name.split("\0")) for name in coded.dictionary.to_pylist()]
-        self.group_names: tuple[tuple[str, str], ...] = tuple(sorted((a, b) for a, b in found))
-        place = np.array([self.group_names.index((a, b)) for a, b in found], np.int32)
-        self.groups: NDArray[np.int32] = place[coded.indices.to_numpy()] if len(found) else np.zeros(0, np.int32)
+        # Two short columns, a chunk at a time; everything else stays on the disk until a record is asked for.
+        numbers: dict[tuple[str, str], int] = {}
+        groups = np.zeros(len(table), np.int32)
+        start = 0
+        for own, modality in self.chunks("dataset", "modality"):
+            coded = compute.binary_join_element_wise(own, modality, "\0").dictionary_encode()
+            pairs = [tuple(name.split("\0")) for name in coded.dictionary.to_pylist()]
+            place = np.array([numbers.setdefault((a, b), len(numbers)) for a, b in pairs], np.int32)
+            groups[start : start + len(own)] = place[np.asarray(coded.indices)]
+            start += len(own)
+        self.group_names: tuple[tuple[str, str], ...] = tuple(sorted(numbers))
+        order = np.zeros(len(numbers), np.int32)
+        order[[numbers[name] for name in self.group_names]] = np.arange(len(numbers))
+        self.groups: NDArray[np.int32] = order[groups] if len(groups) else groups
+
+    def chunks(self, *names: str) -> Iterator[tuple[pyarrow.Array, ...]]:
+        """Columns side by side, some thousand rows at a time."""
+        yield from zip(*(self._table.data.column(name).chunks for name in names), strict=True)
 
     def thinned(self, most: int) -> RecordSet:
         """At most so many records, evenly spaced, held in memory."""
@@ -304,20 +315,19 @@ class RecordSet(Sequence[Record]):
         found = np.zeros(len(self), bool)
         if not share:
             return found
-        names = zip(self._table.data.column("dataset"), self._table.data.column("group"), strict=True)
-        for number, (dataset, group) in enumerate(names):
-            found[number] = zlib.crc32(f"{dataset}/{group}".encode()) < share * 2**32
+        number = 0
+        for dataset, group in self.chunks("dataset", "group"):
+            for name in zip(dataset.to_pylist(), group.to_pylist(), strict=True):
+                found[number] = zlib.crc32("/".join(name).encode()) < share * 2**32
+                number += 1
         return found
 
-    def column(self, name: str) -> pyarrow.ChunkedArray:
-        """One column as it is stored, without reading a picture."""
-        return self._table.data.column(name)
-
-    def lengths(self, name: str) -> NDArray[np.int64]:
+    def lengths(self, name: str) -> NDArray[np.int32]:
         """(N,) how many entries a list column has in each record, without reading a picture."""
         import pyarrow.compute as compute
 
-        return np.asarray(compute.list_value_length(self._table.data.column(name)).to_numpy(), np.int64)
+        parts = [np.asarray(compute.list_value_length(chunk), np.int32) for (chunk,) in self.chunks(name)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
     def target_counts(self) -> Counter[tuple[str, str, str]]:
         """(dataset, modality, target) -> pictures that have a mask of it, without reading a picture."""
@@ -325,7 +335,7 @@ class RecordSet(Sequence[Record]):
 
         counts: Counter[tuple[str, str, str]] = Counter()
         start = 0
-        for chunk in self._table.data.column("regions").chunks:
+        for (chunk,) in self.chunks("regions"):
             regions = compute.list_flatten(chunk)
             masked = np.asarray(compute.binary_length(compute.struct_field(regions, "counts"))) > 0
             owners = np.asarray(compute.list_parent_indices(chunk))[masked] + start
