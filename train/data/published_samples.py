@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from unibiomed_core import vocabulary
 from unibiomed_core.errors import DataError
 from unibiomed_core.tasks import END, NO_FINDINGS
 from unibiomed_core.types import Region
+
+if TYPE_CHECKING:
+    import pyarrow
 
 FRAMES = 10
 """Slices of a volume that one sample shows."""
@@ -208,23 +212,25 @@ class _Regions:
     def __init__(self, records: RecordSet) -> None:
         import pyarrow.compute as compute
 
-        regions = records.column("regions").combine_chunks()
-        inner = compute.list_flatten(regions)
-
-        def filled(name: str) -> NDArray[np.bool_]:
-            return np.asarray(compute.binary_length(compute.struct_field(inner, name))) > 0
-
-        self.record = np.asarray(compute.list_parent_indices(regions), np.int32)
         lengths = records.lengths("regions")
+        self.record = np.repeat(np.arange(len(records), dtype=np.int32), lengths)
         self.number = np.arange(len(self.record)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        self.drawn, self.told = filled("counts"), filled("anatomy") & filled("caption")
-        coded = compute.struct_field(inner, "target").dictionary_encode()
-        self.names: list[str] = coded.dictionary.to_pylist()
-        self.name = np.asarray(coded.indices, np.int32)
-        known = vocabulary.targets()
-        finding = np.array([n not in known or known[n].kind == "finding" for n in self.names], bool)
-        self.finding = finding[self.name] if len(self.name) else np.zeros(0, bool)
         self._records = len(records)
+        drawn, told, numbers = [np.zeros(0, bool)], [np.zeros(0, bool)], [np.zeros(0, np.int32)]
+        known: dict[str, int] = {}
+        for (chunk,) in records.chunks("regions"):
+            inner = compute.list_flatten(chunk)
+            filled = {n: _filled(compute.struct_field(inner, n)) for n in ("counts", "anatomy", "caption")}
+            drawn.append(filled["counts"])
+            told.append(filled["anatomy"] & filled["caption"])
+            coded = compute.struct_field(inner, "target").dictionary_encode()
+            place = [known.setdefault(name, len(known)) for name in coded.dictionary.to_pylist()]
+            numbers.append(np.array(place, np.int32)[np.asarray(coded.indices, np.int32)])
+        self.drawn, self.told, self.name = map(np.concatenate, (drawn, told, numbers))
+        self.names = list(known)
+        targets = vocabulary.targets()
+        finding = np.array([n not in targets or targets[n].kind == "finding" for n in self.names], bool)
+        self.finding = finding[self.name]
 
     def anywhere(self, of: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(R,) of regions -> (N,) bool, records that have such a region."""
@@ -233,22 +239,28 @@ class _Regions:
 
 def _pictures(records: RecordSet, found: _Regions, usable: NDArray[np.bool_]) -> Iterator[Part]:
     """The samples about one picture."""
-    import pyarrow.compute as compute
-
-    complete = np.asarray(records.column("findings_known").combine_chunks().to_numpy(zero_copy_only=False), bool)
-    captioned = np.asarray(compute.binary_length(records.column("caption"))) > 0
+    complete, captioned = [np.zeros(0, bool)], [np.zeros(0, bool)]
+    for known, caption in records.chunks("findings_known", "caption"):
+        complete.append(known.to_numpy(zero_copy_only=False))
+        captioned.append(_filled(caption))
+    whole = {"complete": np.concatenate(complete), "captioned": np.concatenate(captioned)}
     kept = usable[found.record] & found.drawn
     for role, fits in (
-        ("segment", kept), ("disease", kept & found.finding & complete[found.record]),
+        ("segment", kept), ("disease", kept & found.finding & whole["complete"][found.record]),
         ("grounded_vqa", kept & found.told), ("report", kept & found.told), ("roi_class", kept),
     ):  # fmt: skip
         yield role, found.record[fits], found.number[fits]
-    normal = complete & ~found.anywhere(found.finding)
-    for role, whole in (
-        ("disease", normal), ("report", normal & captioned),
-        ("region_report", captioned & ~complete & ~found.anywhere(found.drawn)),
-    ):  # fmt: skip
-        yield role, np.nonzero(whole & usable)[0].astype(np.int32), None
+    normal = whole["complete"] & ~found.anywhere(found.finding)
+    told = whole["captioned"] & ~whole["complete"] & ~found.anywhere(found.drawn)
+    for role, those in (("disease", normal), ("report", normal & whole["captioned"]), ("region_report", told)):
+        yield role, np.nonzero(those & usable)[0].astype(np.int32), None
+
+
+def _filled(texts: pyarrow.Array) -> NDArray[np.bool_]:
+    """Which texts or byte strings are not empty."""
+    import pyarrow.compute as compute
+
+    return np.asarray(compute.binary_length(texts)) > 0
 
 
 def _volumes(records: RecordSet, found: _Regions, usable: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.int32]]]:
@@ -257,11 +269,10 @@ def _volumes(records: RecordSet, found: _Regions, usable: NDArray[np.bool_]) -> 
     rows = np.nonzero(np.isin(records.groups[found.record], sets) & found.drawn & usable[found.record])[0]
     if not len(rows):
         return []
-    volumes, places = records.column("volume"), records.column("slice")
     slices: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for row in rows:
         record = int(found.record[row])
-        if volume := volumes[record].as_py():
-            key = (volume, found.names[found.name[row]])
-            slices.setdefault(key, []).append((places[record].as_py(), record))
+        where = records[record]
+        if where.volume:
+            slices.setdefault((where.volume, found.names[found.name[row]]), []).append((where.slice, record))
     return [(target, np.array([r for _, r in sorted(own)], np.int32)) for (_, target), own in slices.items()]

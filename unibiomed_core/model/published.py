@@ -223,7 +223,7 @@ def read_config(folder: Path, values: Mapping[str, Any]) -> UniBiomedConfig:
                 max_positions=language["max_position_embeddings"],
                 rms_norm_eps=language["rms_norm_eps"],
             ),
-            grounding=_grounding_sizes(folder),
+            grounding=grounding_sizes(folder),
             preprocessing=Preprocessing(
                 "dynamic", int(values.get("max_dynamic_patch", 12)), bool(values.get("use_thumbnail", True))
             ),
@@ -233,7 +233,25 @@ def read_config(folder: Path, values: Mapping[str, Any]) -> UniBiomedConfig:
         raise WeightsError(UNFIT, f"config.json lacks {cause}", "a sa2va_chat configuration") from cause
 
 
-def _grounding_sizes(folder: Path) -> GroundingSizes:
+GROUNDING_NAMES = {
+    "image_size": "image_size", "hidden": "hidden_dim", "trunk_width": "embed_dim", "trunk_heads": "num_heads",
+    "stages": "stages", "global_blocks": "global_att_blocks", "windows": "window_spec",
+    "position_window": "window_pos_embed_bkg_spatial_size", "top_down_levels": "fpn_top_down_levels",
+    "memory_dim": "mem_dim", "memory_layers": "mem_layers", "memory_mlp": "mem_ff", "memory_slots": "num_maskmem",
+    "memory_fuser_layers": "fuser_layers",
+}  # fmt: skip
+MASK_DECODER_NAMES = {
+    "decoder_mlp": "transformer_mlp_dim", "decoder_heads": "transformer_heads", "iou_hidden": "iou_head_hidden_dim",
+}  # fmt: skip
+"""Our names of SAM 2's sizes -> those in ``sam2.json``."""
+
+
+def grounding_sizes(folder: Path) -> GroundingSizes:
+    """SAM 2's sizes from ``sam2.json``, or hiera-large's where there is none.
+
+    Raises:
+        WeightsError: It cannot be read.
+    """
     file = folder / "sam2.json"
     if not file.is_file():
         return GroundingSizes()  # hiera-large's
@@ -241,19 +259,9 @@ def _grounding_sizes(folder: Path) -> GroundingSizes:
         found = json.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
         raise WeightsError(UNFIT, f"sam2.json cannot be read: {cause}", "JSON") from cause
-    names = {
-        "image_size": "image_size", "hidden": "hidden_dim", "trunk_width": "embed_dim", "trunk_heads": "num_heads",
-        "stages": "stages", "global_blocks": "global_att_blocks", "windows": "window_spec",
-        "position_window": "window_pos_embed_bkg_spatial_size", "top_down_levels": "fpn_top_down_levels",
-        "memory_dim": "mem_dim", "memory_layers": "mem_layers", "memory_mlp": "mem_ff", "memory_slots": "num_maskmem",
-        "memory_fuser_layers": "fuser_layers",
-    }  # fmt: skip
-    given = {ours: found[theirs] for ours, theirs in names.items() if theirs in found}
+    given = {ours: found[theirs] for ours, theirs in GROUNDING_NAMES.items() if theirs in found}
     decoder = found.get("mask_decoder", {})
-    inner = {
-        "decoder_mlp": "transformer_mlp_dim", "decoder_heads": "transformer_heads", "iou_hidden": "iou_head_hidden_dim",
-    }  # fmt: skip
-    given |= {ours: decoder[theirs] for ours, theirs in inner.items() if theirs in decoder}
+    given |= {ours: decoder[theirs] for ours, theirs in MASK_DECODER_NAMES.items() if theirs in decoder}
     changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return replace(GroundingSizes(), **changes)
 
@@ -265,9 +273,21 @@ def read_published(folder: Path, values: Mapping[str, Any]) -> tuple[UniBiomedCo
         WeightsError: As for :func:`read_config` and :func:`to_native`; a shard is missing or damaged.
     """
     from unibiomed_core.model.unibiomed import UniBiomed
-    from unibiomed_core.model.weights import read_tensors
 
     config = read_config(folder, values)
+    with torch.device("meta"):
+        names = UniBiomed(config, TokenIds(seg=0, image_context=1, end_of_turn=2, pad=3)).state_dict()
+    return config, to_native(read_folder(folder), names)
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder in the libraries' layout, as they are named there; sharded or not.
+
+    Raises:
+        WeightsError: A file is missing or damaged.
+    """
+    from unibiomed_core.model.weights import read_tensors
+
     index = folder / "model.safetensors.index.json"
     try:
         shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values())) if index.is_file() else []
@@ -276,6 +296,4 @@ def read_published(folder: Path, values: Mapping[str, Any]) -> tuple[UniBiomedCo
     tensors: dict[str, Tensor] = {}
     for shard in shards or ["model.safetensors"]:
         tensors |= read_tensors(folder / Path(shard).name)
-    with torch.device("meta"):
-        names = UniBiomed(config, TokenIds(seg=0, image_context=1, end_of_turn=2, pad=3)).state_dict()
-    return config, to_native(tensors, names)
+    return tensors

@@ -144,13 +144,17 @@ def load(
         config = UniBiomedConfig.from_dict(values)
         tensors = read_tensors(folder / WEIGHTS)
     processor = Processor(config, read_tokenizer(folder))
-    model = _empty(config, processor)
+    model = empty(config, processor)
     assign(model, tensors, dtype)
     return model.to(device).eval(), processor
 
 
-def _empty(config: UniBiomedConfig, processor: Processor) -> UniBiomed:
-    """The model without values: nothing is allocated and no random number is drawn."""
+def empty(config: UniBiomedConfig, processor: Processor) -> UniBiomed:
+    """The model without values: nothing is allocated and no random number is drawn.
+
+    Raises:
+        WeightsError: The sizes do not belong together.
+    """
     from huggingface_hub.errors import StrictDataclassError
 
     try:
