@@ -63,6 +63,8 @@ class RunConfig:
         recipe: Name of the recipe that made it.
         preset: Model size.
         data: Folder of data sets, or of records made before.
+        modality: Of a data folder that does not tell, e.g. "ultrasound".
+        labels: JSON file, target name -> label values, for masks that name nothing.
         out: Run folder; a run that stopped goes on from it.
         stages: In order; only those named by ``only`` are run where that is set.
         only: Comma-separated stage names, "" for all; "export" is a stage, too.
@@ -82,6 +84,8 @@ class RunConfig:
     recipe: str
     preset: str
     data: str = "../shared/data"
+    modality: str = ""
+    labels: str = ""
     out: str = ""
     stages: tuple[Stage, ...] = field(default=())
     only: str = ""

@@ -59,7 +59,9 @@ def facts(run: Run, records: RecordSet) -> dict[str, str]:
     sets = sorted({dataset for dataset, _ in records.group_names})
     return {
         "licence": run.config.licence,
-        "trained_by": f"python train/run.py {run.config.recipe}, seed {run.config.seed}",
+        "trained_by": f"python train/run.py {run.config.recipe}"
+        + (f" init={run.config.init}" if run.config.init else "")
+        + f", seed {run.config.seed}",
         "trained_on": f"{len(records)} pictures of {len(sets)} data sets: {', '.join(sets)}",
     }
 

@@ -56,18 +56,19 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def prepare(root: Path, out: Path, side: int, say: Callable[[str], None]) -> None:
+def prepare(root: Path, out: Path, side: int, say: Callable[[str], None], settings: Sequence[str] = ()) -> None:
     """A folder in a layout that is recognised, to ``train.parquet``, ``test.parquet`` and ``summary.json``.
 
     Args:
         root: A data set, or a folder of folders with a ``dataset.json`` each.
         side: Side of the pictures in pixels; 0 keeps the source's own size.
+        settings: ``name=value`` each, see :data:`SETTINGS`.
 
     Raises:
         DataError: Unknown layout, empty split, leakage between the splits, or too much refused.
         WriteError: The disk is full or ``out`` cannot be written.
     """
-    layout, job = job_of("auto", root, [f"side={side}"])
+    layout, job = job_of("auto", root, [f"side={side}", *settings])
     summary = write_records(layout, job, out, say)
     splits = summary["splits"]
     say(f"{splits['train']} training and {splits['test']} test records, {summary['refused_count']} refused")

@@ -10,7 +10,7 @@ from train.config import RunConfig, Stage
 
 
 def mini() -> RunConfig:
-    """The embedded default, from scratch.
+    """The embedded default: from random weights, or on from an earlier one with ``init=mini``.
 
     Image towers first: the grounding side learns masks from fixed target codes, small pictures before large ones, and
     the language side learns text and the same codes; a short joint stage then trains the way through.
@@ -22,9 +22,9 @@ def mini() -> RunConfig:
         licence="non-commercial research use, share-alike: see the model card",
         stages=(
             Stage("grounding-128", "grounding", steps=4000, batch_size=8, learning_rate=1e-3, warmup=200, side=128),
-            Stage("grounding-256", "grounding", steps=2400, batch_size=8, learning_rate=5e-4, warmup=100),
-            Stage("language", "language", steps=6000, batch_size=8, learning_rate=1e-3, warmup=300),
-            Stage("joint", "joint", steps=600, batch_size=8, learning_rate=2e-4, warmup=50),
+            Stage("grounding-256", "grounding", steps=1800, batch_size=8, learning_rate=5e-4, warmup=100),
+            Stage("language", "language", steps=1500, batch_size=8, learning_rate=1e-3, warmup=100),
+            Stage("joint", "joint", steps=280, batch_size=8, learning_rate=2e-4, warmup=30),
         ),
     )
 

@@ -115,7 +115,8 @@ def training_records(config: RunConfig, folder: Path, say: Callable[[str], None]
     if not file.is_file():
         file = folder / "records" / "train.parquet"
     if not file.is_file():
-        prepare(Path(config.data), file.parent, config.record_side, say)
+        told = [f"{name}={value}" for name in ("modality", "labels") if (value := getattr(config, name))]
+        prepare(Path(config.data), file.parent, config.record_side, say, told)
     found = record_files.load(file)
     return found.thinned(config.limit_records) if config.limit_records else found
 

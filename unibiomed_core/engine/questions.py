@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unibiomed_core import vocabulary
+from unibiomed_core import modalities, vocabulary
 from unibiomed_core.errors import PromptError
 from unibiomed_core.model.config import UniBiomedConfig
 from unibiomed_core.model.processor import Processor
@@ -76,17 +77,20 @@ def resolve(prompt: Prompt, piece: Slice, processor: Processor) -> Question:
 def known_target(name: str, modality: str, config: UniBiomedConfig) -> tuple[str, str]:
     """(canonical name, phrase of the prompt) of a target.
 
-    A model trained on a list of targets takes those only; any other takes free text, and the vocabulary just supplies
-    the phrase where it knows the name.
+    A model trained on a list of targets takes those only, also under names of its own that the vocabulary lacks; any
+    other takes free text, and the vocabulary just supplies the phrase where it knows the name.
 
     Raises:
         PromptError: The model was not trained on it; the nearest names are offered.
     """
+    entry = vocabulary.find(name, modality)
     if not config.targets:
-        entry = vocabulary.find(name, modality)
         return (entry.name, entry.phrase(modality)) if entry else (name.strip(), name.strip())
-    entry = vocabulary.require(name, modality)
     learnt = config.targets.get(modality, ())
+    own = _own_name(name, learnt)
+    if own and (entry is None or entry.name not in learnt):
+        return own, f"{own} in {modalities.modality(modality).label}"
+    entry = entry or vocabulary.require(name, modality)
     if entry.name not in learnt:
         near = difflib.get_close_matches(entry.name, learnt, n=4, cutoff=0.0)
         raise PromptError(
@@ -96,6 +100,13 @@ def known_target(name: str, modality: str, config: UniBiomedConfig) -> tuple[str
             "'unibiomed models' lists what each model was trained on.",
         )
     return entry.name, entry.phrase(modality)
+
+
+def _own_name(name: str, learnt: Sequence[str]) -> str:
+    """The name among a model's targets that is written alike, with or without "in" and a place; "" where none is."""
+    wanted = vocabulary.normalise(name)
+    spelt = {vocabulary.normalise(target): target for target in learnt}
+    return spelt.get(wanted) or spelt.get(wanted.rpartition(" in ")[0], "")
 
 
 def check_region(region: Region, piece: Slice) -> None:
