@@ -49,3 +49,28 @@ def test_samples_are_small() -> None:
 def test_unknown_sample_names_the_known() -> None:
     with pytest.raises(ReadError, match="endoscopy"):
         sample_path("kidney")
+
+
+@pytest.mark.parametrize("name", list(samples()))
+def test_reference_mask_lies_on_the_image(name: str) -> None:
+    sample = samples()[name]
+    if sample.path.suffix == ".gz":
+        import nibabel
+
+        image, mask = nibabel.load(sample.path), nibabel.load(sample.mask)
+        assert np.allclose(image.affine, mask.affine, atol=1e-4)
+        size, values = image.shape, np.asarray(mask.dataobj)
+    else:
+        from PIL import Image
+
+        size, values = Image.open(sample.path).size[::-1], np.asarray(Image.open(sample.mask))
+    assert values.shape == size
+    assert set(np.unique(values).tolist()) - {0} == set(sample.mask_labels)
+
+
+def test_pet_is_in_suv_and_ct_in_hounsfield_units() -> None:
+    """The stored numbers of the PET are 500 times its SUV; the header's scale must have survived."""
+    pet, ct = (read(samples()[name].path, name).voxels for name in ("pet", "ct"))
+    assert pet.min() >= 0
+    assert 1 < pet.max() < 66
+    assert ct.min() < -900
