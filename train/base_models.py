@@ -21,7 +21,17 @@ from unibiomed_core.model import published
 from unibiomed_core.model.config import GroundingSizes, LanguageSizes, Presence, UniBiomedConfig, VisionSizes
 from unibiomed_core.model.processor import ADDED_TOKENS, Processor
 from unibiomed_core.model.unibiomed import UniBiomed
-from unibiomed_core.model.weights import CONFIG, TOKENIZER, UNFIT, assign, empty, read_config, read_tokenizer
+from unibiomed_core.model.weights import (
+    CONFIG,
+    TOKENIZER,
+    UNFIT,
+    assign,
+    empty,
+    read_config,
+    read_tensors,
+    read_tokenizer,
+    require_safetensors,
+)
 
 NOISE = 0.1
 """Deviation of the noise on new rows, in that of the old rows: equal rows would stay equal for a while."""
@@ -85,7 +95,8 @@ def read_internvl(folder: Path) -> LanguagePart:
     values = read_config(folder)
     kind = values.get("model_type")
     if kind == "internvl_chat":
-        config = published.read_config(folder, values)
+        # The chat text is this product's, whatever the original used.
+        config = published.read_config(folder, {**values, "template": "phi3_chat"})
         vision, language = config.vision, config.language
         tensors = _original_internvl(folder, config)
     elif kind == "internvl":
@@ -106,8 +117,9 @@ def read_sam(folder: Path) -> tuple[GroundingSizes, dict[str, Tensor]]:
     Raises:
         WeightsError: As for :func:`joined`.
     """
-    tensors = published.read_folder(folder)
+    require_safetensors(folder)
     if (folder / CONFIG).is_file():
+        tensors = published.read_folder(folder)
         values = read_config(folder)
         if values.get("model_type") not in {"sam2", "sam2_video"}:
             raise WeightsError(
@@ -116,7 +128,8 @@ def read_sam(folder: Path) -> tuple[GroundingSizes, dict[str, Tensor]]:
         return _library_sam(folder, values["model_type"], memory=any(n.startswith("memory_") for n in tensors)), tensors
     sizes = published.grounding_sizes(folder)
     names = [n for n in _names(UniBiomedConfig(grounding=sizes)) if n.startswith("grounder.")]
-    native = published.to_native({_SAM + name: value for name, value in tensors.items()}, names)
+    tensors = {_SAM + n: v for file in sorted(folder.glob("*.safetensors")) for n, v in read_tensors(file).items()}
+    native = published.to_native(tensors, names)
     return sizes, {name.removeprefix("grounder.sam."): value for name, value in native.items()}
 
 

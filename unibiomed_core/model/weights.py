@@ -218,6 +218,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         WeightsError: The folder or file is missing or no JSON, or there are pickles in place of safetensors.
     """
+    require_safetensors(folder)
+    try:
+        values = json.loads((folder / CONFIG).read_text("utf-8"))
+    except FileNotFoundError as cause:
+        raise WeightsError("Weights not found", f"{folder.name} has no {CONFIG}", "one") from cause
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
+        raise WeightsError(UNFIT, f"{CONFIG} cannot be read: {cause}", "JSON", "Download again.") from cause
+    if not isinstance(values, dict):
+        raise WeightsError(UNFIT, f"{CONFIG} is no JSON object", "a model's configuration", "Download again.")
+    return values
+
+
+def require_safetensors(folder: Path) -> None:
+    """Check that a folder is there and holds safetensors.
+
+    Raises:
+        WeightsError: It does not; pickles in it are named.
+    """
     if not folder.is_dir():
         raise WeightsError(
             "Weights not found",
@@ -233,15 +251,6 @@ def read_config(folder: Path) -> dict[str, Any]:
             "safetensors files; pickled weights can run code and are never opened",
             "Convert them, or download the safetensors version.",
         )
-    try:
-        values = json.loads((folder / CONFIG).read_text("utf-8"))
-    except FileNotFoundError as cause:
-        raise WeightsError("Weights not found", f"{folder.name} has no {CONFIG}", "one") from cause
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
-        raise WeightsError(UNFIT, f"{CONFIG} cannot be read: {cause}", "JSON", "Download again.") from cause
-    if not isinstance(values, dict):
-        raise WeightsError(UNFIT, f"{CONFIG} is no JSON object", "a model's configuration", "Download again.")
-    return values
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
