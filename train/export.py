@@ -57,12 +57,13 @@ def export_model(run: Run, folder: Path, layout: str = "unibiomed") -> None:
 def facts(run: Run, records: RecordSet) -> dict[str, str]:
     """What the weights say of themselves wherever they go."""
     sets = sorted({dataset for dataset, _ in records.group_names})
+    pictures = int((~run.material.held_out).sum())
     return {
         "licence": run.config.licence,
         "trained_by": f"python train/run.py {run.config.recipe}"
         + (f" init={run.config.init}" if run.config.init else "")
         + f", seed {run.config.seed}",
-        "trained_on": f"{len(records)} pictures of {len(sets)} data sets: {', '.join(sets)}",
+        "trained_on": f"{pictures} pictures of {len(sets)} data sets: {', '.join(sets)}",
     }
 
 

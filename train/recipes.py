@@ -24,7 +24,7 @@ def mini() -> RunConfig:
             Stage("grounding-128", "grounding", steps=4000, batch_size=8, learning_rate=1e-3, warmup=200, side=128),
             Stage("grounding-256", "grounding", steps=1800, batch_size=8, learning_rate=5e-4, warmup=100),
             Stage("language", "language", steps=1500, batch_size=8, learning_rate=1e-3, warmup=100),
-            Stage("joint", "joint", steps=280, batch_size=8, learning_rate=2e-4, warmup=30),
+            Stage("joint", "joint", steps=100, batch_size=8, learning_rate=2e-4, warmup=15),
         ),
     )
 

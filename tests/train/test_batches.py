@@ -114,6 +114,18 @@ def test_only_answers_carry_loss(training: RecordSet, material: Material) -> Non
     assert given.present.tolist() == [True]
 
 
+def test_a_target_that_the_source_says_nothing_of_has_no_mask(training: RecordSet, material: Material) -> None:
+    record = replace(next(r for r in training if r.dataset == "busi-breast-us" and not r.regions), foreign=())
+    rng = np.random.default_rng(0)
+    assert record.absent == ("breast lesion",)
+    asked = [segment_example(record, target, rng) for target in ("nerve", "breast lesion")]
+    given = text_batch([sheet(record, *asked)], material.processor, material.numbers, 16)
+    assert given.batch.seg_image.tolist() == [-1, 0]
+    assert given.truth.shape == (1, 16, 16)
+    assert given.truth.sum() == 0
+    assert given.target.tolist() == [material.numbers["nerve"], material.numbers["breast lesion"]]
+
+
 def test_a_mirrored_picture_has_mirrored_words_masks_and_box(training: RecordSet, material: Material) -> None:
     record = endoscopy(training)
     rng = np.random.default_rng(0)

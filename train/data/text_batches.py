@@ -21,6 +21,7 @@ from torch import Tensor
 from train.data.augment import may_mirror, mirror_words, picture_tensor, tone
 from train.data.examples import Example, boxed_examples, plain_examples
 from train.data.records import Record
+from train.data.targets import NOTHING
 from unibiomed_core.model.processor import CHAT, Processor, draw_box
 from unibiomed_core.model.unibiomed import Batch
 from unibiomed_core.tasks import IMAGE
@@ -93,14 +94,16 @@ def text_batch(
         boxed = draw_box(rgb, _region(sheet, rgb.shape[1])) if sheet.region else rgb
         tiles.append(processor.tiles(boxed))
         asked = [t for example in sheet.examples for t in example.targets]
-        grounded = bool(mask_side and asked)
+        there = {r.target for r in sheet.record.regions}
+        # A target that the source says nothing of may be there or not: its phrase is learnt, its mask is not.
+        told = there | set(sheet.record.absent) | set(sheet.record.foreign) | {NOTHING}
+        grounded = [t for t in asked if mask_side and t in told]
         if grounded:
             grounding.append(processor.grounding_pixels(rgb))
-            truth.append(_masks(sheet, asked, mask_side))
-        there = {r.target for r in sheet.record.regions}
+            truth.append(_masks(sheet, grounded, mask_side))
         targets += [numbers[t] for t in asked]
         present += [t in there for t in asked]
-        image_of += [len(grounding) - 1 if grounded else -1] * len(asked)
+        image_of += [len(grounding) - 1 if t in grounded else -1 for t in asked]
     side = processor.config.grounding.image_size
     batch = Batch(
         *_padded(rows, processor.ids.pad),
