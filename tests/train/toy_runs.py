@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
 
-from toy import tokenizer, toy_config
+from toy import ct_slice, tokenizer, toy_config, toy_engine
 
 from train.data import records as record_files
 from train.data.records import Record, RecordSet, region_record, resize_picture
@@ -20,6 +20,8 @@ from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 
 torch.set_num_threads(1)
+
+__all__ = ["ct_slice", "material", "records_of_every_role", "toy_engine", "toy_model"]
 
 HEIGHT, WIDTH = 96, 72
 

@@ -164,7 +164,7 @@ def to_native(published: Mapping[str, Tensor], names: Iterable[str]) -> dict[str
 
 
 def to_published(native: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors under published names; the exact way back of :func:`to_native`."""
+    """Our tensors under published names; the way back of :func:`to_native`."""
     published = {}
     for name, parts in published_names(native).items():
         if ".point_embeddings." in name:
@@ -173,7 +173,9 @@ def to_published(native: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif len(parts) == 3:
             published[name] = torch.cat([native[part] for part in parts])
         else:
-            published[name] = native[parts[0]]
+            # The position matrix has two places in the library; the last is the one that masks are decoded with. They
+            # are alike in published weights, but not in a model that was trained from scratch.
+            published[name] = native[parts[-1]]
     return published
 
 
