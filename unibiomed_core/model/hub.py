@@ -15,8 +15,10 @@ from unibiomed_core.errors import UniBiomedError, WeightsError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-WANTED_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "sam2.json", "manifest.json",
-                "tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json")  # fmt: skip
+WANTED_FILES = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "sam2.json", "manifest.json",
+    "tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json",
+)  # fmt: skip
 """Weights as safetensors, plain JSON and merge rules; pickles and code are never fetched."""
 
 
