@@ -27,7 +27,7 @@ from unibiomed_core.types import Prompt, Slice
 MEMORY = replace(toy().grounding, memory=True, memory_dim=16, memory_layers=1, memory_fuser_layers=1, memory_mlp=32)
 WINDOW = Window("as is", 0.0, 255.0)
 POINT_POSITIONS = "grounder.sam.prompt_encoder.shared_embedding.positional_embedding"
-"""Positions of clicked points, which no prompt of ours uses: the published layout has one matrix for these and masks."""
+"""Positions of clicked points, unused here; the published layout has one matrix for these and for masks."""
 
 
 def silent(line: str) -> None:

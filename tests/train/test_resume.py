@@ -50,8 +50,8 @@ def losses(folder: Path) -> dict[int, dict[str, float]]:
 def test_killed_at_20_random_points_a_run_ends_with_the_same_weights(records: Path, tmp_path: Path) -> None:
     """SIGKILL, wherever it strikes; the bits of every trained tensor are those of a run that nobody disturbed."""
     common = [
-        f"data={records}", "only=grounding,joint", "grounding.steps=24", "joint.steps=12", "save_every=1", "log_every=1",
-        "validation_share=0",
+        f"data={records}", "only=grounding,joint", "grounding.steps=24", "joint.steps=12",
+        "save_every=1", "log_every=1", "validation_share=0",
     ]  # fmt: skip
     began = time.monotonic()
     run("toy", [*common, f"out={tmp_path / 'whole'}"])
