@@ -40,6 +40,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py out/benchmarks
+	$(BIN)/python benchmarks/training.py out/benchmarks
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info
