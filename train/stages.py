@@ -5,6 +5,7 @@ Legend: K ``[SEG]`` tokens or prompts, C decoder width, A side of the true masks
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from types import MappingProxyType
@@ -65,7 +66,7 @@ class Sample:
     rng: np.random.Generator
 
 
-class StageTask(nn.Module):
+class StageTask(nn.Module, ABC):
     """A kind of stage. Its parameters are what the stage trains and checkpoints.
 
     ``plan`` says what a step shows, for all processes alike; ``collate`` makes tensors of the part that one process
@@ -94,9 +95,9 @@ class StageTask(nn.Module):
         """The step's samples, ``batch_size`` of them, in a fixed order."""
         return [Sample(record, rng) for record, rng in self.sampler.samples(step, self.stage.batch_size)]
 
+    @abstractmethod
     def item(self, index: int, number: int) -> Any:
         """A sample of one given record, drawn alike each time; None where the stage has no use for it."""
-        raise NotImplementedError
 
     def segment(self, record: Record, target: str) -> NDArray[np.bool_] | None:
         """(H, W) mask of a target at the record's size; None for a stage that makes none."""
@@ -106,13 +107,13 @@ class StageTask(nn.Module):
         """What a sample costs; samples of like length are put into one micro-batch."""
         return 1
 
+    @abstractmethod
     def collate(self, items: Sequence[Any]) -> Any:
         """Tensors of some samples."""
-        raise NotImplementedError
 
+    @abstractmethod
     def counts(self, batch: Any) -> dict[str, float]:
         """Loss name -> what its sum is divided by."""
-        raise NotImplementedError
 
 
 class Grounding(StageTask):
