@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -245,6 +246,12 @@ def test_readme_tree_names_every_file() -> None:
     assert listed.keys() <= there, "in the README's tree only:\n" + "\n".join(sorted(listed.keys() - there))
     silent = [name for name, words in listed.items() if len(words) < 8]
     assert not silent, "no half-line in the README's tree:\n" + "\n".join(silent)
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Two of one name stop pytest before its first test, though each runs alone."""
+    names = Counter(f.name for f in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]
 
 
 def test_readme_gives_exactly_two_commands() -> None:
