@@ -1,0 +1,147 @@
+"""From a drawn rectangle to a region of a canonical slice, and from its answer to a phrase prompt. No Qt, no layers.
+
+A slice keeps the canonical order of its two axes whatever way round the viewer shows it, so the plane, the index and
+the box follow from the corners alone: rolled and transposed axes need no case of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibiomed_core.errors import PromptError
+from unibiomed_core.types import PLANES, CroppedMask, Prompt, Region, Volume
+
+MIN_SIDE_PX = 8
+"""The engine refuses a smaller box; it is said here, before a run."""
+
+BOX_TASKS = ("roi_class", "roi_describe")
+"""What is asked of a box: its class, then a description."""
+
+ROTATED = "The box was turned; its bounding rectangle is used."
+CLIPPED = "The box reached over the edge of the image; the part inside is used."
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A region that can be asked about, with what was done to the drawn shape, in whole sentences."""
+
+    region: Region
+    notes: tuple[str, ...] = ()
+
+
+def box_of(corners: NDArray[Any], volume: Volume, dropped_axes: Collection[int] = ()) -> Box:
+    """The region of one drawn shape.
+
+    Pixel ``i`` covers ``i - 0.5 .. i + 0.5``; the box takes every pixel that the shape meets with more than its edge.
+    The hidden axis of a volume is the one along which all corners agree.
+
+    Args:
+        corners: (N, D) in the data coordinates of the volume's image layer; a rectangle has four.
+        volume: Its voxels are what the layer shows, less ``dropped_axes``.
+        dropped_axes: Axes of a 4D layer of which one index was chosen.
+
+    Raises:
+        PromptError: The shape has corners of another dimension, lies in no plane of slices, outside of the image, or
+            is under ``MIN_SIDE_PX`` a side.
+    """
+    points = np.delete(np.asarray(corners, dtype=np.float64), sorted(dropped_axes), axis=1)
+    if volume.is_2d:
+        points = np.column_stack([np.zeros(len(points)), points[:, -2:]])
+    if points.shape[1] != 3:
+        raise PromptError(
+            "Box of another image", f"it has {points.shape[1]} dimensions", "the image's 3", "Draw it with Draw box."
+        )
+    low, high = points.min(axis=0), points.max(axis=0)
+    hidden = 0 if volume.is_2d else int(np.argmin(high - low))
+    if high[hidden] - low[hidden] > 0.5:
+        raise PromptError(
+            "Box across slices", "its corners lie on several slices", "all corners on one slice", "Draw it in 2D view."
+        )
+    index = int(np.clip(np.rint(low[hidden]), 0, volume.shape[hidden] - 1))
+    rows, columns = (axis for axis in range(3) if axis != hidden)
+    first = np.floor(low + 0.5).astype(int)
+    last = np.ceil(high - 0.5).astype(int)
+    inside_first = np.maximum(first, 0)
+    inside_last = np.minimum(last, np.array(volume.shape) - 1)
+    _check_size(inside_first[columns], inside_last[columns], inside_first[rows], inside_last[rows])
+    notes = []
+    if _is_turned(points[:, (rows, columns)]):
+        notes.append(ROTATED)
+    if any(inside_first[a] != first[a] or inside_last[a] != last[a] for a in (rows, columns)):
+        notes.append(CLIPPED)
+    region = Region(
+        x0=int(inside_first[columns]),
+        y0=int(inside_first[rows]),
+        x1=int(inside_last[columns]),
+        y1=int(inside_last[rows]),
+        plane=PLANES[hidden],
+        index=index,
+    )
+    return Box(region, tuple(notes))
+
+
+def _check_size(x0: int, x1: int, y0: int, y1: int) -> None:
+    width, height = int(x1 - x0) + 1, int(y1 - y0) + 1
+    if width <= 0 or height <= 0:
+        raise PromptError("Box outside the image", "no part of it lies on the image", "a box on the image")
+    if min(width, height) < MIN_SIDE_PX:
+        raise PromptError(
+            "Box too small",
+            f"the current box is {width} × {height}",
+            f"at least {MIN_SIDE_PX} × {MIN_SIDE_PX} pixels",
+            "Draw a larger one.",
+        )
+
+
+def _is_turned(points: NDArray[np.float64]) -> bool:
+    """Whether some corner of a shape is no corner of its bounding rectangle, by more than a tenth of a pixel."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    away = np.minimum(np.abs(points - low), np.abs(points - high))
+    return bool(away.max() > 0.1)
+
+
+def box_prompts(region: Region) -> tuple[Prompt, ...]:
+    """What is asked of a box."""
+    return tuple(Prompt(task, region=region) for task in BOX_TASKS)
+
+
+def outline_of(region: Region, volume: Volume) -> NDArray[np.float64]:
+    """(4, D) corners of a region in data coordinates of the volume's layer; the inverse of :func:`box_of`."""
+    hidden = PLANES.index(region.plane)
+    rows, columns = (axis for axis in range(3) if axis != hidden)
+    corners = np.empty((4, 3))
+    corners[:, hidden] = region.index
+    corners[:, rows] = np.array([region.y0, region.y0, region.y1, region.y1]) + [-0.5, -0.5, 0.5, 0.5]
+    corners[:, columns] = np.array([region.x0, region.x1, region.x1, region.x0]) + [-0.5, 0.5, 0.5, -0.5]
+    return corners[:, 1:] if volume.is_2d else corners
+
+
+def phrase_of(answer: str) -> str:
+    """The phrase to segment that a class answer gives: "liver in abdomen CT" -> "liver"; empty where it gives none."""
+    words = answer.strip().splitlines()[0] if answer.strip() else ""
+    return words.split(" in ", 1)[0].strip(" .?!\"'").lower()
+
+
+def meets(mask: CroppedMask, region: Region) -> bool:
+    """Whether a 3D mask has a voxel inside a box."""
+    hidden = PLANES.index(region.plane)
+    rows, columns = (axis for axis in range(3) if axis != hidden)
+    low, high = np.empty(3, int), np.empty(3, int)
+    low[[hidden, rows, columns]] = region.index, region.y0, region.x0
+    high[[hidden, rows, columns]] = region.index + 1, region.y1 + 1, region.x1 + 1
+    start = np.maximum(low - mask.offset, 0)
+    stop = np.minimum(high - mask.offset, mask.crop.shape)
+    if np.any(stop <= start):
+        return False
+    return bool(mask.crop[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))].any())
+
+
+def removed(answered: Sequence[Region], drawn: Sequence[Region]) -> tuple[Region, ...]:
+    """Regions that were answered and whose box is gone; their rows stay, marked "box removed"."""
+    there = set(drawn)
+    return tuple(region for region in answered if region not in there)

@@ -1,0 +1,150 @@
+"""Rectangles to regions, without Qt. That a drawn shape gets here from the canvas is tested with the dock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from napari_unibiomed import roi
+from unibiomed_core.errors import PromptError
+from unibiomed_core.types import CroppedMask, Region, StoredOrder, Volume
+
+SHAPE = (20, 40, 60)
+
+
+def volume(shape: tuple[int, ...] = SHAPE, rgb: bool = False) -> Volume:
+    picture = len(shape) == 2
+    voxels: NDArray[Any] = np.zeros((*((1, *shape) if picture else shape), *((3,) if rgb else ())), np.uint8)
+    stored = StoredOrder((0, 1, 2), (False,) * 3, shape, np.eye(4))
+    return Volume(voxels, np.diag([-1.0, -1, -1, 1]), "ct", "HU", "px" if picture else "mm", True, stored)
+
+
+def rectangle(start: tuple[float, float], end: tuple[float, float], hidden: int | None, at: float) -> NDArray[Any]:
+    """Corners as napari makes them, from where the drag began to where it ended."""
+    (r0, c0), (r1, c1) = start, end
+    flat = np.array([[r0, c0], [r0, c1], [r1, c1], [r1, c0]], float)
+    return flat if hidden is None else np.insert(flat, hidden, at, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [((5, 10), (24, 39)), ((24, 39), (5, 10)), ((5, 39), (24, 10)), ((24, 10), (5, 39))],
+    ids=["down right", "up left", "down left", "up right"],
+)
+def test_the_box_does_not_depend_on_the_direction_of_the_drag(
+    start: tuple[float, float], end: tuple[float, float]
+) -> None:
+    found = roi.box_of(rectangle(start, end, 0, 7), volume())
+    assert found == roi.Box(Region(10, 5, 39, 24, "axial", 7))
+
+
+@pytest.mark.parametrize(("plane", "hidden"), [("axial", 0), ("coronal", 1), ("sagittal", 2)])
+def test_the_plane_is_the_one_all_corners_lie_on(plane: str, hidden: int) -> None:
+    region = roi.box_of(rectangle((2, 3), (13, 17), hidden, 9.2), volume()).region
+    assert (region.plane, region.index) == (plane, 9)
+    assert region.box == (3, 2, 17, 13)
+    piece = volume().slice(region.index, region.plane)  # the rows and columns that the model is given
+    assert region.y1 < piece.shape[0]
+    assert region.x1 < piece.shape[1]
+
+
+def test_pixels_count_when_the_shape_meets_them() -> None:
+    exact = roi.box_of(rectangle((4.5, 9.5), (14.5, 29.5), 0, 0), volume()).region
+    assert exact.box == (10, 5, 29, 14)
+    partly = roi.box_of(rectangle((4.4, 9.4), (14.6, 29.6), 0, 0), volume()).region
+    assert partly.box == (9, 4, 30, 15)
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+def test_pictures_have_one_slice(rgb: bool) -> None:
+    found = roi.box_of(rectangle((3, 4), (20, 30), None, 0), volume((40, 60), rgb))
+    assert found.region == Region(4, 3, 30, 20, "axial", 0)
+
+
+def test_a_chosen_axis_of_a_4d_layer_is_dropped() -> None:
+    corners = np.insert(rectangle((5, 10), (24, 39), 0, 7), 0, 2.0, axis=1)
+    assert roi.box_of(corners, volume(), dropped_axes=(0,)).region == Region(10, 5, 39, 24, "axial", 7)
+    with pytest.raises(PromptError, match="Box of another image"):
+        roi.box_of(corners, volume())
+
+
+def test_a_box_over_the_edge_is_clipped_and_says_so() -> None:
+    found = roi.box_of(rectangle((-9, 50), (12, 90), 0, 3), volume())
+    assert found.region.box == (50, 0, 59, 12)
+    assert found.notes == (roi.CLIPPED,)
+    with pytest.raises(PromptError, match="Box outside the image"):
+        roi.box_of(rectangle((-20, 5), (-3, 30), 0, 3), volume())
+
+
+@pytest.mark.parametrize("end", [(6, 12), (24, 16), (11, 39)])
+def test_a_box_under_eight_pixels_is_refused_with_its_size(end: tuple[int, int]) -> None:
+    with pytest.raises(PromptError, match=r"Box too small.*the current box is") as caught:
+        roi.box_of(rectangle((5, 10), end, 0, 3), volume())
+    assert f"{end[1] - 9} × {end[0] - 4}" in str(caught.value)
+    assert "8 × 8" in str(caught.value)
+
+
+def test_clipping_can_make_a_box_too_small() -> None:
+    with pytest.raises(PromptError, match="Box too small"):
+        roi.box_of(rectangle((36, 5), (60, 30), 0, 3), volume())
+
+
+def test_a_turned_rectangle_gives_its_bounding_box_and_says_so() -> None:
+    centre, angle = np.array([20.0, 30.0]), np.deg2rad(45)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    corners = (rectangle((-8, -8), (8, 8), None, 0) @ turn.T) + centre
+    found = roi.box_of(np.insert(corners, 0, 4, axis=1), volume())
+    half = 8 * np.sqrt(2)
+    assert found.region.box == tuple(
+        int(v) for v in (np.floor(30.5 - half), np.floor(20.5 - half), np.ceil(29.5 + half), np.ceil(19.5 + half))
+    )
+    assert found.notes == (roi.ROTATED,)
+
+
+def test_a_shape_across_slices_is_refused() -> None:
+    corners = np.array([[2, 5, 10], [2, 5, 30], [9, 25, 30], [9, 25, 10]], float)
+    with pytest.raises(PromptError, match="Box across slices"):
+        roi.box_of(corners, volume())
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_an_outline_leads_back_to_its_region(plane: str) -> None:
+    region = Region(3, 4, 14, 15, plane, 6)  # type: ignore[arg-type]
+    assert roi.box_of(roi.outline_of(region, volume()), volume()).region == region
+    flat = Region(3, 4, 14, 15)
+    assert roi.outline_of(flat, volume((40, 60))).shape == (4, 2)
+    assert roi.box_of(roi.outline_of(flat, volume((40, 60))), volume((40, 60))).region == flat
+
+
+@pytest.mark.parametrize(
+    ("answer", "phrase"),
+    [("liver in abdomen CT", "liver"), ("Left kidney.", "left kidney"), ("", ""), ("polyp\nmore words", "polyp")],
+)
+def test_a_class_answer_becomes_a_phrase(answer: str, phrase: str) -> None:
+    assert roi.phrase_of(answer) == phrase
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_masks_that_meet_the_box_are_told_from_others(plane: str) -> None:
+    whole = np.zeros(SHAPE, bool)
+    whole[8:10, 8:10, 8:10] = True
+    mask = CroppedMask.from_full(whole)
+    assert roi.meets(mask, Region(2, 2, 8, 8, plane, 9))  # type: ignore[arg-type]
+    assert not roi.meets(mask, Region(2, 2, 7, 12, plane, 9))  # type: ignore[arg-type]
+    assert not roi.meets(mask, Region(2, 2, 12, 12, plane, 10))  # type: ignore[arg-type]
+    assert not roi.meets(CroppedMask.from_full(np.zeros(SHAPE, bool)), Region(2, 2, 12, 12, plane, 9))  # type: ignore[arg-type]
+
+
+def test_prompts_of_a_box_carry_it() -> None:
+    region = Region(1, 2, 30, 40, "axial", 5)
+    prompts = roi.box_prompts(region)
+    assert [p.task for p in prompts] == ["roi_class", "roi_describe"]
+    assert {p.region for p in prompts} == {region}
+
+
+def test_rows_whose_box_is_gone_are_named() -> None:
+    one, two = Region(0, 0, 9, 9), Region(5, 5, 20, 20)
+    assert roi.removed([one, two], [two]) == (one,)
