@@ -27,8 +27,9 @@ from train.objective import Sums
 from train.stages import Material, StageTask, at_size, moved, validation_rng
 from train.trainable import select_trained
 from unibiomed_core.errors import DataError
+from unibiomed_core.modalities import draw_box
 from unibiomed_core.model.grounder import MaskOutput
-from unibiomed_core.model.processor import CHAT, Processor, draw_box
+from unibiomed_core.model.processor import CHAT, Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.tasks import END
 

@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from unibiomed_core.modalities import draw_box
 from unibiomed_core.model.grounder import MaskOutput, upsample
-from unibiomed_core.model.processor import Processor, draw_box, tile_grid
+from unibiomed_core.model.processor import Processor, tile_grid
 from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.model.weights import load
 from unibiomed_core.types import Region

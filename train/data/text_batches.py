@@ -22,7 +22,8 @@ from train.data.augment import may_mirror, mirror_words, picture_tensor, tone
 from train.data.examples import Example, boxed_examples, plain_examples
 from train.data.records import Record
 from train.data.targets import NOTHING
-from unibiomed_core.model.processor import CHAT, Processor, draw_box
+from unibiomed_core.modalities import draw_box
+from unibiomed_core.model.processor import CHAT, Processor
 from unibiomed_core.model.unibiomed import Batch
 from unibiomed_core.tasks import IMAGE
 from unibiomed_core.types import Region

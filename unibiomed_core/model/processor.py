@@ -21,7 +21,7 @@ from torch import Tensor
 from unibiomed_core.errors import WeightsError
 from unibiomed_core.model.config import IMAGENET_MEAN, IMAGENET_STD, UniBiomedConfig
 from unibiomed_core.tasks import END, IMAGE, PHRASE_CLOSE, PHRASE_OPEN, SEG, TASKS
-from unibiomed_core.types import Prompt, Region
+from unibiomed_core.types import Prompt
 
 IMAGE_OPEN, IMAGE_CONTEXT, IMAGE_CLOSE = "<img>", "<IMG_CONTEXT>", "</img>"
 CHAT = "<|user|>\n{input}<|end|>\n<|assistant|>\n"
@@ -179,29 +179,6 @@ class Processor:
 def inert(text: str) -> str:
     """Typed special tokens, tags and placeholders as harmless text."""
     return _TYPED_MARKS.sub(lambda m: f"{m.group()[0]} {m.group()[1:]}", text)
-
-
-def draw_box(rgb: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
-    """A copy with the box outlined in pure green, as in the published training data.
-
-    OpenCV's thickness 2 covers the border pixel and one on either side of it, three in all, without the outermost
-    corner pixels. It does not scale with the image.
-
-    Args:
-        rgb: (H, W, 3) uint8.
-        region: Corners, both included.
-    """
-    height, width = rgb.shape[:2]
-    x0, y0, x1, y1 = region.box
-    # Two pixels of margin: in the published training data a box may end one pixel outside of the picture.
-    ring = np.zeros((height + 4, width + 4), bool)
-    ring[y0 + 1 : y1 + 4, x0 + 1 : x1 + 4] = True
-    ring[y0 + 4 : y1 + 1, x0 + 4 : x1 + 1] = False
-    for y, x in ((y0 + 1, x0 + 1), (y0 + 1, x1 + 3), (y1 + 3, x0 + 1), (y1 + 3, x1 + 3)):
-        ring[y, x] = False
-    boxed = rgb.copy()
-    boxed[ring[2:-2, 2:-2]] = (0, 255, 0)
-    return boxed
 
 
 @cache
