@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Qt, Signal
@@ -17,7 +18,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unibiomed.layers import KEY, LayerGateway, volume_of
+from napari_unibiomed.geometry import KEY, volume_of
+from napari_unibiomed.layers import LayerGateway
 from napari_unibiomed.state import LoadEngine, Phase, Session, Status, load_embedded
 from unibiomed_core.errors import UniBiomedError
 from unibiomed_core.modalities import MODALITIES
@@ -192,7 +194,9 @@ class ReportDock(QWidget):
         if status.report is not None and self._job is not None:
             layer, volume = self._job
             if self.gateway.holds(layer):
-                self.gateway.add_report(status.report, volume, layer)
+                job = SimpleNamespace(volume=volume, label="", plane="axial")
+                run: Any = SimpleNamespace(job=job, report=status.report, predictions={})
+                self.gateway.add_labels(run, layer)
             else:
                 self.message.setText("▲ The image was closed. Findings are listed below; no layer was added.")
             self._list(status.report)

@@ -1,27 +1,39 @@
-"""Between layers and volumes. :class:`LayerGateway` is the only code that touches ``viewer.layers``."""
+"""Result layers of one viewer. :class:`LayerGateway` is the only code that touches ``viewer.layers``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from unibiomed_core.errors import ReadError
+from napari_unibiomed import painting, view
+from napari_unibiomed.geometry import KEY, Placement, placement_of, volume_of
+from napari_unibiomed.settings import Settings
 from unibiomed_core.modalities import choose_window
-from unibiomed_core.report import colour, labels
-from unibiomed_core.types import Report, StoredOrder, Volume
+from unibiomed_core.types import CroppedMask, Plane, Volume
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Layer, Shapes
 
-KEY = "unibiomed"
+    from napari_unibiomed.jobs import Run
+
+__all__ = ["AXIS_LABELS", "KEY", "OUTLINE", "ROI", "LayerGateway", "image_layer", "volume_of"]
+
 AXIS_LABELS = ("S-I", "A-P", "R-L")
 """From the first to the last axis: indices grow towards Inferior, Posterior, Left."""
 
+ROI = "UniBiomed ROI"
+OUTLINE = "UniBiomed outline"
+BOX_COLOUR = "#00FF00"
+"""Pure green, as the box is drawn on the picture that the model gets."""
+
 LayerTuple = tuple[Any, dict[str, Any], str]
+Disconnect = Callable[[], None]
+Role = Literal["findings", "outline", "roi"]
 
 
 def image_layer(volume: Volume) -> LayerTuple:
@@ -40,56 +52,17 @@ def image_layer(volume: Volume) -> LayerTuple:
     return volume.voxels, about | {"scale": volume.spacing_mm, "units": units, "axis_labels": AXIS_LABELS}, "image"
 
 
-def volume_of(layer: Image, modality: str) -> Volume:
-    """The volume behind an image layer; the layer is not changed.
-
-    A layer of ours gives back exactly what was read. A layer of another reader has no direction: it is taken as it is
-    shown, its sides are unknown, and both are said in the notes.
-
-    Raises:
-        ReadError: It has more than three dimensions, is rotated or sheared, or holds colour volumes.
-    """
-    known = layer.metadata.get(KEY, {}).get("volume")
-    if known is not None and np.shares_memory(layer.data, known.voxels) and layer.data.size == known.voxels.size:
-        return replace(known, modality=modality)
-    data = np.asarray(layer.data)
-    picture = data.ndim == 2 or (layer.rgb and data.ndim == 3)
-    if layer.rgb and not picture:
-        raise ReadError("Colour volume", f"the layer has shape {data.shape}", "a grey volume or one colour picture")
-    if not picture and data.ndim != 3:
-        raise ReadError(
-            "Choose one volume", f"this layer has {data.ndim} dimensions", "2 or 3", "Pick a time point or channel."
-        )
-    linear = np.asarray(layer.affine.linear_matrix) @ np.asarray(layer.rotate)
-    if not np.allclose(linear, np.diag(np.diag(linear))) or np.any(np.asarray(layer.shear)):
-        raise ReadError(
-            "Rotated layer", "the layer is turned or sheared in the viewer", "an upright one",
-            "Open the file with UniBiomed, which keeps its tilt.",
-        )  # fmt: skip
-    if layer.rgb:
-        data = data[..., :3]
-    shape = data.shape[:2] if picture else data.shape
-    spacing = (1.0, 1.0, 1.0) if picture else tuple(abs(float(s)) for s in layer.scale)
-    affine = np.zeros((4, 4))
-    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = -spacing[0], -spacing[1], -spacing[2], 1.0
-    return Volume(
-        voxels=data[np.newaxis] if picture else data,
-        affine=affine,
-        modality=modality,
-        intensity_unit="intensity",
-        spatial_unit="px" if picture else "mm",
-        orientation_known=False,
-        stored=StoredOrder((0, 1, 2), (False, False, False), tuple(int(n) for n in shape), affine),
-        name=str(layer.name),
-        notes=("This layer has no direction from its file: it is taken as it is shown, and sides are unknown.",),
-    )
-
-
 class LayerGateway:
-    """Reads image layers and adds result layers of one viewer. It never changes or removes a layer of the user's."""
+    """Reads image layers, adds and updates result layers. It never changes or removes a layer of the user's.
 
-    def __init__(self, viewer: ViewerModel) -> None:
+    Args:
+        viewer: The viewer; held weakly by nobody, so drop the gateway with its widget.
+        settings: Opacity and outline of result layers.
+    """
+
+    def __init__(self, viewer: ViewerModel, settings: Settings | None = None) -> None:
         self.viewer = viewer
+        self.settings = settings or Settings()
 
     def images(self) -> Iterator[Image]:
         """Image layers that can be asked about, top one first."""
@@ -97,52 +70,250 @@ class LayerGateway:
 
         yield from (layer for layer in reversed(self.viewer.layers) if isinstance(layer, Image))
 
+    def holds(self, layer: Layer) -> bool:
+        """Whether a layer is still in this viewer."""
+        return layer in self.viewer.layers
+
+    def is_ours(self, layer: Layer, role: Role | None = None) -> bool:
+        """Whether we made this very layer; a duplicate that the user made of it is the user's."""
+        about = layer.metadata.get(KEY, {})
+        made = about.get("made")
+        return made is not None and made() is layer and role in (None, about["role"])
+
+    def ours(self, role: Role) -> Iterator[Any]:
+        """Our layers of one role, top one first."""
+        yield from (layer for layer in reversed(self.viewer.layers) if self.is_ours(layer, role))
+
+    def active(self) -> Layer | None:
+        """The layer that the user has selected."""
+        return self.viewer.layers.selection.active
+
     def add_image(self, volume: Volume) -> Image:
         """Show a volume; a volume starts at its middle slice."""
         data, about, _ = image_layer(volume)
         return self.viewer.add_image(data, **about)
 
-    def holds(self, layer: Image) -> bool:
-        """Whether a layer is still in this viewer."""
-        return layer in self.viewer.layers
+    def remove_ours(self, layer: Layer) -> bool:
+        """Remove a layer that we made, and the outline with the findings it belongs to; False for any other layer."""
+        if not self.holds(layer) or not self.is_ours(layer):
+            return False
+        if self.is_ours(layer, "findings"):
+            self._drop_outline(layer)
+        self.viewer.layers.remove(layer)
+        return True
 
-    def add_report(self, report: Report, volume: Volume, source: Image) -> Labels:
-        """A labels layer that lies on its source, one value a finding, with the findings as features."""
-        import pandas as pd
-        from napari.utils.colormaps import DirectLabelColormap
+    def add_labels(self, run: Run, source: Image) -> Labels:
+        """A labels layer that lies on its source, for the findings of a run; :meth:`update_labels` fills it.
 
-        found = labels(report, volume)
-        data = found[0] if volume.is_2d else found
-        colours: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
-        colours |= {f.number: colour(f, volume.modality) for f in report.findings}
-        rows = [{"index": 0, "finding": ""}] + [
-            {
-                "index": f.number,
-                "finding": f.phrase,
-                "presence": round(f.presence, 3),
-                "volume_ml": f.measurements.volume_ml,
-                "side": f.measurements.side,
-                "flags": ", ".join(f.flags),
-            }
-            for f in report.findings
-        ]
+        The layer carries the run, its volume and its placement in ``metadata["unibiomed"]``.
+        """
+        volume = run.job.volume
+        placement = placement_of(source, volume)
+        data = np.ascontiguousarray(placement.to_layer(np.zeros(volume.shape, np.uint16)))
         layer = self.viewer.add_labels(
             data,
-            name=f"{source.name} findings",
-            scale=source.scale,
-            translate=source.translate,
-            units=source.units,
-            axis_labels=source.axis_labels,
-            opacity=0.45,
-            features=pd.DataFrame(rows),
-            colormap=DirectLabelColormap(color_dict=colours),
-            metadata={KEY: {"report": report, "volume": volume}},
+            name=f"{source.name} {run.job.label or 'findings'}",
+            opacity=self.settings.labels_opacity,
+            colormap=painting.colormap(()),
+            features=painting.features(()),
+            **self._lying_on(source, placement),
         )
-        if report.findings and not volume.is_2d:
-            largest = max(report.findings, key=lambda f: f.mask.count)
-            self.jump(largest.measurements.slice_largest)
+        self._mark(layer, "findings", run=run, volume=volume, placement=placement, names={}, painted=set())
+        self.update_labels(layer, run)
         return layer
 
-    def jump(self, index: int) -> None:
-        """Show a slice of the first axis."""
-        self.viewer.dims.set_current_step(0, index)
+    def update_labels(self, layer: Labels, run: Run, shown_slice: int | None = None) -> bool:
+        """Paint what a run has found so far: by phrase while it runs, by finding once its report is there.
+
+        Args:
+            shown_slice: The slice that is displayed; the picture is refreshed only where that one changed. None
+                refreshes always.
+
+        Returns:
+            Whether the picture was refreshed.
+        """
+        if run.report is not None:
+            self.paint_masks(layer, {f.number: f.mask for f in run.report.findings})
+            self.set_features(layer, painting.finding_rows(run.report.findings))
+            return True
+        about = layer.metadata[KEY]
+        new = [index for index in run.predictions if index not in about["painted"]]
+        canonical = about["placement"].to_canonical(layer.data)
+        for index in new:
+            painting.paint_slice(canonical, run.job.plane, index, run.predictions[index], about["names"])
+        about["painted"].update(new)
+        if len(about["names"]) + 1 != len(layer.features):
+            rows = [{"index": number, "finding": name} for name, number in about["names"].items()]
+            self.set_features(layer, rows)
+        if shown_slice is None or shown_slice in new:
+            layer.refresh()
+            return True
+        return False
+
+    def paint_masks(self, layer: Labels, masks: Mapping[int, CroppedMask]) -> None:
+        """Paint {number: canonical 3D mask} anew, smaller ones on top."""
+        canonical = layer.metadata[KEY]["placement"].to_canonical(layer.data)
+        canonical[...] = 0
+        painting.paint_all(canonical, masks)
+        layer.refresh()
+
+    def mask_of(self, layer: Labels, number: int) -> CroppedMask:
+        """The canonical 3D mask of one number as the layer holds it now, the user's edits included."""
+        canonical = layer.metadata[KEY]["placement"].to_canonical(layer.data)
+        return CroppedMask.from_full(canonical == number)
+
+    def set_features(self, layer: Labels, rows: Sequence[Mapping[str, Any]]) -> None:
+        """One row a finding, each with its ``index``; colours that are there already are kept."""
+        kept = self.colours_of(layer)
+        layer.features = painting.features(rows)
+        colours = {int(r["index"]): kept.get(int(r["index"]), painting.colour_of(int(r["index"]))) for r in rows}
+        if colours != kept:
+            layer.colormap = painting.colormap(colours.items(), self.hidden(layer))
+
+    def colours_of(self, layer: Labels) -> dict[int, str]:
+        """{number: #RRGGBB} as the layer shows them, so that a recolouring in napari is seen."""
+        return painting.colours_of(layer)
+
+    def hidden(self, layer: Labels) -> frozenset[int]:
+        """Numbers that :meth:`hide` made invisible."""
+        return frozenset(layer.metadata[KEY].get("hidden", ()))
+
+    def hide(self, layer: Labels, numbers: Iterable[int]) -> None:
+        """Make exactly these numbers invisible; their voxels stay."""
+        layer.metadata[KEY]["hidden"] = frozenset(numbers)
+        layer.colormap = painting.colormap(self.colours_of(layer).items(), self.hidden(layer))
+
+    def select_label(self, layer: Labels, number: int, mask: CroppedMask | None = None) -> None:
+        """Select a number on our labels layer and outline it; 0 takes the outline away.
+
+        Args:
+            mask: Its canonical 3D mask; None takes it from the layer.
+        """
+        layer.selected_label = number
+        mask = None if number == 0 else mask or self.mask_of(layer, number)
+        if mask is None or not mask.count or self.settings.outline_px < 1:
+            self._drop_outline(layer)
+            return
+        crop, start = painting.bordered(mask, self.settings.outline_px)
+        placement: Placement = layer.metadata[KEY]["placement"]
+        shape = crop.shape if len(placement.order.shape) == 3 else crop.shape[1:]
+        turned = Placement(painting.order_of_shape(placement.order, shape), placement.choice)
+        data = np.ascontiguousarray(turned.to_layer(crop.astype(np.uint8)))
+        corners = [placement.to_position(start), placement.to_position(np.add(start, crop.shape) - 1)]
+        first = np.minimum(*corners)
+        self._outline(layer, data, first, painting.colormap({1: self.colours_of(layer).get(number, "#FFFFFF")}.items()))
+
+    def _outline(self, layer: Labels, data: NDArray[np.uint8], first: NDArray[np.float64], colours: Any) -> None:
+        """Show an outline whose first element lies at data coordinates ``first`` of a labels layer."""
+        there = self._outline_of(layer)
+        translate = np.asarray(layer.translate) + view.turned(layer, first)
+        if there is not None:
+            there.data, there.translate, there.colormap = data, translate, colours
+            return
+        selected = set(self.viewer.layers.selection)
+        about = self._same_transform(layer) | {"translate": translate}
+        there = self.viewer.add_labels(data, name=OUTLINE, opacity=1.0, colormap=colours, **about)
+        there.contour = self.settings.outline_px
+        there.editable = False
+        self._mark(there, "outline", of=weakref.ref(layer))
+        # A new layer takes the selection, and with it the brush, away from the user.
+        self.viewer.layers.selection = selected
+
+    def _outline_of(self, layer: Layer) -> Labels | None:
+        return next((o for o in self.ours("outline") if o.metadata[KEY]["of"]() is layer), None)
+
+    def _drop_outline(self, layer: Layer) -> None:
+        if (there := self._outline_of(layer)) is not None:
+            self.viewer.layers.remove(there)
+
+    def roi_layer(self, source: Image) -> Shapes:
+        """The layer to draw boxes on for an image, made where there is none yet, in rectangle mode and selected."""
+        mine = (r for r in self.ours("roi") if r.metadata[KEY]["source"]() is source)
+        layer = next(mine, None)
+        if layer is None:
+            about = self._same_transform(source)
+            layer = self.viewer.add_shapes(
+                None, ndim=source.ndim, name=ROI, edge_color=BOX_COLOUR, face_color="transparent", **about
+            )
+            self._mark(layer, "roi", source=weakref.ref(source))
+        self.viewer.layers.selection.active = layer
+        layer.mode = "add_rectangle"
+        return layer
+
+    def layer_of(self, volume: Volume) -> tuple[Layer, Placement] | None:
+        """A layer of this viewer that shows a volume, with the volume's place in it."""
+        for layer in self.ours("findings"):
+            if layer.metadata[KEY]["volume"] is volume:
+                return layer, layer.metadata[KEY]["placement"]
+        for layer in self.images():
+            placement = placement_of(layer, volume)
+            if placement.from_file or np.may_share_memory(layer.data, volume.voxels):
+                return layer, placement
+        return None
+
+    def jump(self, volume: Volume, plane: Plane, index: int, centre: Sequence[float] | None = None) -> bool:
+        """Show one slice of a volume without a change of zoom; False where no layer shows the volume.
+
+        Args:
+            index: Canonical index of the slice.
+            centre: Canonical (z, y, x) voxel, fractions allowed, that the camera is centred on; None leaves the camera.
+        """
+        found = self.layer_of(volume)
+        if found is None:
+            return False
+        view.jump(self.viewer, *found, volume.plane_axis(plane), index, centre)
+        return True
+
+    def displayed_plane(self, volume: Volume) -> Plane | None:
+        """The plane of a volume that is shown; None in 3D display, for a picture, or where no layer shows it."""
+        found = self.layer_of(volume)
+        return None if found is None or volume.is_2d else view.displayed_plane(self.viewer, *found)
+
+    def current_index(self, volume: Volume, plane: Plane) -> int | None:
+        """Canonical index of the slice at the sliders' position; None where no layer shows the volume."""
+        found = self.layer_of(volume)
+        if found is None:
+            return None
+        axis = volume.plane_axis(plane)
+        voxel = found[1].to_voxel(found[0].world_to_data(view.point(self.viewer)))
+        return int(np.clip(np.rint(voxel[axis]), 0, volume.shape[axis] - 1))
+
+    def on_layers_changed(self, call: Callable[[], None]) -> Disconnect:
+        """Call after a layer was added, removed, moved or renamed; returns what disconnects."""
+        events = self.viewer.layers.events
+        return view.connect([events.inserted, events.removed, events.reordered, events.renamed], lambda _: call())
+
+    def on_view_changed(self, call: Callable[[], None]) -> Disconnect:
+        """Call after another slice, axis order or 2D/3D display was chosen."""
+        events = self.viewer.dims.events
+        return view.connect([events.current_step, events.order, events.ndisplay], lambda _: call())
+
+    def on_painted(self, layer: Labels, call: Callable[[frozenset[int]], None]) -> Disconnect:
+        """Call with the numbers that gained or lost voxels after the user painted, erased or filled."""
+        return view.connect([layer.events.paint], lambda event: call(painting.numbers_in(event.value)))
+
+    def on_selected_label(self, layer: Labels, call: Callable[[int], None]) -> Disconnect:
+        """Call with the number that was picked on a labels layer."""
+        return view.connect([layer.events.selected_label], lambda _: call(int(layer.selected_label)))
+
+    def on_recoloured(self, layer: Labels, call: Callable[[], None]) -> Disconnect:
+        """Call after the colours of a labels layer changed."""
+        return view.connect([layer.events.colormap], lambda _: call())
+
+    @staticmethod
+    def _mark(layer: Layer, role: Role, **about: Any) -> None:
+        layer.metadata[KEY] = {"made": weakref.ref(layer), "role": role, **about}
+
+    @staticmethod
+    def _same_transform(source: Layer) -> dict[str, Any]:
+        names = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+        return {name: getattr(source, name) for name in names}
+
+    def _lying_on(self, source: Image, placement: Placement) -> dict[str, Any]:
+        """The transform of a source, moved to the chosen step where the volume is one of several."""
+        about = self._same_transform(source)
+        if placement.choice:
+            step = np.zeros(source.ndim)
+            step[list(placement.choice)] = list(placement.choice.values())
+            about["translate"] = np.asarray(source.translate) + view.turned(source, step)
+        return about

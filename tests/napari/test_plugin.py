@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from toy import ct_volume, toy_engine
 
 from napari_unibiomed.layers import KEY, LayerGateway, image_layer, volume_of
 from napari_unibiomed.state import Phase, Session, Status
-from unibiomed_core.errors import ReadError, UniBiomedError
+from unibiomed_core.errors import UniBiomedError
 from unibiomed_core.io import read
 from unibiomed_core.samples import samples
 from unibiomed_core.types import Volume
@@ -82,22 +83,6 @@ def test_a_sample_goes_into_a_layer_and_back_exactly(name: str) -> None:
         assert layer.axis_labels == ("S-I", "A-P", "R-L")
 
 
-def test_layers_of_other_readers_are_taken_as_shown_or_refused() -> None:
-    viewer = ViewerModel()
-    foreign = viewer.add_image(np.zeros((5, 32, 40), np.int16), scale=(3, 1, -2))
-    volume = volume_of(foreign, "ct")
-    assert volume.spacing_mm == (3, 1, 2)
-    assert not volume.orientation_known
-    assert "sides are unknown" in volume.notes[0]
-    picture = volume_of(viewer.add_image(np.zeros((32, 40, 3), np.uint8), rgb=True), "endoscopy")
-    assert picture.is_2d
-    assert picture.shape == (1, 32, 40)
-    with pytest.raises(ReadError, match="Choose one volume"):
-        volume_of(viewer.add_image(np.zeros((2, 5, 32, 40))), "mri")
-    with pytest.raises(ReadError, match="Rotated"):
-        volume_of(viewer.add_image(np.zeros((5, 32, 40)), rotate=[[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]]), "mri")
-
-
 def test_a_report_becomes_labels_on_the_image_and_changes_nothing_else() -> None:
     viewer = ViewerModel()
     gateway = LayerGateway(viewer)
@@ -105,14 +90,15 @@ def test_a_report_becomes_labels_on_the_image_and_changes_nothing_else() -> None
     layer = gateway.add_image(volume)
     before = hashlib.sha256(np.ascontiguousarray(layer.data)).hexdigest()
     done = next(u for u in toy_engine().run(volume_of(layer, "ct"), ["liver", "spleen"]) if isinstance(u, Done))
-    made = gateway.add_report(done.report, volume, layer)
+    job = SimpleNamespace(volume=volume, label="", plane="axial")
+    made = gateway.add_labels(SimpleNamespace(job=job, report=done.report, predictions={}), layer)
     assert made.data.shape == layer.data.shape
     assert tuple(made.scale) == tuple(layer.scale)
     assert list(made.features["index"]) == [0, *(f.number for f in done.report.findings)]
     assert set(np.unique(made.data)) <= {0, *(f.number for f in done.report.findings)}
     assert hashlib.sha256(np.ascontiguousarray(layer.data)).hexdigest() == before
     assert list(gateway.images()) == [layer]
-    assert made.metadata[KEY]["report"] is done.report
+    assert made.metadata[KEY]["run"].report is done.report
 
 
 class Listener:

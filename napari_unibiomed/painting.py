@@ -1,0 +1,123 @@
+"""What a labels layer shows: masks into label arrays, colours by number, and the table of features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibiomed_core.errors import WriteError
+from unibiomed_core.report import OKABE_ITO, paint
+from unibiomed_core.types import PLANES, CroppedMask, Finding, Plane, Prediction, StoredOrder
+
+if TYPE_CHECKING:
+    import pandas
+    from napari.layers import Labels
+    from napari.utils.colormaps import DirectLabelColormap
+
+
+def colour_of(number: int) -> str:
+    """#RRGGBB of a finding's number: the Okabe-Ito colours in the order of ``report.OKABE_ITO``, then again."""
+    return OKABE_ITO[(number - 1) % len(OKABE_ITO)]
+
+
+def colormap(colours: Iterable[tuple[int, str]], hidden: Iterable[int] = ()) -> DirectLabelColormap:
+    """Colours of a labels layer; other numbers, which only the user's brush can make, have none of their own.
+
+    Args:
+        colours: (number, #RRGGBB).
+        hidden: Numbers that are not shown; their colours are kept.
+    """
+    from napari.utils.colormaps import DirectLabelColormap
+
+    unseen = frozenset(hidden)
+    table: dict[int | None, Any] = {None: "#FFFFFF", 0: "transparent"}
+    table |= {number: f"{colour[:7]}{'00' if number in unseen else 'FF'}" for number, colour in colours}
+    return DirectLabelColormap(color_dict=table)
+
+
+def colours_of(layer: Labels) -> dict[int, str]:
+    """{number: #RRGGBB} of the numbers in the layer's features, as the layer shows them."""
+    numbers = [int(n) for n in layer.features["index"] if n]
+    rgb = {number: np.rint(np.asarray(layer.colormap.map(number))[:3] * 255).astype(int) for number in numbers}
+    return {number: "#{:02X}{:02X}{:02X}".format(*values) for number, values in rgb.items()}
+
+
+def features(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    """The features of a labels layer: a row for the background, then one a finding."""
+    import pandas
+
+    return pandas.DataFrame([{"index": 0, "finding": ""}, *rows])
+
+
+def finding_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """What hovering over a finding tells, and what napari's own table can save."""
+    return [
+        {
+            "index": f.number,
+            "finding": f.phrase,
+            "presence": round(f.presence, 3),
+            "volume_ml": f.measurements.volume_ml,
+            "side": f.measurements.side,
+            "flags": ", ".join(f.flags),
+        }
+        for f in findings
+    ]
+
+
+def paint_all(canonical: NDArray[Any], masks: Mapping[int, CroppedMask]) -> None:
+    """Paint {number: 3D mask} into a canonical array in place, smaller ones on top.
+
+    Raises:
+        WriteError: A number does not fit the array.
+        ValueError: A mask lies on another grid.
+    """
+    for number, mask in sorted(masks.items(), key=lambda item: -item[1].count):
+        if number > np.iinfo(canonical.dtype).max:
+            raise WriteError(
+                "Too many findings", f"finding number {number}", f"at most {np.iinfo(canonical.dtype).max}"
+            )
+        if mask.shape != canonical.shape:
+            raise ValueError(f"mask of shape {mask.shape} on a volume of shape {canonical.shape}")
+        paint(canonical, mask, number)
+
+
+def paint_slice(
+    canonical: NDArray[Any], plane: Plane, index: int, predictions: Iterable[Prediction], names: dict[str, int]
+) -> None:
+    """Paint the masks of one slice in place, one number a target; new targets are added to ``names``."""
+    picture = np.moveaxis(canonical, PLANES.index(plane), 0)[index]
+    phrases = [p for prediction in predictions for p in prediction.phrases if p.mask is not None and p.mask.count]
+    for phrase in phrases:
+        names.setdefault(phrase.target or phrase.text, len(names) + 1)
+    for phrase in sorted(phrases, key=lambda p: -p.mask.count if p.mask else 0):
+        if phrase.mask is not None:
+            paint(picture, phrase.mask, names[phrase.target or phrase.text])
+
+
+def bordered(mask: CroppedMask, border: int) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
+    """A mask's box with a border around it, so that its outline is not cut, and the index of its first element."""
+    start = [max(0, o - border) for o in mask.offset]
+    end = [min(n, o + c + border) for o, c, n in zip(mask.offset, mask.crop.shape, mask.shape, strict=True)]
+    whole = np.zeros([e - s for s, e in zip(start, end, strict=True)], bool)
+    whole[tuple(slice(o - s, o - s + c) for o, s, c in zip(mask.offset, start, mask.crop.shape, strict=True))] = (
+        mask.crop
+    )
+    return whole, (start[0], start[1], start[2])
+
+
+def order_of_shape(order: StoredOrder, canonical_shape: tuple[int, ...]) -> StoredOrder:
+    """The same turn for an array of another canonical shape."""
+    if len(order.shape) == 2:
+        return replace(order, shape=canonical_shape)
+    stored = tuple(canonical_shape[list(order.axes).index(axis)] for axis in range(3))
+    return replace(order, shape=stored)
+
+
+def numbers_in(stroke: Iterable[Sequence[Any]]) -> frozenset[int]:
+    """Numbers that a stroke of napari's brush took or gave; each step ends with the values before and after it."""
+    touched = [np.unique(np.asarray(values)) for step in stroke for values in step[-2:]]
+    return frozenset(int(n) for values in touched for n in values if n)

@@ -1,0 +1,86 @@
+"""Where the viewer looks: slices, planes and the camera, in the axes of a layer; and connections that can be undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibiomed_core.types import PLANES, Plane
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+    from napari_unibiomed.geometry import Placement
+
+
+def connect(emitters: Iterable[Any], call: Callable[[Any], None]) -> Callable[[], None]:
+    """Connect one function to several events; what is returned disconnects it and may be called twice."""
+    held = list(emitters)
+    for emitter in held:
+        emitter.connect(call)
+
+    def disconnect() -> None:
+        while held:
+            held.pop().disconnect(call)
+
+    return disconnect
+
+
+def turned(layer: Layer, step: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """A step in data coordinates as a step of ``layer.translate``: scaled, sheared and rotated, without its affine."""
+    from napari.utils.transforms import Affine
+
+    own = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear, translate=np.zeros(layer.ndim))
+    return np.asarray(own(np.asarray(step, float)))
+
+
+def point(viewer: ViewerModel) -> NDArray[np.float64]:
+    """World position of the sliders."""
+    return np.asarray(viewer.dims.point, float)
+
+
+def world_axis(viewer: ViewerModel, layer: Layer, placement: Placement, axis: int) -> int:
+    """The slider that steps along a canonical axis; a layer with fewer dimensions lies along the last sliders."""
+    before, after = np.zeros(3), np.eye(3)[axis]
+    ends = [np.asarray(layer.data_to_world(placement.to_position(v))) for v in (before, after)]
+    return int(np.abs(ends[1] - ends[0]).argmax()) + viewer.dims.ndim - layer.ndim
+
+
+def displayed_plane(viewer: ViewerModel, layer: Layer, placement: Placement) -> Plane | None:
+    """The plane of a volume that is shown, None in 3D display."""
+    if viewer.dims.ndisplay != 2:
+        return None
+    hidden = set(viewer.dims.not_displayed)
+    cut = [axis for axis in range(3) if world_axis(viewer, layer, placement, axis) in hidden]
+    return PLANES[cut[0]] if len(cut) == 1 else None
+
+
+def jump(
+    viewer: ViewerModel, layer: Layer, placement: Placement, axis: int, index: int, centre: Sequence[float] | None
+) -> None:
+    """Show the slice ``index`` along a canonical axis, and centre the camera without a change of zoom.
+
+    Args:
+        centre: Canonical (z, y, x) voxel; None leaves sliders of other axes and the camera.
+    """
+    dims, camera = viewer.dims, viewer.scene.camera
+    lead = dims.ndim - layer.ndim
+    here = placement.to_voxel(layer.world_to_data(point(viewer)))
+    voxel = np.array(here if centre is None else centre, float)
+    voxel[axis] = index
+    world = np.asarray(layer.data_to_world(placement.to_position(voxel)))
+    if len(placement.order.shape) == 3:
+        dims.set_point(range(lead, dims.ndim), world)
+        sliders = [world_axis(viewer, layer, placement, a) for a in range(3)]
+        if dims.ndisplay == 2 and sliders[axis] in dims.displayed:
+            zoom = camera.zoom
+            others = [a for a in range(dims.ndim) if a not in sliders]
+            dims.order = (*others, sliders[axis], *sorted(a for a in sliders if a != sliders[axis]))
+            camera.zoom = zoom  # napari fits the view to a new order
+    if centre is not None:
+        shown = [float(world[a - lead]) for a in dims.displayed if a >= lead]
+        camera.center = (*camera.center[: 3 - len(shown)], *shown)
