@@ -1,4 +1,4 @@
-"""From a drawn rectangle to a region of a canonical slice, and from its answer to a phrase prompt. No Qt, no layers.
+"""From a drawn rectangle to a region of a canonical slice, and from its answer to a phrase prompt. No Qt, no viewer.
 
 A slice keeps the canonical order of its two axes whatever way round the viewer shows it, so the plane, the index and
 the box follow from the corners alone: rolled and transposed axes need no case of their own.
@@ -6,15 +6,19 @@ the box follow from the corners alone: rolled and transposed axes need no case o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_unibiomed.geometry import placement_of
 from unibiomed_core.errors import PromptError
 from unibiomed_core.types import PLANES, CroppedMask, Prompt, Region, Volume
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Shapes
 
 MIN_SIDE_PX = 8
 """The engine refuses a smaller box; it is said here, before a run."""
@@ -34,28 +38,30 @@ class Box:
     notes: tuple[str, ...] = ()
 
 
-def box_of(corners: NDArray[Any], volume: Volume, dropped_axes: Collection[int] = ()) -> Box:
+def drawn_corners(shapes: Shapes, source: Image, volume: Volume) -> list[NDArray[np.float64]]:
+    """(N, 3) corners of every shape as canonical (z, y, x) voxels of the image, whatever layer they were drawn on.
+
+    Args:
+        source: The image layer that ``volume`` was taken of.
+    """
+    placement = placement_of(source, volume)
+    world = (np.array([shapes.data_to_world(corner) for corner in shape]) for shape in shapes.data)
+    return [np.array([placement.to_voxel(source.world_to_data(point)) for point in points]) for points in world]
+
+
+def box_of(corners: NDArray[Any], volume: Volume) -> Box:
     """The region of one drawn shape.
 
     Pixel ``i`` covers ``i - 0.5 .. i + 0.5``; the box takes every pixel that the shape meets with more than its edge.
     The hidden axis of a volume is the one along which all corners agree.
 
     Args:
-        corners: (N, D) in the data coordinates of the volume's image layer; a rectangle has four.
-        volume: Its voxels are what the layer shows, less ``dropped_axes``.
-        dropped_axes: Axes of a 4D layer of which one index was chosen.
+        corners: (N, 3) canonical (z, y, x) voxels; a rectangle has four.
 
     Raises:
-        PromptError: The shape has corners of another dimension, lies in no plane of slices, outside of the image, or
-            is under ``MIN_SIDE_PX`` a side.
+        PromptError: The shape lies in no plane of slices, outside of the image, or is under ``MIN_SIDE_PX`` a side.
     """
-    points = np.delete(np.asarray(corners, dtype=np.float64), sorted(dropped_axes), axis=1)
-    if volume.is_2d:
-        points = np.column_stack([np.zeros(len(points)), points[:, -2:]])
-    if points.shape[1] != 3:
-        raise PromptError(
-            "Box of another image", f"it has {points.shape[1]} dimensions", "the image's 3", "Draw it with Draw box."
-        )
+    points = np.asarray(corners, dtype=np.float64)
     low, high = points.min(axis=0), points.max(axis=0)
     hidden = 0 if volume.is_2d else int(np.argmin(high - low))
     if high[hidden] - low[hidden] > 0.5:
@@ -110,15 +116,16 @@ def box_prompts(region: Region) -> tuple[Prompt, ...]:
     return tuple(Prompt(task, region=region) for task in BOX_TASKS)
 
 
-def outline_of(region: Region, volume: Volume) -> NDArray[np.float64]:
-    """(4, D) corners of a region in data coordinates of the volume's layer; the inverse of :func:`box_of`."""
+def outline_of(region: Region) -> NDArray[np.float64]:
+    """(4, 3) corners of a region as canonical (z, y, x) voxels; the inverse of :func:`box_of`."""
     hidden = PLANES.index(region.plane)
     rows, columns = (axis for axis in range(3) if axis != hidden)
     corners = np.empty((4, 3))
     corners[:, hidden] = region.index
-    corners[:, rows] = np.array([region.y0, region.y0, region.y1, region.y1]) + [-0.5, -0.5, 0.5, 0.5]
-    corners[:, columns] = np.array([region.x0, region.x1, region.x1, region.x0]) + [-0.5, 0.5, 0.5, -0.5]
-    return corners[:, 1:] if volume.is_2d else corners
+    top, bottom, left, right = region.y0 - 0.5, region.y1 + 0.5, region.x0 - 0.5, region.x1 + 0.5
+    corners[:, rows] = top, top, bottom, bottom
+    corners[:, columns] = left, right, right, left
+    return corners
 
 
 def phrase_of(answer: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from napari_unibiomed import roi
+from napari_unibiomed import geometry, roi
 from unibiomed_core.errors import PromptError
 from unibiomed_core.types import CroppedMask, Region, StoredOrder, Volume
 
@@ -22,11 +22,10 @@ def volume(shape: tuple[int, ...] = SHAPE, rgb: bool = False) -> Volume:
     return Volume(voxels, np.diag([-1.0, -1, -1, 1]), "ct", "HU", "px" if picture else "mm", True, stored)
 
 
-def rectangle(start: tuple[float, float], end: tuple[float, float], hidden: int | None, at: float) -> NDArray[Any]:
+def rectangle(start: tuple[float, float], end: tuple[float, float], hidden: int, at: float) -> NDArray[Any]:
     """Corners as napari makes them, from where the drag began to where it ended."""
     (r0, c0), (r1, c1) = start, end
-    flat = np.array([[r0, c0], [r0, c1], [r1, c1], [r1, c0]], float)
-    return flat if hidden is None else np.insert(flat, hidden, at, axis=1)
+    return np.insert(np.array([[r0, c0], [r0, c1], [r1, c1], [r1, c0]], float), hidden, at, axis=1)
 
 
 @pytest.mark.parametrize(
@@ -60,15 +59,8 @@ def test_pixels_count_when_the_shape_meets_them() -> None:
 
 @pytest.mark.parametrize("rgb", [False, True])
 def test_pictures_have_one_slice(rgb: bool) -> None:
-    found = roi.box_of(rectangle((3, 4), (20, 30), None, 0), volume((40, 60), rgb))
+    found = roi.box_of(rectangle((3, 4), (20, 30), 0, 0), volume((40, 60), rgb))
     assert found.region == Region(4, 3, 30, 20, "axial", 0)
-
-
-def test_a_chosen_axis_of_a_4d_layer_is_dropped() -> None:
-    corners = np.insert(rectangle((5, 10), (24, 39), 0, 7), 0, 2.0, axis=1)
-    assert roi.box_of(corners, volume(), dropped_axes=(0,)).region == Region(10, 5, 39, 24, "axial", 7)
-    with pytest.raises(PromptError, match="Box of another image"):
-        roi.box_of(corners, volume())
 
 
 def test_a_box_over_the_edge_is_clipped_and_says_so() -> None:
@@ -95,7 +87,7 @@ def test_clipping_can_make_a_box_too_small() -> None:
 def test_a_turned_rectangle_gives_its_bounding_box_and_says_so() -> None:
     centre, angle = np.array([20.0, 30.0]), np.deg2rad(45)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    corners = (rectangle((-8, -8), (8, 8), None, 0) @ turn.T) + centre
+    corners = (rectangle((-8, -8), (8, 8), 0, 0)[:, 1:] @ turn.T) + centre
     found = roi.box_of(np.insert(corners, 0, 4, axis=1), volume())
     half = 8 * np.sqrt(2)
     assert found.region.box == tuple(
@@ -113,10 +105,7 @@ def test_a_shape_across_slices_is_refused() -> None:
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_an_outline_leads_back_to_its_region(plane: str) -> None:
     region = Region(3, 4, 14, 15, plane, 6)  # type: ignore[arg-type]
-    assert roi.box_of(roi.outline_of(region, volume()), volume()).region == region
-    flat = Region(3, 4, 14, 15)
-    assert roi.outline_of(flat, volume((40, 60))).shape == (4, 2)
-    assert roi.box_of(roi.outline_of(flat, volume((40, 60))), volume((40, 60))).region == flat
+    assert roi.box_of(roi.outline_of(region), volume()).region == region
 
 
 @pytest.mark.parametrize(
@@ -136,6 +125,46 @@ def test_masks_that_meet_the_box_are_told_from_others(plane: str) -> None:
     assert not roi.meets(mask, Region(2, 2, 7, 12, plane, 9))  # type: ignore[arg-type]
     assert not roi.meets(mask, Region(2, 2, 12, 12, plane, 10))  # type: ignore[arg-type]
     assert not roi.meets(CroppedMask.from_full(np.zeros(SHAPE, bool)), Region(2, 2, 12, 12, plane, 9))  # type: ignore[arg-type]
+
+
+def shapes_on(layer: Any, corners: NDArray[Any], **about: Any) -> Any:
+    from napari.layers import Shapes
+
+    return Shapes([corners], shape_type="rectangle", ndim=layer.ndim, **about)
+
+
+def test_shapes_are_taken_to_the_image_through_the_world() -> None:
+    layers = pytest.importorskip("napari.layers")
+    voxels = np.random.default_rng(0).integers(0, 99, SHAPE).astype(np.int16)
+    image = layers.Image(voxels, scale=(3, 0.5, 0.5), translate=(10, 20, 30))
+    taken = geometry.volume_of(image, "mri")
+    corners = rectangle((5, 10), (24, 39), 0, 7)
+    alike = shapes_on(image, corners, scale=image.scale, translate=image.translate)
+    in_pixels = shapes_on(image, np.array([image.data_to_world(c) for c in corners]))
+    for shapes in (alike, in_pixels):
+        (found,) = roi.drawn_corners(shapes, image, taken)
+        assert roi.box_of(found, taken).region == Region(10, 5, 39, 24, "axial", 7)
+
+
+def test_a_flipped_layer_and_one_step_of_a_4d_layer_give_the_pixels_under_the_box() -> None:
+    layers = pytest.importorskip("napari.layers")
+    voxels = np.random.default_rng(0).integers(0, 99, SHAPE).astype(np.int16)
+    for image, choice, lead in (
+        (layers.Image(voxels, scale=(3, -1, 1)), None, 0),
+        (layers.Image(np.stack([voxels + 1, voxels]), scale=(1, 3, -1, 1)), {0: 1}, 1),
+    ):
+        taken = geometry.volume_of(image, "mri", choice=choice)
+        corners = (
+            np.insert(rectangle((5, 10), (24, 39), 0, 7), 0, [1.0] * lead, axis=1)
+            if lead
+            else rectangle((5, 10), (24, 39), 0, 7)
+        )
+        (found,) = roi.drawn_corners(shapes_on(image, corners, scale=image.scale), image, taken)
+        region = roi.box_of(found, taken).region
+        x0, y0, x1, y1 = region.box
+        under = taken.slice(region.index, region.plane).pixels[y0 : y1 + 1, x0 : x1 + 1]
+        drawn = voxels[7, 5:25, 10:40]
+        assert np.array_equal(under, drawn[::-1])  # the data run against the axis that they are shown along
 
 
 def test_prompts_of_a_box_carry_it() -> None:
