@@ -16,6 +16,8 @@ _HOME = {
     ),
     **dict.fromkeys(("CancelToken", "Progress", "SliceDone", "FindingFound", "Done"), "updates"),
     "UniBiomedError": "errors",
+    "models": "diagnostics",
+    "download": "model.hub",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -1,60 +1,29 @@
-"""A whole volume or picture: which slices, in what order, and the stream of updates from the first to the report."""
+"""A whole volume or picture: from a plan over slices to the report, as a stream of updates."""
 
 from __future__ import annotations
 
-import logging
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from unibiomed_core import report, vocabulary
-from unibiomed_core.engine import devices
+from unibiomed_core.engine import devices, plans, smoothing, tracking
+from unibiomed_core.engine.batches import Batch, Errand, answered
 from unibiomed_core.engine.engine import Engine
-from unibiomed_core.engine.linking import SliceMask, canonical_target, findings, link
+from unibiomed_core.engine.gathered import Gathered
+from unibiomed_core.engine.linking import LinkedMask, findings, link
+from unibiomed_core.engine.plans import Route
 from unibiomed_core.engine.questions import resolve
 from unibiomed_core.errors import PromptError
-from unibiomed_core.measure import AIR_HU
 from unibiomed_core.modalities import Window, choose_window
-from unibiomed_core.tasks import TASKS
-from unibiomed_core.types import Absence, Finding, Plane, Prediction, Prompt, Slice, Volume
+from unibiomed_core.types import Finding, Plane, Prediction, Prompt, Volume
 from unibiomed_core.updates import CancelToken, Done, FindingFound, Progress, SliceDone, Update
 
-log = logging.getLogger(__name__)
-
-EMPTY_LEVEL = 0.05
-"""A pixel shows something when it lies above the window's low end by more than this share of the window; in HU, when
-it is above the window's low end and above air."""
-
-EMPTY_FRACTION = 0.002
-"""A slice with no larger share of such pixels is skipped: 23 x 23 of 512 x 512, less than the crown of a head."""
-
-KEY_SLICES = 3
+DESCRIBED_SLICES = 3
 """At most so many slices are described in the model's own words."""
 
-
-@dataclass(slots=True)
-class _Run:
-    """What a run has gathered; grows with the masks found, never with whole slices."""
-
-    done: list[int] = field(default_factory=list)
-    masks: list[SliceMask] = field(default_factory=list)
-    best: dict[str, float] = field(default_factory=dict)
-    truncated: list[int] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def take(self, predictions: Sequence[Prediction], modality: str) -> None:
-        """Keep what one slice says."""
-        for prediction in predictions:
-            for phrase in prediction.phrases:
-                name = canonical_target(phrase.target or phrase.text, modality)
-                self.best[name] = max(self.best.get(name, 0.0), phrase.score)
-                if phrase.mask is not None:
-                    self.masks.append(SliceMask(prediction.index, name, phrase.text, phrase.score, phrase.mask))
-            if prediction.truncated:
-                self.truncated.append(prediction.index)
+T = TypeVar("T")
 
 
 def run(
@@ -69,61 +38,72 @@ def run(
     cancel: CancelToken | None = None,
     describe: bool = True,
     settings: Mapping[str, Any] | None = None,
+    known: Mapping[int, tuple[Prediction, ...]] | None = None,
+    plan: str = "all",
+    smooth_mm: float = 0.0,
 ) -> Iterator[Update]:
-    """Ask the same of every slice, link the answers into findings, and report.
+    """Ask the same of the slices of a plan, link the answers into findings, and report.
 
     The order of updates: ``Progress`` with 0 done; a ``SliceDone`` for each slice of a batch and a ``Progress`` after
-    it, batch after batch; a ``FindingFound`` for each finding, largest first; ``Done``. A cancelled run ends its batch
-    and then links and reports what is done.
+    it, batch after batch; a ``FindingFound`` for each finding, largest first; ``Done``. Where a plan adds slices to its
+    first pass, the total of ``Progress`` grows as soon as they are known; it never shrinks. A run that is cancelled,
+    closed or fails drops its cached features; a cancelled one ends its batch and then links and reports what is done.
 
     Args:
         asks: Prompts, or names of targets to segment; empty takes the model's default targets for the modality, else
             all of the vocabulary's.
-        every: Step between the slices that are examined, from the middle of the first step on.
-        indices: Exactly these slices instead, empty ones included.
+        every: Step between the slices of the first pass, from the middle of the first step on; 1 leaves it to the plan.
+        indices: Exactly these slices instead, empty ones included; with the plan "all" only.
         window: Intensity window; None takes the modality's.
         cancel: Looked at between batches.
         describe: Let the model describe the largest slice of the largest findings, or the picture, in its own words.
         settings: Further settings to be stated in the report, plain values.
+        known: Slice index -> what an earlier, stopped run of the same model and prompts answered; these slices of the
+            first pass come first and are not computed again.
+        plan: A name of ``plans.PLANS``.
+        smooth_mm: Standard deviation of a 3D smoothing of each finding; 0 leaves the masks as the model made them.
 
     Raises:
-        PromptError: An ask cannot be used, or there is nothing to ask for; before any slice is computed.
-        DeviceError: Memory does not suffice for a single slice.
+        PromptError: An ask, the plan or a number cannot be used, or there is nothing to ask for; before any slice is
+            computed.
+        ConfigError: The plan needs memory parts that the model does not have.
+        DeviceError: Memory does not suffice for a single slice, or for the findings.
     """
     began = time.monotonic()
-    cancel = cancel or CancelToken()
     window = window or choose_window(volume)
     prompts = _prompts(engine, volume, asks)
-    plan, skipped = _plan(volume, plane, every, indices, window)
+    errand = Errand(engine, volume, plane, prompts, window, cancel or CancelToken())
+    route = plans.route(plan, volume, plane, window, every, indices)
+    smoothing.check(smooth_mm, volume)
     for prompt in prompts:
         if prompt.region is None:  # one with a region is checked against its own slice, in the first batch
             resolve(prompt, volume.slice(0, plane), engine.processor)
-    state = _Run()
-    yield Progress(0, len(plan))
-    for batch in _batches(engine, volume, plane, plan, prompts, window, state, cancel):
-        for index, predictions in batch:
-            state.take(predictions, volume.modality)
-            state.done.append(index)
-            yield SliceDone(index, predictions)
-        left = len(plan) - len(state.done)
-        yield Progress(len(state.done), len(plan), (time.monotonic() - began) / len(state.done) * left)
-    linked, specks = link(state.masks, volume, plane, visited=state.done, every=every)
-    found = findings(linked, volume)
-    for finding in found:
-        yield FindingFound(finding)
-    cancelled = len(state.done) < len(plan)
-    sentences: list[tuple[int, str]] = []
-    if describe and not cancelled:
-        sentences = _describe(engine, volume, plane, found, window, state, cancel)
-    if skipped and not plan:
-        state.warnings.append("No slice shows more than air, so none was examined.")
+    if route.plan.follows:
+        tracking.check(errand, route.plan.follows)
+    gathered = Gathered()
+    finished = False
+    try:
+        yield from _examine(errand, route, known or {}, gathered, began)
+        cancelled = len(gathered.done) < len(_planned(route, gathered))
+        found, specks = _findings(errand, route, gathered, cancelled, smooth_mm)
+        for finding in found:
+            yield FindingFound(finding)
+        sentences = _describe(errand, found, gathered) if describe and not cancelled else []
+        finished = not errand.cancel.cancelled
+    finally:
+        if not finished:
+            engine.free()
+    if route.skipped and not route.first_pass:
+        gathered.warnings.append("No slice shows more than air, so none was examined.")
     stated = {
         "tasks": sorted({p.task for p in prompts}),
         "targets": [p.target for p in prompts if p.target],
         "questions": [p.question for p in prompts if p.question],
         "plane": plane,
-        "every": every,
+        "plan": plan,
+        "every": route.step,
         "indices": None if indices is None else list(indices),
+        "smooth_mm": smooth_mm,
         "describe": describe,
         "presence_threshold": engine.config.presence.threshold,
         **(settings or {}),
@@ -134,28 +114,19 @@ def run(
             window=None if volume.is_rgb else window,
             plane=plane,
             findings=found,
-            absences=_absences(prompts, found, state, volume.modality),
+            absences=gathered.absences(prompts, found, volume.modality),
             model=engine.info.provenance(),
             settings=stated,
-            slices_done=state.done,
-            slices_skipped=skipped,
+            slices_done=gathered.done,
+            slices_skipped=route.skipped,
             seconds=time.monotonic() - began,
             sentences=sentences,
-            truncated=state.truncated,
+            truncated=gathered.truncated,
             specks_dropped=specks,
-            warnings=state.warnings,
+            warnings=[*gathered.warnings, *gathered.contest_notes(volume)],
             cancelled=cancelled,
         )
     )
-
-
-def shows_nothing(piece: Slice, window: Window, in_hu: bool) -> bool:
-    """Whether a slice is constant or shows air only (``EMPTY_LEVEL``, ``EMPTY_FRACTION``)."""
-    pixels = piece.pixels
-    if pixels.min() == pixels.max():
-        return True
-    level = max(window.low, AIR_HU) if in_hu else window.low + EMPTY_LEVEL * (window.high - window.low)
-    return bool(np.count_nonzero(pixels > level) <= EMPTY_FRACTION * pixels.size)
 
 
 def _prompts(engine: Engine, volume: Volume, asks: Sequence[Prompt | str]) -> list[Prompt]:
@@ -173,104 +144,117 @@ def _prompts(engine: Engine, volume: Volume, asks: Sequence[Prompt | str]) -> li
     return list(dict.fromkeys(prompts))
 
 
-def _plan(
-    volume: Volume, plane: Plane, every: int, indices: Sequence[int] | None, window: Window
-) -> tuple[list[int], list[int]]:
-    """Slices to examine and slices to skip, both ascending.
+def _planned(route: Route, gathered: Gathered) -> list[int]:
+    """The first pass and what, as far as is known, comes after it."""
+    return [*route.first_pass, *route.further(gathered.positive.intersection(route.first_pass))]
+
+
+def _examine(
+    errand: Errand, route: Route, known: Mapping[int, tuple[Prediction, ...]], gathered: Gathered, began: float
+) -> Iterator[Update]:
+    """All passes of a plan."""
+    yield Progress(0, len(route.first_pass))
+    for batch in _passes(errand, route, known, gathered):
+        for index, predictions in batch:
+            gathered.take(index, predictions, errand.volume.modality)
+            yield SliceDone(index, predictions)
+        done, total = len(gathered.done), len(_planned(route, gathered))
+        yield Progress(done, total, (time.monotonic() - began) / done * (total - done))
+
+
+def _passes(
+    errand: Errand, route: Route, known: Mapping[int, tuple[Prediction, ...]], gathered: Gathered
+) -> Iterator[Batch]:
+    if route.plan.follows == "published":
+        yield from _on_device(errand, tracking.published(errand))
+        return
+    given: Batch = [(index, known[index]) for index in route.first_pass if index in known]
+    missing = [index for index in route.first_pass if index not in known]
+    yield from itertools.chain([given] if given else [], answered(errand, missing, gathered.warnings))
+    if errand.cancel.cancelled or route.plan.further is None:
+        return
+    if route.plan.follows == "memory":
+        yield from _on_device(errand, tracking.carried(errand, route, gathered))
+    else:
+        yield from answered(errand, route.further(gathered.positive), gathered.warnings)
+
+
+def _on_device(errand: Errand, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Batches of one slice, which cannot be made smaller.
 
     Raises:
-        PromptError: A number is out of range.
+        DeviceError: Memory does not suffice.
     """
-    count = volume.slice_count(plane)
-    if every < 1:
-        raise PromptError("Step out of range", f"every {every}th slice", "a step of at least 1")
-    if indices is not None:
-        wrong = [i for i in indices if not 0 <= i < count]
-        if wrong:
-            raise PromptError("No such slice", f"index {wrong[0]}", f"0 to {count - 1}")
-        return sorted(set(indices)), []
-    chosen = range((count - 1) % every // 2, count, every)
-    if volume.is_2d:
-        return list(chosen), []
-    in_hu = volume.intensity_unit == "HU"
-    skipped = [i for i in chosen if shows_nothing(volume.slice(i, plane), window, in_hu)]
-    left = set(skipped)
-    return [i for i in chosen if i not in left], skipped
+    try:
+        yield from batches
+    except (RuntimeError, MemoryError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        errand.engine.free()
+        raise devices.out_of_memory(errand.engine.model, errand.engine.placement) from error
 
 
-def _batches(
-    engine: Engine,
-    volume: Volume,
-    plane: Plane,
-    plan: Sequence[int],
-    prompts: Sequence[Prompt],
-    window: Window,
-    state: _Run,
-    cancel: CancelToken,
-) -> Iterator[list[tuple[int, tuple[Prediction, ...]]]]:
-    """Predictions batch by batch; when memory runs out, the batch is halved, for good."""
-    start, size = 0, engine.batch_size
-    while start < len(plan) and not cancel.cancelled:
-        part = plan[start : start + size]
-        try:
-            answers = engine.predict([volume.slice(i, plane) for i in part], prompts, window)
-        except (RuntimeError, MemoryError) as error:
-            if not devices.is_out_of_memory(error):
-                raise
-            engine.free()
-            if size == 1:
-                raise devices.out_of_memory(engine.model, engine.placement) from error
-            size = max(1, len(part) // 2)
-            log.warning("memory ran out; going on with %d slices at once", size)
-            state.warnings.append(f"Memory ran out; the run went on with {size} slice{'s'[: size > 1]} at once.")
-            continue
-        start += len(part)
-        yield list(zip(part, answers, strict=True))
+def _findings(
+    errand: Errand, route: Route, gathered: Gathered, cancelled: bool, smooth_mm: float
+) -> tuple[tuple[Finding, ...], int]:
+    """Linked, smoothed where asked for, and measured; and the number of specks that were left out.
+
+    Raises:
+        DeviceError: Memory does not suffice.
+    """
+    # A refined plan has left no slice out between two with a finding, unless it was stopped.
+    step = 1 if route.plan.further and not cancelled else route.step
+    linked, specks = _retried(
+        errand, lambda: link(gathered.masks, errand.volume, errand.plane, visited=gathered.done, every=step)
+    )
+    if smooth_mm:
+        linked = _retried(errand, lambda: _smoothed(linked, errand.volume, smooth_mm))
+    return _retried(errand, lambda: findings(linked, errand.volume)), specks
 
 
-def _describe(
-    engine: Engine,
-    volume: Volume,
-    plane: Plane,
-    found: Sequence[Finding],
-    window: Window,
-    state: _Run,
-    cancel: CancelToken,
-) -> list[tuple[int, str]]:
-    """What the model itself writes about the key slices, unedited."""
-    keys = list(dict.fromkeys(f.measurements.slice_largest for f in found))[:KEY_SLICES]
-    if not keys and volume.is_2d:
-        keys = state.done[:1]
+def _smoothed(linked: Sequence[LinkedMask], volume: Volume, smooth_mm: float) -> tuple[LinkedMask, ...]:
+    things = [smoothing.smooth(thing, volume, smooth_mm) for thing in linked]
+    return tuple(sorted(things, key=lambda thing: (-thing.mask.count, thing.mask.offset, thing.target)))
+
+
+def _retried(errand: Errand, call: Callable[[], T]) -> T:
+    """A call, once more without cached features when memory runs out.
+
+    Raises:
+        DeviceError: Memory does not suffice.
+    """
+    try:
+        return call()
+    except MemoryError:
+        errand.engine.free()
+    try:
+        return call()
+    except MemoryError as error:
+        raise devices.out_of_memory(errand.engine.model, errand.engine.placement) from error
+
+
+def _describe(errand: Errand, found: Sequence[Finding], gathered: Gathered) -> list[tuple[int, str]]:
+    """What the model itself writes about the largest slices of the largest findings, unedited."""
+    keys = list(dict.fromkeys(f.measurements.slice_largest for f in found))[:DESCRIBED_SLICES]
+    if not keys and errand.volume.is_2d:
+        keys = gathered.done[:1]
     sentences: list[tuple[int, str]] = []
     for index in keys:
-        if cancel.cancelled:
-            state.warnings.append("Stopped before all key slices were described.")
+        if errand.cancel.cancelled:
+            gathered.warnings.append("Stopped before all key slices were described.")
             break
         try:
-            ((prediction,),) = engine.predict([volume.slice(index, plane)], [Prompt("report")], window)
+            piece = errand.volume.slice(index, errand.plane)
+            ((prediction,),) = errand.engine.predict([piece], [Prompt("report")], errand.window)
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):
                 raise
             # The findings are worth more than their description.
-            engine.free()
-            state.warnings.append("Memory ran out while key slices were described; the findings are complete.")
+            errand.engine.free()
+            gathered.warnings.append("Memory ran out while key slices were described; the findings are complete.")
             break
         if prediction.text:
             sentences.append((index, prediction.text))
         if prediction.truncated:
-            state.truncated.append(index)
+            gathered.truncated.append(index)
     return sentences
-
-
-def _absences(prompts: Sequence[Prompt], found: Sequence[Finding], state: _Run, modality: str) -> list[Absence]:
-    """What was looked for and not found; open questions after abnormality count as one target."""
-    if not state.done:
-        return []
-    present = {f.target for f in found}
-    names = {canonical_target(p.target, modality): None for p in prompts if p.task == "segment" and p.target}
-    absences = [Absence(name, state.best.get(name, 0.0), len(state.done)) for name in names if name not in present]
-    open_ended = any(TASKS[p.task].gives_masks and not p.target for p in prompts)
-    if open_ended and not found:
-        highest = max((s for name, s in state.best.items() if name not in names), default=0.0)
-        absences.append(Absence("abnormality", highest, len(state.done)))
-    return absences

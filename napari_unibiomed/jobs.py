@@ -1,0 +1,152 @@
+"""What is asked of the model, and the record of how one job went. Plain data: no widget, no thread, no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from unibiomed_core.modalities import Window
+from unibiomed_core.types import CroppedMask, Finding, Plane, Prediction, Prompt, Region, Report, Volume
+
+JobKind = Literal["report", "segment", "ask", "roi"]
+
+KIND_WORDS: dict[JobKind, str] = {"report": "Report", "segment": "Segment", "ask": "Ask", "roi": "Region"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One request, bound to the volume it was made for.
+
+    Args:
+        asks: Prompts, or names of targets to segment; for a report, empty means all that the model looks for. Every
+            prompt of a "roi" job carries its region, and each is asked on the slice of its own region.
+        indices: Canonical slice indices; None takes all slices that show something. Not used by "roi".
+        every: Step between slices where ``indices`` is None.
+        window: What the model is given; None takes the modality's.
+        describe: Let the model describe key slices in its own words (reports).
+        within: Keep only findings that meet this box.
+        label: How a list of runs names it; empty for a name made of kind and prompts.
+    """
+
+    kind: JobKind
+    volume: Volume
+    asks: tuple[Prompt | str, ...] = ()
+    plane: Plane = "axial"
+    indices: tuple[int, ...] | None = None
+    every: int = 1
+    window: Window | None = None
+    describe: bool = True
+    within: Region | None = None
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people: the label, or the kind with what was asked."""
+        if self.label:
+            return self.label
+        asked = [ask if isinstance(ask, str) else ask.target or ask.question for ask in self.asks]
+        words = ", ".join(dict.fromkeys(word for word in asked if word))
+        return f"{KIND_WORDS[self.kind]}: {words}" if words else KIND_WORDS[self.kind]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """The answer to one question or about one box.
+
+    Args:
+        text: Clean text for people.
+        raw: As generated.
+        score: Highest score of its phrases, 0..1; None where the answer has none.
+        index: Canonical slice index across ``plane``.
+        region: The box asked about, None for a question about the whole slice.
+        masks: 2D masks that the answer marks, on its slice.
+    """
+
+    prompt: Prompt
+    text: str
+    raw: str
+    score: float | None
+    seconds: float
+    plane: Plane
+    index: int
+    region: Region | None = None
+    truncated: bool = False
+    masks: tuple[CroppedMask, ...] = ()
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> Answer:
+        """The answer that a prediction holds."""
+        return cls(
+            prompt=prediction.prompt,
+            text=prediction.text,
+            raw=prediction.raw_text,
+            score=max((phrase.score for phrase in prediction.phrases), default=None),
+            seconds=prediction.seconds,
+            plane=prediction.plane,
+            index=prediction.index,
+            region=prediction.prompt.region,
+            truncated=prediction.truncated,
+            masks=prediction.masks,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """How one job goes: filled in by the session, slice by slice, and kept after it ended.
+
+    Args:
+        number: From 1, in the order of the session's runs.
+        model: Provenance of the model, as in a report.
+        predictions: Canonical slice index -> predictions in the order of the prompts.
+        findings: While slices come in, empty; then linked and measured, largest first.
+        report: None until the stream ended, and for "roi" jobs.
+        slices_total: Number of slices planned; 0 until it is known.
+        seconds: Wall time so far, of all its parts where it was resumed.
+        cancelled: The user stopped it; the rest can be resumed.
+        answers: For "ask" and "roi" jobs, in the order of the slices and prompts.
+    """
+
+    job: Job
+    number: int
+    model: Mapping[str, Any] = field(default_factory=dict)
+    predictions: dict[int, tuple[Prediction, ...]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    report: Report | None = None
+    slices_total: int = 0
+    seconds: float = 0.0
+    cancelled: bool = False
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def volume(self) -> Volume:
+        return self.job.volume
+
+    @property
+    def slices_done(self) -> list[int]:
+        """Canonical indices of the slices answered so far, ascending."""
+        return sorted(self.predictions)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it went to its end."""
+        return self.report is not None and not self.cancelled
+
+    def take(self, index: int, predictions: tuple[Prediction, ...]) -> None:
+        """Keep what one slice says."""
+        earlier = self.predictions.get(index, ())
+        self.predictions[index] = predictions if self.job.kind != "roi" else earlier + predictions
+        if self.job.kind in ("ask", "roi"):
+            self.answers += [Answer.of(prediction) for prediction in predictions]
+
+
+def meets(finding: Finding, region: Region) -> bool:
+    """Whether a finding has a voxel inside a box on the box's slice."""
+    axis = ("axial", "coronal", "sagittal").index(region.plane)
+    box: list[tuple[int, int]] = [(region.y0, region.y1 + 1), (region.x0, region.x1 + 1)]
+    box.insert(axis, (region.index, region.index + 1))
+    mask = finding.mask
+    inside = tuple(
+        slice(max(0, low - start), max(0, high - start)) for (low, high), start in zip(box, mask.offset, strict=True)
+    )
+    return bool(mask.crop[inside].any())

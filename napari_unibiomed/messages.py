@@ -1,0 +1,347 @@
+"""What the plugin says to people: title, what it means, what to do. Every case has its function here and its test.
+
+A message stays until the next action. Its kind is told by an icon and a word, never by colour alone.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+
+from napari_unibiomed.message import Link, Message
+from napari_unibiomed.progress import clock
+from unibiomed_core.errors import UniBiomedError
+
+__all__ = ["Link", "Message", "from_error"]
+
+
+def running_on_cpu(seconds_per_slice: float) -> Message:
+    """The installed torch cannot use a GPU."""
+    seconds = f"{seconds_per_slice:.1f}" if seconds_per_slice < 10 else f"{seconds_per_slice:.0f}"
+    return Message(
+        "warning",
+        "Running on CPU",
+        f"This torch build has no GPU support; expect about {seconds} s per slice.",
+        'See "GPU setup" or continue.',
+    )
+
+
+def not_enough_gpu_memory(needed_gb: float, free_gb: float) -> Message:
+    """Model and one slice do not fit into the GPU."""
+    return Message(
+        "error",
+        "Not enough GPU memory",
+        f"Needed about {_gb(needed_gb)} GB, {_gb(free_gb)} GB free.",
+        "Try precision bf16, close other programs, or use CPU.",
+    )
+
+
+def not_enough_memory(needed_gb: float, free_gb: float) -> Message:
+    """Model and one slice do not fit into the computer's memory."""
+    return Message(
+        "error",
+        "Not enough memory",
+        f"Needed about {_gb(needed_gb)} GB, {_gb(free_gb)} GB free.",
+        "Close other programs or take a smaller model.",
+    )
+
+
+def continued_with_less_memory(slices: str = "") -> Message:
+    """Memory ran out during a run, and the engine went on with fewer slices at once.
+
+    Args:
+        slices: Which slices, for people; empty where it is not known.
+    """
+    which = f"Slices {slices}" if slices else "Some slices"
+    return Message(
+        "warning", "Continued with less memory", f"{which} ran in smaller batches; results can differ slightly."
+    )
+
+
+def weights_not_found(offline: bool = True) -> Message:
+    """There are no model files where they were looked for."""
+    if offline:
+        meaning, action = "Offline mode is on and the folder has no model files.", " or switch offline mode off."
+    else:
+        meaning, action = "The folder has no model files.", " or press Download."
+    links = (Link.CHOOSE_FOLDER,) if offline else (Link.CHOOSE_FOLDER, Link.DOWNLOAD)
+    return Message("error", "Weights not found", meaning, f"{Link.CHOOSE_FOLDER.value}{action}", links=links)
+
+
+def weights_do_not_fit(what: str) -> Message:
+    """Files are missing, damaged or of another model.
+
+    Args:
+        what: What is wrong, with names: "Missing 3 files: a, b, c".
+    """
+    return Message(
+        "error",
+        "These weights do not fit this model",
+        _sentence(what),
+        "Download again or choose another folder.",
+        links=(Link.DOWNLOAD, Link.CHOOSE_ANOTHER_FOLDER),
+    )
+
+
+def download_stopped(percent: int | None, why: str = "The connection closed.") -> Message:
+    """A download broke off; files that arrived whole are kept."""
+    where = "before it began" if percent is None else f"at {percent} %"
+    return Message(
+        "error", f"Download stopped {where}", why, "Press Download to continue from there.", links=(Link.DOWNLOAD,)
+    )
+
+
+def offline_mode_on() -> Message:
+    """A download was asked for while offline mode is on; no connection was opened."""
+    return Message(
+        "warning",
+        "Offline mode is on",
+        "Nothing is downloaded while it is on, and no connection was opened.",
+        "Switch offline mode off in the preferences, or choose a folder.",
+    )
+
+
+def orientation_unknown() -> Message:
+    """The file does not tell which way round the patient lies."""
+    return Message(
+        "warning",
+        "Orientation unknown",
+        'The file has no direction matrix. Sides will be reported as "unknown".',
+        "Continue or set axes\u2026",
+        links=(Link.SET_AXES,),
+    )
+
+
+def tilted_acquisition(degrees: float) -> Message:
+    """The slices are not parallel to the patient's axes."""
+    return Message(
+        "info",
+        f"Tilted acquisition ({degrees:.0f}\u00b0)",
+        "Shown on its own grid; measurements use true millimetres; saved masks keep the tilt.",
+    )
+
+
+def uneven_spacing(gap_mm: float, first: int, second: int) -> Message:
+    """Slices lie at uneven distances; slice numbers count from 1."""
+    return Message(
+        "warning",
+        "Uneven slice spacing",
+        f"Gap of {gap_mm:g} mm between slices {first} and {second}.",
+        "Volumes are approximate.",
+    )
+
+
+def choose_one_volume(dimensions: int) -> Message:
+    """A layer with time points or channels."""
+    return Message(
+        "error",
+        "Choose one volume",
+        f"This layer has {dimensions} dimensions; pick a time point or channel.",
+    )
+
+
+def not_hounsfield(low: float, high: float) -> Message:
+    """A CT whose values cannot be HU."""
+    return Message(
+        "warning",
+        "Values do not look like Hounsfield units",
+        f"Range {low:g}\u2013{high:g}.",
+        Link.USE_PERCENTILES.value,
+        links=(Link.USE_PERCENTILES,),
+    )
+
+
+def no_mask_for(phrase: str, slices: int) -> Message:
+    """A phrase was looked for and the answers had no region."""
+    tried = "the slice tried" if slices == 1 else f"the {slices} slices tried"
+    return Message(
+        "warning",
+        f"No mask for \u201c{phrase}\u201d",
+        f"The model answered without a region on {tried}.",
+        "Its text is in the panel.",
+    )
+
+
+def answer_truncated() -> Message:
+    """The length limit cut an answer."""
+    return Message("warning", "Answer truncated", "The length limit was reached; the last sentence is dropped.")
+
+
+def box_too_small(width_px: int, height_px: int, smallest_px: int = 8) -> Message:
+    """A drawn box is smaller than the model takes."""
+    return Message(
+        "error",
+        "Box too small",
+        f"Draw at least {smallest_px} \u00d7 {smallest_px} pixels; the current box is {width_px} \u00d7 {height_px}.",
+    )
+
+
+def image_closed() -> Message:
+    """The image layer was removed while a job ran on it."""
+    return Message(
+        "warning", "The image was closed", "Finished slices are kept in the panel; masks can still be saved."
+    )
+
+
+def cancelled(done: int, total: int) -> Message:
+    """The user stopped a run."""
+    kept = "1 slice is kept." if done == 1 else f"{done} slices are kept."
+    return Message(
+        "warning",
+        f"Cancelled at slice {min(done + 1, total)} of {total}",
+        kept,
+        "Resume \u00b7 Discard.",
+        links=(Link.RESUME, Link.DISCARD),
+    )
+
+
+def cannot_save_position() -> Message:
+    """A labels layer without the geometry of a file."""
+    return Message(
+        "error",
+        "Cannot save with correct position",
+        "This layer has no geometry from its file.",
+        Link.SAVE_PLAIN.value,
+        links=(Link.SAVE_PLAIN,),
+    )
+
+
+def something_went_wrong(exception: BaseException) -> Message:
+    """A fault of ours."""
+    lines = str(exception).strip().splitlines()
+    first = lines[0] if lines else type(exception).__name__
+    return Message(
+        "error",
+        "Something went wrong",
+        _sentence(first),
+        "Copy details \u00b7 Report.",
+        details="".join(traceback.format_exception(exception)),
+        links=(Link.COPY_DETAILS, Link.REPORT_PROBLEM),
+    )
+
+
+def job_refused(running: str) -> Message:
+    """A second job while one runs; it is not queued."""
+    return Message(
+        "warning", "One job at a time", f"\u201c{running}\u201d is still running.", "Wait for it or cancel it."
+    )
+
+
+def no_image() -> Message:
+    """There is nothing to ask about."""
+    return Message("info", "No image", "Open an image or try File \u25b8 Open Sample \u25b8 UniBiomed phantom.")
+
+
+def model_cancelled(what: str) -> Message:
+    """Loading or downloading was stopped by the user."""
+    return Message("info", f"{what} cancelled", "The model that was ready before, if any, still is.")
+
+
+def restored(name: str, done: int, total: int) -> Message:
+    """An autosaved run was brought back."""
+    if done >= total:
+        return Message("info", "Restored", f"\u201c{name}\u201d with all of its {total} slices.")
+    return Message(
+        "info",
+        "Restored",
+        f"\u201c{name}\u201d with {done} of {total} slices.",
+        "Resume \u00b7 Discard.",
+        links=(Link.RESUME, Link.DISCARD),
+    )
+
+
+def can_be_restored(name: str, done: int, total: int) -> Message:
+    """An autosaved run of the image that was opened."""
+    return Message(
+        "info",
+        "An earlier run was saved",
+        f"\u201c{name}\u201d, {done} of {total} slices, on this image.",
+        "Restore \u00b7 Discard.",
+        links=(Link.RESTORE, Link.DISCARD),
+    )
+
+
+def finished(findings: int, slices: int, seconds: float) -> Message:
+    """The end of a run over slices; an empty result is said, never shown as silence."""
+    where = f"in {_count(slices, 'slice')}"
+    if findings == 0:
+        return Message("info", f"No finding was produced {where}", "This does not say that the image is normal.")
+    return Message("info", f"{_count(findings, 'finding')} {where}, {clock(seconds)}", "")
+
+
+def answered(answers: int, seconds: float) -> Message:
+    """The end of questions about slices or boxes."""
+    return Message("info", f"{_count(answers, 'answer')}, {clock(seconds)}", "See the panel.")
+
+
+def from_error(exception: BaseException) -> Message:
+    """The message for an exception: one of the cases above where it is one, else its own words."""
+    if not isinstance(exception, UniBiomedError):
+        return something_went_wrong(exception)
+    for title, make in _CASES.items():
+        if exception.title.startswith(title) and (message := make(exception)) is not None:
+            return message
+    expected = f"Expected: {_sentence(exception.expected)}" if exception.expected else ""
+    meaning = " ".join(part for part in (_sentence(exception.found), expected) if part)
+    return Message("error", exception.title, meaning, _sentence(exception.action), details=str(exception))
+
+
+def _memory(error: UniBiomedError) -> Message | None:
+    free, needed = _numbers(error.found.partition(" has ")[2]), _numbers(error.expected)
+    if not free or not needed:
+        return None
+    make = not_enough_memory if error.found.startswith("cpu") else not_enough_gpu_memory
+    return make(needed[0] / 1024, free[0] / 1024)
+
+
+def _not_found(error: UniBiomedError) -> Message | None:
+    if "not finished" in error.found:
+        return download_stopped(None, "An earlier download was not finished; files that arrived whole are kept.")
+    return weights_not_found("offline" in error.found) if "safetensors" not in error.expected else None
+
+
+def _unfit(error: UniBiomedError) -> Message:
+    return weights_do_not_fit(error.found)
+
+
+def _download(error: UniBiomedError) -> Message:
+    percent = re.search(r"(\d+) %", error.title)
+    return download_stopped(int(percent[1]) if percent else None)
+
+
+def _box(error: UniBiomedError) -> Message | None:
+    sides = _numbers(error.found)
+    return box_too_small(int(sides[0]), int(sides[1])) if len(sides) == 2 else None
+
+
+_CASES: Mapping[str, Callable[[UniBiomedError], Message | None]] = {
+    "Out of memory": _memory,
+    "Weights not found": _not_found,
+    "Weights damaged": _unfit,
+    "These weights do not fit this model": _unfit,
+    "Download stopped": _download,
+    "Offline mode is on": lambda error: offline_mode_on(),
+    "Box too small": _box,
+}
+"""Start of an error's title -> its message; None where its words are better."""
+
+
+def _numbers(text: str) -> Sequence[float]:
+    return [float(number.replace(",", "")) for number in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
+
+
+def _gb(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.5 or abs(value - round(value)) < 0.05 else f"{value:.1f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    if not text:
+        return ""
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "?", "!")) else f"{text}."

@@ -1,0 +1,22 @@
+"""How far a job is, in words."""
+
+from __future__ import annotations
+
+
+def progress_text(done: int, total: int, seconds_gone: float, seconds_left: float | None) -> str:
+    """``slice 37 of 120 · 1:10 gone · about 2:40 left``: the slice in work, counted from 1."""
+    left = "" if seconds_left is None else f" \u00b7 about {clock(seconds_left)} left"
+    return f"slice {min(done + 1, total)} of {total} \u00b7 {clock(seconds_gone)} gone{left}"
+
+
+def download_text(done_bytes: int, total_bytes: int, seconds_gone: float) -> str:
+    """``412 of 4,012 MB · 8.3 MB/s``."""
+    speed = f" \u00b7 {done_bytes / 1e6 / seconds_gone:.1f} MB/s" if seconds_gone > 0.5 else ""
+    return f"{done_bytes / 1e6:,.0f} of {total_bytes / 1e6:,.0f} MB{speed}"
+
+
+def clock(seconds: float) -> str:
+    """``m:ss``, from an hour on ``h:mm:ss``."""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
