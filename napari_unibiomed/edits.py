@@ -1,0 +1,111 @@
+"""What a user does with findings, as small values that can be taken back; each knows the row to show again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from napari_unibiomed.rows import FindingRow
+from unibiomed_core.types import CroppedMask, Finding, Volume
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edit:
+    """One change of one row: how the row was and how it is.
+
+    Args:
+        words: The action as people name it, for the undo button.
+        changes_mask: The mask was painted on, so the labels have to be repainted when this is taken back.
+    """
+
+    words: str
+    before: FindingRow
+    after: FindingRow
+    changes_mask: bool = False
+
+    @property
+    def number(self) -> int:
+        """The row to reveal."""
+        return self.after.number
+
+
+def reject(row: FindingRow) -> Edit:
+    """Keep the row, but leave it out of exports."""
+    return Edit("Reject", row, replace(row, rejected=True))
+
+
+def restore(row: FindingRow) -> Edit:
+    return Edit("Restore", row, replace(row, rejected=False))
+
+
+def rename(row: FindingRow, phrase: str) -> Edit:
+    """Call it otherwise; the words that the model used stay in the finding."""
+    return Edit("Rename", row, replace(row, phrase=phrase, edited=True))
+
+
+def redraw(row: FindingRow, measured: FindingRow | None) -> Edit:
+    """Take the measurements of a mask that was painted on; None where nothing of the mask is left."""
+    if measured is None:
+        return Edit("Erase", row, replace(row, rejected=True, edited=True), changes_mask=True)
+    kept = replace(
+        measured, phrase=row.phrase, colour=row.colour, hidden=row.hidden, rejected=row.rejected, edited=True
+    )
+    return Edit("Paint", row, kept, changes_mask=True)
+
+
+def measured_again(finding: Finding, mask: CroppedMask, volume: Volume) -> Finding | None:
+    """The finding with another mask, measured and flagged as the engine does it; None for an empty mask.
+
+    Its score stays the model's own.
+
+    Args:
+        mask: (Z, Y, X) on the volume's grid.
+    """
+    from unibiomed_core.engine.linking import LinkedMask, findings
+
+    if not mask.count:
+        return None
+    axis = volume.plane_axis(finding.plane)
+    others = tuple(i for i in range(3) if i != axis)
+    slices = tuple(int(i) + mask.offset[axis] for i in np.flatnonzero(mask.crop.any(axis=others)))
+    flags = ("one_slice",) if len(slices) == 1 and volume.slice_count(finding.plane) > 1 else ()
+    thing = LinkedMask(finding.target, finding.phrase, finding.presence, mask, finding.plane, slices, (), flags)
+    (measured,) = findings([thing], volume, first_number=finding.number)
+    return measured
+
+
+@dataclass(slots=True)
+class History:
+    """The edits of one run, newest last; edits of one group are taken back together."""
+
+    steps: list[tuple[Edit, ...]] = field(default_factory=list)
+    _open: list[Edit] | None = None
+
+    def push(self, edit: Edit) -> None:
+        if self._open is None:
+            self.steps.append((edit,))
+        else:
+            self._open.append(edit)
+
+    @contextmanager
+    def group(self) -> Iterator[None]:
+        """All edits pushed inside are one step."""
+        self._open = []
+        try:
+            yield
+        finally:
+            edits, self._open = self._open, None
+            if edits:
+                self.steps.append(tuple(edits))
+
+    def pop(self) -> tuple[Edit, ...]:
+        """The newest step, its last edit first; empty where there is none."""
+        return tuple(reversed(self.steps.pop())) if self.steps else ()
+
+    @property
+    def words(self) -> str:
+        """What would be taken back next; empty where there is nothing."""
+        return self.steps[-1][0].words if self.steps else ""

@@ -1,0 +1,313 @@
+"""The findings of the run that is shown: rows, selection, filter and edits, as an evented model without widgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from psygnal import Signal
+
+from napari_unibiomed import edits
+from napari_unibiomed.edits import Edit, History
+from napari_unibiomed.rows import BOX_REMOVED, FindingRow, row_of
+from napari_unibiomed.streaming import answer_row, provisional_rows
+from unibiomed_core.types import CroppedMask, Finding
+
+if TYPE_CHECKING:
+    from napari_unibiomed.jobs import Run
+
+EmptyState = Literal["no run", "nothing found", "all filtered", ""]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """Rows and edits of one run, kept while another run is shown."""
+
+    rows: dict[int, FindingRow] = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    finished: bool = False
+
+
+class FindingsModel:
+    """Rows of one run at a time; every run keeps its own edits.
+
+    Attributes:
+        changed: The rows as a whole, the run or the filter changed.
+        row_changed: One row changed; its number.
+        mask_changed: The mask of one finding was put back by an undo; its number. The labels have to be repainted.
+        selected: Another row is selected; its number or None.
+    """
+
+    changed = Signal()
+    row_changed = Signal(int)
+    mask_changed = Signal(int)
+    selected = Signal(object)
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self._kept: dict[int, _Kept] = {}
+        self._selection: int | None = None
+        self._filter_text = ""
+        self._hide_rejected = False
+
+    # ---- what is there -------------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> tuple[FindingRow, ...]:
+        """All rows of the run, by number."""
+        return tuple(self._state.rows.values())
+
+    @property
+    def shown_rows(self) -> tuple[FindingRow, ...]:
+        """The rows that pass the filter."""
+        return tuple(row for row in self.rows if self.passes(row))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the rows are the run's last word, and not what was gathered on the way."""
+        return self._state.finished
+
+    @property
+    def empty_state(self) -> EmptyState:
+        """Why nothing is listed; empty where something is."""
+        if self.run is None:
+            return "no run"
+        if not self.rows:
+            return "nothing found" if self.finished else ""
+        return "" if self.shown_rows else "all filtered"
+
+    @property
+    def counts_text(self) -> str:
+        """How many rows there are and how many are shown, and how many were rejected."""
+        total, shown = len(self.rows), len(self.shown_rows)
+        if not total:
+            return "No findings"
+        noun = "finding" if total == 1 else "findings"
+        text = f"{total} {noun}" if shown == total else f"{shown} of {total} shown"
+        rejected = sum(row.rejected for row in self.rows)
+        return f"{text}, {rejected} rejected" if rejected else text
+
+    def row(self, number: int) -> FindingRow | None:
+        return self._state.rows.get(number)
+
+    def rows_of(self, run: Run) -> tuple[FindingRow, ...]:
+        """The rows of any run, edits included, whether it is shown or not."""
+        if run.number not in self._kept:
+            self._kept[run.number] = _collect(run)
+        return tuple(self._kept[run.number].rows.values())
+
+    # ---- runs ----------------------------------------------------------------------------------------------------
+
+    def set_run(self, run: Run | None) -> None:
+        """Show a run; its edits are those it had when it was last shown."""
+        if run is not None and (run.number not in self._kept or not self._kept[run.number].finished):
+            self._kept[run.number] = _collect(run)
+        self.run = run
+        self._select(None)
+        self.changed.emit()
+
+    def forget(self, run: Run) -> None:
+        """Drop a run that was taken back."""
+        self._kept.pop(run.number, None)
+        if self.run is run:
+            self.set_run(None)
+
+    def take_slice(self) -> None:
+        """List what the slices answered so far have in common, by target; linked findings replace it."""
+        if self.run is None or self.finished or any(row.has_mask for row in self.rows):
+            return
+        self._state.rows = {row.number: row for row in provisional_rows(self.run)}
+        self.changed.emit()
+
+    def add(self, finding: Finding) -> None:
+        """Append a linked finding; the first one replaces the provisional rows."""
+        if self.run is None:
+            return
+        state = self._state
+        if not any(row.has_mask for row in state.rows.values()):
+            state.rows = {}
+        state.rows[finding.number] = row_of(finding, self.run.job.volume)
+        self.changed.emit()
+
+    def finish(self, run: Run) -> None:
+        """Take a run's last word."""
+        self._kept[run.number] = _collect(run)
+        if run is self.run:
+            self.changed.emit()
+
+    # ---- selection and filter ------------------------------------------------------------------------------------
+
+    @property
+    def selection(self) -> int | None:
+        return self._selection
+
+    def select(self, number: int | None) -> None:
+        """Select a row; a number without a row selects nothing. Equal selections are not told again."""
+        self._select(number if number in self._state.rows else None)
+
+    def neighbour(self, step: int) -> int | None:
+        """The number of the next (1) or previous (-1) shown row, around the ends; None where none is shown."""
+        numbers = [row.number for row in self.shown_rows]
+        if not numbers:
+            return None
+        if self._selection not in numbers:
+            return numbers[0 if step > 0 else -1]
+        return numbers[(numbers.index(self._selection) + step) % len(numbers)]
+
+    def slice_beside(self, index: int, step: int) -> int | None:
+        """The next (1) or previous (-1) canonical slice index that contains the selected finding; gaps are skipped."""
+        row = self.row(self._selection) if self._selection is not None else None
+        if row is None:
+            return None
+        if step > 0:
+            return next((i for i in row.slice_indices if i > index), None)
+        return next((i for i in reversed(row.slice_indices) if i < index), None)
+
+    @property
+    def filter_text(self) -> str:
+        return self._filter_text
+
+    @filter_text.setter
+    def filter_text(self, text: str) -> None:
+        if text != self._filter_text:
+            self._filter_text = text
+            self.changed.emit()
+
+    @property
+    def hide_rejected(self) -> bool:
+        return self._hide_rejected
+
+    @hide_rejected.setter
+    def hide_rejected(self, hide: bool) -> None:
+        if hide != self._hide_rejected:
+            self._hide_rejected = hide
+            self.changed.emit()
+
+    def clear_filter(self) -> None:
+        self._filter_text, self._hide_rejected = "", False
+        self.changed.emit()
+
+    def passes(self, row: FindingRow) -> bool:
+        """Whether a row is shown: all words of the filter stand in its name, side or flags."""
+        if self._hide_rejected and row.rejected:
+            return False
+        source = row.finding.phrase if row.finding is not None else ""
+        text = " ".join((str(row.number), row.phrase, source, row.side, *row.all_flags)).casefold()
+        return all(word in text for word in self._filter_text.casefold().split())
+
+    # ---- edits ---------------------------------------------------------------------------------------------------
+
+    def reject(self, number: int) -> None:
+        """Grey a row and leave it out of exports; nothing happens where it is rejected."""
+        row = self.row(number)
+        if row is not None and self.finished and not row.rejected:
+            self._apply(edits.reject(row))
+
+    def restore(self, number: int) -> None:
+        row = self.row(number)
+        if row is not None and row.rejected:
+            self._apply(edits.restore(row))
+
+    def rename(self, number: int, phrase: str) -> None:
+        """Give a row another name; an empty or equal one changes nothing."""
+        row, phrase = self.row(number), " ".join(phrase.split())
+        if row is not None and self.finished and phrase and phrase != row.phrase:
+            self._apply(edits.rename(row, phrase))
+
+    def remeasure(self, number: int, mask: CroppedMask) -> None:
+        """Give a finding another mask, measured anew; an empty one rejects it.
+
+        Args:
+            mask: (Z, Y, X) on the grid of the run's volume.
+        """
+        row = self.row(number)
+        if row is None or row.finding is None or self.run is None:
+            return
+        measured = edits.measured_again(row.finding, mask, self.run.job.volume)
+        self._apply(edits.redraw(row, row_of(measured, self.run.job.volume) if measured else None))
+
+    def group(self) -> AbstractContextManager[None]:
+        """Edits made inside are taken back together."""
+        return self._state.history.group()
+
+    def undo(self) -> int | None:
+        """Take back the last edit; the number of its row, which is then selected, or None where there is none."""
+        steps = self._state.history.pop()
+        for edit in steps:
+            hidden = self._state.rows[edit.number].hidden
+            self._put(replace(edit.before, hidden=hidden))
+            if edit.changes_mask:
+                self.mask_changed.emit(edit.number)
+        if not steps:
+            return None
+        self.select(steps[-1].number)
+        return steps[-1].number
+
+    @property
+    def undo_words(self) -> str:
+        """What undo would take back; empty where there is nothing."""
+        return self._state.history.words
+
+    # ---- looks ---------------------------------------------------------------------------------------------------
+
+    def hide(self, number: int, hidden: bool = True) -> None:
+        """Take one finding off the canvas, or show it again; not an edit."""
+        row = self.row(number)
+        if row is not None and row.hidden != hidden:
+            self._put(replace(row, hidden=hidden))
+
+    def show_only(self, numbers: Sequence[int] | None) -> None:
+        """Hide all findings but these; None shows all."""
+        for row in self.rows:
+            self.hide(row.number, numbers is not None and row.number not in numbers)
+
+    def mark_box_removed(self, number: int) -> None:
+        """The box of an answer was deleted; the row stays."""
+        row = self.row(number)
+        if row is not None and row.answer is not None and BOX_REMOVED not in row.flags:
+            self._put(replace(row, flags=(*row.flags, BOX_REMOVED)))
+
+    def set_colours(self, colours: Mapping[int, str]) -> None:
+        """Take the colours (#RRGGBB) that the labels have on the canvas."""
+        for number, colour in colours.items():
+            row = self.row(number)
+            if row is not None and row.colour.casefold() != colour.casefold():
+                self._put(replace(row, colour=colour))
+
+    @property
+    def unseen(self) -> frozenset[int]:
+        """Numbers that the canvas does not show: hidden and rejected ones."""
+        return frozenset(row.number for row in self.rows if row.hidden or row.rejected)
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _state(self) -> _Kept:
+        return _Kept() if self.run is None else self._kept.setdefault(self.run.number, _Kept())
+
+    def _select(self, number: int | None) -> None:
+        if number != self._selection:
+            self._selection = number
+            self.selected.emit(number)
+
+    def _apply(self, edit: Edit) -> None:
+        self._state.history.push(edit)
+        self._put(edit.after)
+
+    def _put(self, row: FindingRow) -> None:
+        self._state.rows[row.number] = row
+        self.row_changed.emit(row.number)
+
+
+def _collect(run: Run) -> _Kept:
+    """The rows of a run as far as it is."""
+    found = run.report.findings if run.report is not None else tuple(run.findings)
+    rows = [row_of(finding, run.job.volume) for finding in found]
+    first = max((row.number for row in rows), default=0) + 1
+    if run.job.kind == "roi":
+        rows += [answer_row(answer, number, run) for number, answer in enumerate(run.answers, start=first)]
+    if not rows and run.report is None:
+        rows = list(provisional_rows(run))
+    return _Kept({row.number: row for row in rows}, finished=run.report is not None or bool(run.answers))

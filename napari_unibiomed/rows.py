@@ -1,0 +1,210 @@
+"""A finding as the panel lists it: one frozen row, its cells as text and as values to sort by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from napari_unibiomed.painting import colour_of
+from unibiomed_core.report import number_text, ranges_text, slice_number
+from unibiomed_core.types import Finding, Plane, Volume
+
+if TYPE_CHECKING:
+    from napari_unibiomed.jobs import Answer
+
+DASH = "–"
+PROVISIONAL = "in work"
+BOX_REMOVED = "box removed"
+
+FLAGS = {
+    "touches_edge": "edge-cut",
+    "one_slice": "one slice",
+    "low_score": "low score",
+    "interpolated": "interpolated",
+}
+"""Flags of a finding in the two words that a cell has room for."""
+
+
+class Column(Enum):
+    """Columns of the table, in their order; the first four are shown in a narrow dock."""
+
+    NUMBER = "No."
+    FINDING = "Finding"
+    SLICES = "Slices"
+    SIDE = "Side"
+    SIZE = "Size"
+    DIAMETERS = "Max Ø × perp. (mm)"
+    INTENSITY = "Mean ± SD"
+    SCORE = "Score"
+    FLAGS = "Flags"
+
+
+COLUMNS = tuple(Column)
+TEXT_COLUMNS = frozenset({Column.FINDING, Column.SIDE, Column.FLAGS})
+NARROW_COLUMNS = COLUMNS[:4]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FindingRow:
+    """One line of the panel.
+
+    Args:
+        number: The value in the labels layer; for rows without a mask a number that no label has.
+        phrase: The name shown; a user may have changed it.
+        slices: Slice numbers as people see them, from 1 in the file's own order.
+        side: Patient side, or a dash where it is the midline or unknown.
+        volume_ml: None for pictures and where the file tells no size.
+        area_mm2: On the largest slice; None where the file tells no size.
+        longest_mm: Longest axial diameter.
+        perpendicular_mm: Extent at right angles to it.
+        mean: Of the voxels' own values, in ``unit``.
+        score: 0..1, the model's own and not a calibrated probability; None where an answer has none.
+        slice_largest: Canonical index of the slice with the largest area, None where there is none.
+        slice_indices: Canonical indices of all slices that contain it, ascending.
+        finding: The measured finding; None for an answer without a region and while the run goes on.
+        answer: The answer about a box that this row stands for.
+    """
+
+    number: int
+    phrase: str
+    slices: str
+    side: str = DASH
+    volume_ml: float | None = None
+    area_mm2: float | None = None
+    voxel_count: int | None = None
+    longest_mm: float | None = None
+    perpendicular_mm: float | None = None
+    mean: float | None = None
+    sd: float | None = None
+    unit: str = "intensity"
+    score: float | None = None
+    flags: tuple[str, ...] = ()
+    colour: str = "#808080"
+    plane: Plane = "axial"
+    slice_largest: int | None = None
+    slice_indices: tuple[int, ...] = ()
+    finding: Finding | None = None
+    answer: Answer | None = None
+    rejected: bool = False
+    hidden: bool = False
+    edited: bool = False
+
+    @property
+    def has_mask(self) -> bool:
+        return self.finding is not None
+
+    @property
+    def size(self) -> float | None:
+        """The first of volume, area and voxel count that is known."""
+        known = (self.volume_ml, self.area_mm2, self.voxel_count)
+        return next((float(value) for value in known if value is not None), None)
+
+    @property
+    def size_unit(self) -> str:
+        return "mL" if self.volume_ml is not None else "mm²" if self.area_mm2 is not None else "px"
+
+    @property
+    def all_flags(self) -> tuple[str, ...]:
+        """The flags of the finding and what the user did with it, in words."""
+        own = (("edited", self.edited), ("hidden", self.hidden), ("rejected", self.rejected))
+        return (*(FLAGS.get(flag, flag) for flag in self.flags), *(word for word, on in own if on))
+
+
+def row_of(finding: Finding, volume: Volume) -> FindingRow:
+    """The row of a measured finding."""
+    m = finding.measurements
+    return FindingRow(
+        number=finding.number,
+        phrase=finding.target or finding.phrase,
+        slices=slices_cell(finding.slices, volume, finding.plane),
+        side=m.side if m.side in ("left", "right", "both") else DASH,
+        volume_ml=m.volume_ml,
+        area_mm2=m.area_mm2,
+        voxel_count=m.voxel_count,
+        longest_mm=m.longest_axial_diameter_mm,
+        perpendicular_mm=m.perpendicular_diameter_mm,
+        mean=m.intensity_mean,
+        sd=m.intensity_sd,
+        unit=m.intensity_unit,
+        score=finding.presence,
+        flags=finding.flags,
+        colour=colour_of(finding.number),
+        plane=finding.plane,
+        slice_largest=m.slice_largest,
+        slice_indices=finding.slices,
+        finding=finding,
+    )
+
+
+def slices_cell(indices: Iterable[int], volume: Volume, plane: Plane) -> str:
+    """Slice numbers of canonical indices, counted from 1 in the file's own order; a dash for a picture."""
+    if volume.is_2d:
+        return DASH
+    return ranges_text(indices, volume.slice_count(plane), runs_backwards(volume, plane)) or DASH
+
+
+def slice_cell(index: int, volume: Volume, plane: Plane) -> int:
+    """The number people see of one canonical slice index."""
+    return slice_number(index, volume.slice_count(plane), runs_backwards(volume, plane))
+
+
+def runs_backwards(volume: Volume, plane: Plane) -> bool:
+    """Whether the file counts its slices against the canonical indices of a plane."""
+    return not volume.is_2d and volume.stored.flips[volume.plane_axis(plane)]
+
+
+def cell_text(row: FindingRow, column: Column) -> str:
+    """What a cell shows; numbers have three significant digits."""
+    if column is Column.NUMBER:
+        return str(row.number)
+    if column is Column.FINDING:
+        return row.phrase
+    if column is Column.SLICES:
+        return row.slices
+    if column is Column.SIDE:
+        return row.side
+    if column is Column.SIZE:
+        return size_text(row)
+    if column is Column.DIAMETERS:
+        return pair_text(row.longest_mm, row.perpendicular_mm, "×")
+    if column is Column.INTENSITY:
+        pair = pair_text(row.mean, row.sd, "±")
+        return pair if pair == DASH else f"{pair} {row.unit}"
+    if column is Column.SCORE:
+        return DASH if row.score is None else f"{row.score:.2f}"
+    return ", ".join(row.all_flags)
+
+
+def size_text(row: FindingRow) -> str:
+    """Volume, area or pixels, with the unit; pixels are counted and not rounded."""
+    if row.size is None:
+        return DASH
+    return f"{row.size:.0f} px" if row.size_unit == "px" else f"{number_text(row.size)} {row.size_unit}"
+
+
+def pair_text(first: float | None, second: float | None, sign: str) -> str:
+    """Two numbers with a sign between them; a dash where one is unknown."""
+    return DASH if first is None or second is None else f"{number_text(first)} {sign} {number_text(second)}"
+
+
+def cell_value(row: FindingRow, column: Column) -> float | str:
+    """What a column is sorted by: the value and not its text; unknown numbers come last."""
+    if column in TEXT_COLUMNS:
+        return cell_text(row, column).casefold()
+    values: dict[Column, float | None] = {
+        Column.NUMBER: float(row.number),
+        Column.SLICES: float(row.slice_indices[0]) if row.slice_indices else None,
+        Column.SIZE: row.size,
+        Column.DIAMETERS: row.longest_mm,
+        Column.INTENSITY: row.mean,
+        Column.SCORE: row.score,
+    }
+    value = values[column]
+    return float("inf") if value is None else value
+
+
+def measurements_text(row: FindingRow) -> str:
+    """All cells of a row as lines of "name: value", for the clipboard."""
+    return "\n".join(f"{column.value}: {cell_text(row, column) or DASH}" for column in COLUMNS)
