@@ -25,6 +25,7 @@ class Target:
         side: "left" or "right" where the name says it, else None.
         colour: #RRGGBB.
         snomed: SNOMED CT concept id where it is certain, else None.
+        within: Targets that it is a part or a kind of, next ones only.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Target:
     side: str | None
     colour: str
     snomed: str | None
+    within: tuple[str, ...] = ()
 
     def phrase(self, modality: str) -> str:
         """The phrase of a prompt, e.g. "liver in abdomen CT"; the bare name where the modality is not its own."""
@@ -57,6 +59,7 @@ def targets() -> Mapping[str, Target]:
                 r["side"],
                 r["colour"],
                 r["snomed"],
+                tuple(r.get("within", ())),
             )
             for r in rows
         }
@@ -101,6 +104,13 @@ def require(name: str, modality: str = "") -> Target:
             "'unibiomed models' lists what each model was trained on.",
         )
     return target
+
+
+@cache
+def wholes(name: str) -> frozenset[str]:
+    """All targets that the target of a canonical name is a part or a kind of, near and far."""
+    next_ones = targets()[name].within
+    return frozenset(next_ones).union(*(wholes(one) for one in next_ones))
 
 
 def nearest(name: str, count: int = 4) -> tuple[str, ...]:

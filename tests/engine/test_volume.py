@@ -17,7 +17,7 @@ from toy import SOFT_TISSUE, body, ct_volume, rgb_picture, toy_engine
 
 from unibiomed_core import report as reports
 from unibiomed_core.engine.engine import Engine
-from unibiomed_core.engine.volume import shows_nothing
+from unibiomed_core.engine.plans import shows_nothing
 from unibiomed_core.errors import DeviceError, PromptError
 from unibiomed_core.modalities import Window
 from unibiomed_core.model.config import Presence

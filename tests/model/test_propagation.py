@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from unibiomed_core.errors import ConfigError
 from unibiomed_core.model.grounder import Grounder, upsample
 from unibiomed_core.model.presets import preset
-from unibiomed_core.model.propagation import PROMPTED_SLICES, propagate
+from unibiomed_core.model.propagation import PROMPTED_SLICES, language_vector, propagate
 from unibiomed_core.model.weights import load
 
 
@@ -31,12 +31,11 @@ def test_volume_case(shared: Path) -> None:
     assert prompt == about["input_ids"]
     tokens = model.encode_tiles(frames)
     assert torch.allclose(tokens, want["vit_embeds"].reshape(tokens.shape), atol=2e-5)
-    answer = processor.encode(about["forced_answer"])
-    hidden = model.language(model.embed(torch.tensor([prompt + answer]), tokens))[0]
-    vector = model.bridge(hidden[len(prompt) + answer.index(processor.ids.seg)])
+    vector = language_vector(model, processor, tokens, [1] * PROMPTED_SLICES, about["text"], about["forced_answer"])
     assert torch.allclose(vector, want["seg_embeddings"].flatten(), atol=2e-5)
 
-    outputs = list(propagate(model.grounder, [processor.grounding_pixels(p) for p in pictures], vector))
+    encoded = (model.grounder.encode(processor.grounding_pixels(p).unsqueeze(0)) for p in pictures)
+    outputs = [one for (one,) in propagate(model.grounder, encoded, vector.unsqueeze(0), len(pictures))]
     assert len(outputs) == len(pictures) == 7
     for index in (0, 4, 5, 6):
         tolerance = 1e-3 if index < PROMPTED_SLICES else 2e-2
@@ -61,4 +60,4 @@ def test_volume_case(shared: Path) -> None:
 def test_a_model_without_memory_says_so() -> None:
     grounder = Grounder(preset("toy").grounding)
     with pytest.raises(ConfigError, match="memory"):
-        next(propagate(grounder, [torch.zeros(3, 64, 64)], torch.zeros(32)))
+        next(propagate(grounder, iter(()), torch.zeros(1, 32), 0))

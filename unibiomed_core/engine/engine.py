@@ -18,9 +18,9 @@ from unibiomed_core.engine.info import ModelInfo, describe
 from unibiomed_core.engine.masks import Region, regions, words
 from unibiomed_core.engine.questions import Question, resolve
 from unibiomed_core.errors import PromptError
-from unibiomed_core.modalities import Window, to_rgb
+from unibiomed_core.modalities import Window, draw_box, to_rgb
 from unibiomed_core.model import weights
-from unibiomed_core.model.processor import Processor, draw_box, inert
+from unibiomed_core.model.processor import Processor, inert
 from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.tasks import END, IMAGE, SEG
 from unibiomed_core.types import Plane, Prediction, Prompt, Slice, Volume
@@ -167,6 +167,9 @@ class Engine:
         cancel: CancelToken | None = None,
         describe: bool = True,
         settings: Mapping[str, Any] | None = None,
+        known: Mapping[int, tuple[Prediction, ...]] | None = None,
+        plan: str = "all",
+        smooth_mm: float = 0.0,
     ) -> Iterator[Update]:
         """A whole volume or picture as a stream of updates; see :func:`unibiomed_core.engine.volume.run`."""
         from unibiomed_core.engine.volume import run
@@ -182,6 +185,9 @@ class Engine:
             cancel=cancel,
             describe=describe,
             settings=settings,
+            known=known,
+            plan=plan,
+            smooth_mm=smooth_mm,
         )
 
     def free(self) -> None:

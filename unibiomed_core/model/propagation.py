@@ -1,20 +1,22 @@
-"""The published volume path: one language vector prompts the first slices, SAM 2's memory carries them onwards.
+"""From slice to slice: a language vector prompts some slices, SAM 2's memory carries their masks onwards.
 
-Legend: C decoder width, M memory width, h w embedding grid, S model side, F slices.
+Legend: C decoder width, D language width, K targets, M memory width, P image tokens, h w embedding grid, S model side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unibiomed_core.errors import ConfigError
+from unibiomed_core.errors import ConfigError, PromptError
 from unibiomed_core.model.grounder import Grounder, GroundingFeatures, MaskOutput
+from unibiomed_core.model.processor import Processor
+from unibiomed_core.model.unibiomed import UniBiomed
 
 PROMPTED_SLICES = 5
 """How many slices from the first on the published model shows to the language side and prompts."""
@@ -26,7 +28,7 @@ MEMORY_SCALE, MEMORY_BIAS = 20.0, -10.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Memory:
+class Memory:
     """What a finished slice leaves behind: (h w, 1, M) features, their positions, and a (1, C) pointer."""
 
     features: Tensor
@@ -34,42 +36,111 @@ class _Memory:
     pointer: Tensor
 
 
-@torch.no_grad()
-def propagate(grounder: Grounder, slices: Sequence[Tensor], prompt: Tensor) -> Iterator[MaskOutput]:
-    """Masks of one target in every slice, in order.
+@dataclass(slots=True)
+class Track:
+    """One target on its way through the slices, in one direction.
 
-    The first five slices are prompted independently. Later ones see the memories of those five and of the last six
-    tracked slices, and no prompt. A memory is kept for as long as a later slice can ask for it.
+    Prompted slices are remembered for good, the others for as long as a later one can ask for them.
 
     Args:
-        slices: F tensors (3, S, S), normalised.
-        prompt: (C,), the bridge's vector of the ``[SEG]`` token.
+        length: Slices of the whole way; short ways attend to fewer pointers.
+    """
+
+    grounder: Grounder
+    length: int
+    prompted: list[Memory] = field(default_factory=list)
+    tracked: dict[int, Memory] = field(default_factory=dict)
+
+    def prompt(self, features: GroundingFeatures, vector: Tensor) -> MaskOutput:
+        """The mask of a slice that the language vector (C,) prompts; no memory is looked at."""
+        output = self.grounder.decode(features, vector.unsqueeze(0), torch.zeros(1, dtype=torch.int64))
+        self.prompted.append(_remember(self.grounder, features, output))
+        return output
+
+    def follow(self, features: GroundingFeatures, place: int) -> MaskOutput:
+        """The mask of a slice that sees memories and no prompt.
+
+        Args:
+            place: Grows along the way by 1 a slice; memories are told apart by how far back they are.
+        """
+        embedding = _conditioned(self.grounder, features, self.prompted, self.tracked, place, self.length)
+        output = self.grounder.decode_conditioned(features, embedding)
+        self.tracked[place] = _remember(self.grounder, features, output)
+        self.tracked.pop(place - max(POINTERS, self.grounder.sizes.memory_slots), None)
+        return output
+
+
+def require_memory(grounder: Grounder) -> None:
+    """Refuse a model that cannot follow.
 
     Raises:
         ConfigError: The model has no memory parts.
     """
     if not grounder.sizes.memory:
-        raise ConfigError("No memory parts", "this model cannot follow a target through slices", "one with memory")
-    prompted: list[_Memory] = []
-    tracked: dict[int, _Memory] = {}
-    for index, pixels in enumerate(slices):
-        features = grounder.encode(pixels.unsqueeze(0))
-        if index < PROMPTED_SLICES:
-            output = grounder.decode(features, prompt.unsqueeze(0), torch.zeros(1, dtype=torch.int64))
-        else:
-            output = grounder.decode_conditioned(
-                features, _conditioned(grounder, features, prompted, tracked, index, len(slices))
-            )
-        memory = _remember(grounder, features, output)
-        if index < PROMPTED_SLICES:
-            prompted.append(memory)
-        else:
-            tracked[index] = memory
-            tracked.pop(index - max(POINTERS, grounder.sizes.memory_slots), None)
-        yield output
+        raise ConfigError(
+            "No memory parts",
+            "this model cannot follow a target through slices",
+            "a model with SAM 2's memory, as the published one has",
+            "Take another plan, e.g. 'coarse-to-fine'.",
+        )
 
 
-def _remember(grounder: Grounder, features: GroundingFeatures, output: MaskOutput) -> _Memory:
+@torch.no_grad()
+def propagate(
+    grounder: Grounder, slices: Iterable[GroundingFeatures], vectors: Tensor, length: int
+) -> Iterator[list[MaskOutput]]:
+    """The published volume path: masks of K targets in every slice, in order.
+
+    The first five slices are prompted independently. Later ones see the memories of those five and of the last six
+    tracked slices, and no prompt.
+
+    Args:
+        slices: Features of one slice each.
+        vectors: (K, C), the bridge's vector of each target's ``[SEG]`` token.
+        length: How many slices there are.
+
+    Yields:
+        One output a target.
+
+    Raises:
+        ConfigError: The model has no memory parts.
+    """
+    require_memory(grounder)
+    tracks = [Track(grounder, length) for _ in vectors]
+    for place, features in enumerate(slices):
+        if place < PROMPTED_SLICES:
+            yield [track.prompt(features, vector) for track, vector in zip(tracks, vectors, strict=True)]
+        else:
+            yield [track.follow(features, place) for track in tracks]
+
+
+@torch.no_grad()
+def language_vector(
+    model: UniBiomed, processor: Processor, image_tokens: Tensor, tiles_per_frame: Sequence[int], text: str, answer: str
+) -> Tensor:
+    """(C,) the bridge's vector of an answer's first ``[SEG]`` token, the answer being read behind its frames.
+
+    Args:
+        image_tokens: (P, D), or (tiles, P / tiles, D), of all frames in order.
+        tiles_per_frame: How many tiles each frame has.
+        text: What stands between the chat markers, ``<image>`` not yet expanded.
+
+    Raises:
+        PromptError: The answer has no ``[SEG]``, or is too long with its frames.
+    """
+    prompt = processor.encode(processor.expand_image(processor.chat(text), tiles_per_frame))
+    given = processor.encode(answer)
+    if processor.ids.seg not in given:
+        raise PromptError("Nothing to follow", f"the answer '{answer[:80]}' marks no region", "an answer with [SEG]")
+    limit = model.config.language.max_positions
+    if len(prompt) + len(given) > limit:
+        raise PromptError("Prompt too long", f"{len(prompt) + len(given)} tokens", f"at most {limit}", "Shorten it.")
+    ids = torch.tensor([[*prompt, *given]], device=model.device)
+    hidden = model.language(model.embed(ids, image_tokens))[0]
+    return model.bridge(hidden[len(prompt) + given.index(processor.ids.seg)].float())
+
+
+def _remember(grounder: Grounder, features: GroundingFeatures, output: MaskOutput) -> Memory:
     """Encode a slice with its mask; kept in bfloat16 as published, which shows in the later slices' numbers."""
     sam: Any = grounder.sam
     side = grounder.sizes.image_size
@@ -78,14 +149,14 @@ def _remember(grounder: Grounder, features: GroundingFeatures, output: MaskOutpu
     token = output.tokens[torch.arange(1), output.best]  # (1, C)
     seen = output.object_score.unsqueeze(1) > 0
     pointer = torch.where(seen, sam.object_pointer_proj(token), sam.no_object_pointer)
-    return _Memory(_flat(encoded.bfloat16().float()), _flat(positions), pointer)
+    return Memory(_flat(encoded.bfloat16().float()), _flat(positions), pointer)
 
 
 def _conditioned(
     grounder: Grounder,
     features: GroundingFeatures,
-    prompted: Sequence[_Memory],
-    tracked: dict[int, _Memory],
+    prompted: Sequence[Memory],
+    tracked: dict[int, Memory],
     index: int,
     total: int,
 ) -> Tensor:

@@ -1,0 +1,89 @@
+"""What a run over a volume has gathered so far, and how what was not found is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from unibiomed_core.engine.conflicts import settle
+from unibiomed_core.engine.linking import SliceMask, canonical_target
+from unibiomed_core.report_text import number_text
+from unibiomed_core.tasks import TASKS
+from unibiomed_core.types import Absence, Finding, Prediction, Prompt, Volume
+
+MOST_PAIRS = 5
+"""Pairs of targets that claimed the same voxels, told one by one; further ones are counted."""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """Grows with the masks found, never with whole slices.
+
+    Args:
+        done: Slices that were answered for, in the order of the run.
+        masks: After conflicts between targets were settled.
+        best: Target -> highest slice score, masks that were withdrawn included.
+        found: Prompt -> slice -> highest score of a mask that it gave there.
+        truncated: Slices on which the length limit cut an answer.
+        contested: (winner, loser) -> pixels that both claimed.
+    """
+
+    done: list[int] = field(default_factory=list)
+    masks: list[SliceMask] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    found: dict[Prompt, dict[int, float]] = field(default_factory=dict)
+    truncated: list[int] = field(default_factory=list)
+    contested: Counter[tuple[str, str]] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def positive(self) -> set[int]:
+        """Slices on which something was found."""
+        return {index for slices in self.found.values() for index in slices}
+
+    def take(self, index: int, predictions: Sequence[Prediction], modality: str) -> None:
+        """Keep what one slice says."""
+        self.done.append(index)
+        masks: list[SliceMask] = []
+        for prediction in predictions:
+            for phrase in prediction.phrases:
+                name = canonical_target(phrase.target or phrase.text, modality)
+                self.best[name] = max(self.best.get(name, 0.0), phrase.score)
+                if phrase.mask is not None:
+                    masks.append(SliceMask(index, name, phrase.text, phrase.score, phrase.mask))
+                    slices = self.found.setdefault(prediction.prompt, {})
+                    slices[index] = max(slices.get(index, 0.0), phrase.score)
+            if prediction.truncated:
+                self.truncated.append(index)
+        settled, contested = settle(masks, modality)
+        self.masks += settled
+        self.contested += contested
+
+    def absences(self, prompts: Sequence[Prompt], findings: Sequence[Finding], modality: str) -> list[Absence]:
+        """What was looked for and not found; open questions after abnormality count as one target."""
+        if not self.done:
+            return []
+        present = {f.target for f in findings}
+        names = {canonical_target(p.target, modality): None for p in prompts if p.task == "segment" and p.target}
+        absences = [Absence(name, self.best.get(name, 0.0), len(self.done)) for name in names if name not in present]
+        open_ended = any(TASKS[p.task].gives_masks and not p.target for p in prompts)
+        if open_ended and not findings:
+            highest = max((s for name, s in self.best.items() if name not in names), default=0.0)
+            absences.append(Absence("abnormality", highest, len(self.done)))
+        return absences
+
+    def contest_notes(self, volume: Volume) -> list[str]:
+        """Whole sentences on voxels that two targets claimed and one got, largest first."""
+        in_ml = volume.spatial_unit == "mm" and not volume.is_2d
+        size = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000 if in_ml else 1.0
+        unit = "mL" if in_ml else "pixels"
+        notes = [
+            f"{number_text(count * size)} {unit} claimed by both '{winner}' and '{loser}' went to '{winner}', "
+            "which had the higher score there."
+            for (winner, loser), count in self.contested.most_common(MOST_PAIRS)
+        ]
+        more = len(self.contested) - MOST_PAIRS
+        return [*notes, f"{more} further pairs of targets claimed the same voxels."] if more > 0 else notes
