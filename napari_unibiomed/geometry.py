@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +12,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_unibiomed import messages
 from unibiomed_core.errors import ReadError
-from unibiomed_core.io.geometry import CANONICAL_DIRECTIONS
+from unibiomed_core.io.geometry import CANONICAL_DIRECTIONS, SMALLEST_TILT_DEG, tilt_deg
 from unibiomed_core.io.interpret import decide_unit
 from unibiomed_core.io.stored import Stored, to_volume
+from unibiomed_core.modalities import choose_window
 from unibiomed_core.types import StoredOrder, Volume
 
 if TYPE_CHECKING:
@@ -23,8 +26,16 @@ if TYPE_CHECKING:
 KEY = "unibiomed"
 """Where our records stand in ``layer.metadata``."""
 
+AXIS_LABELS = ("S-I", "A-P", "R-L")
+"""From the first to the last axis: indices grow towards Inferior, Posterior, Left."""
+
+LayerTuple = tuple[Any, dict[str, Any], str]
+
 _RIGHT_ANGLE_TOLERANCE = 1e-4
 """Relative size of a matrix element that still counts as rounding and not as a rotation."""
+
+_GAP = re.compile(r"Gap of ([\d.]+) mm between slices (\d+) and (\d+)")
+"""In the note that a reader of DICOM leaves."""
 
 _choices: WeakKeyDictionary[Layer, dict[int, int]] = WeakKeyDictionary()
 """The volume that was last taken of a layer with more dimensions: {layer axis: index}."""
@@ -58,7 +69,7 @@ class Placement:
         """Results in the axes of the layer, chosen axes of size 1, as canonical (Z, Y, X); a view."""
         return self.order.to_canonical(np.squeeze(data, tuple(sorted(self.choice))) if self.choice else data)
 
-    def to_position(self, voxel: Sequence[float]) -> NDArray[np.float64]:
+    def to_position(self, voxel: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
         """Layer data coordinates of a canonical (z, y, x) voxel, fractions allowed."""
         position = np.zeros(len(self.kept) + len(self.choice))
         position[list(self.choice)] = list(self.choice.values())
@@ -69,7 +80,7 @@ class Placement:
             position[self.kept[axis]] = self.order.shape[axis] - 1 - value if flip else value
         return position
 
-    def to_voxel(self, position: Sequence[float]) -> NDArray[np.float64]:
+    def to_voxel(self, position: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
         """The canonical (z, y, x) voxel at layer data coordinates; z is 0 in a picture."""
         inside = [float(position[axis]) for axis in self.kept]
         if len(self.order.shape) == 2:
@@ -77,6 +88,22 @@ class Placement:
         turned = [inside[axis] for axis in self.order.axes]
         sizes = [self.order.shape[axis] for axis in self.order.axes]
         return np.array([n - 1 - v if flip else v for v, n, flip in zip(turned, sizes, self.order.flips, strict=True)])
+
+
+def image_layer(volume: Volume) -> LayerTuple:
+    """A volume as an image layer in display order, with its exact geometry in the metadata.
+
+    Pictures become 2D (or RGB) layers in pixels, volumes 3D layers in mm. Grey images are shown in the window that the
+    model is given.
+    """
+    about: dict[str, Any] = {"name": volume.name, "metadata": {KEY: {"volume": volume}}}
+    if not volume.is_rgb:
+        window = choose_window(volume)
+        about["contrast_limits"] = (window.low, window.high)
+    if volume.is_2d:
+        return volume.voxels[0], about | {"rgb": volume.is_rgb}, "image"
+    units = "mm" if volume.spatial_unit == "mm" else "pixel"
+    return volume.voxels, about | {"scale": volume.spacing_mm, "units": units, "axis_labels": AXIS_LABELS}, "image"
 
 
 def is_of_file(layer: Layer, volume: Volume) -> bool:
@@ -137,6 +164,20 @@ def volume_of(layer: Image, modality: str, *, choice: Mapping[int, int] | None =
     volume = to_volume(stored, Path("layer"), modality)
     _choices[layer] = chosen
     return replace(volume, name=str(layer.name), source="")
+
+
+def warnings_of(volume: Volume) -> tuple[messages.Message, ...]:
+    """What has to be said about an image before it is asked about, the gravest first."""
+    found = []
+    if not volume.orientation_known and not volume.is_2d:
+        found.append(messages.orientation_unknown())
+    if volume.modality == "ct" and volume.intensity_unit != "HU" and not volume.is_rgb:
+        found.append(messages.not_hounsfield(float(volume.voxels.min()), float(volume.voxels.max())))
+    if gap := re.search(_GAP, " ".join(volume.notes)):
+        found.append(messages.uneven_spacing(float(gap[1]), int(gap[2]), int(gap[3])))
+    if volume.orientation_known and not volume.is_2d and (angle := tilt_deg(volume.affine)) >= SMALLEST_TILT_DEG:
+        found.append(messages.tilted_acquisition(angle))
+    return tuple(found)
 
 
 def _as_modality(volume: Volume, modality: str) -> Volume:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_unibiomed import painting, view
-from napari_unibiomed.geometry import KEY, Placement, placement_of, volume_of
+from napari_unibiomed.geometry import KEY, Placement, image_layer, placement_of
 from napari_unibiomed.settings import Settings
-from unibiomed_core.modalities import choose_window
 from unibiomed_core.types import CroppedMask, Plane, Volume
 
 if TYPE_CHECKING:
@@ -21,35 +20,13 @@ if TYPE_CHECKING:
 
     from napari_unibiomed.jobs import Run
 
-__all__ = ["AXIS_LABELS", "KEY", "OUTLINE", "ROI", "LayerGateway", "image_layer", "volume_of"]
-
-AXIS_LABELS = ("S-I", "A-P", "R-L")
-"""From the first to the last axis: indices grow towards Inferior, Posterior, Left."""
-
 ROI = "UniBiomed ROI"
 OUTLINE = "UniBiomed outline"
 BOX_COLOUR = "#00FF00"
 """Pure green, as the box is drawn on the picture that the model gets."""
 
-LayerTuple = tuple[Any, dict[str, Any], str]
 Disconnect = Callable[[], None]
 Role = Literal["findings", "outline", "roi"]
-
-
-def image_layer(volume: Volume) -> LayerTuple:
-    """A volume as an image layer in display order, with its exact geometry in the metadata.
-
-    Pictures become 2D (or RGB) layers in pixels, volumes 3D layers in mm. Grey images are shown in the window that the
-    model is given.
-    """
-    about: dict[str, Any] = {"name": volume.name, "metadata": {KEY: {"volume": volume}}}
-    if not volume.is_rgb:
-        window = choose_window(volume)
-        about["contrast_limits"] = (window.low, window.high)
-    if volume.is_2d:
-        return volume.voxels[0], about | {"rgb": volume.is_rgb}, "image"
-    units = "mm" if volume.spatial_unit == "mm" else "pixel"
-    return volume.voxels, about | {"scale": volume.spacing_mm, "units": units, "axis_labels": AXIS_LABELS}, "image"
 
 
 class LayerGateway:
@@ -84,10 +61,6 @@ class LayerGateway:
         """Our layers of one role, top one first."""
         yield from (layer for layer in reversed(self.viewer.layers) if self.is_ours(layer, role))
 
-    def active(self) -> Layer | None:
-        """The layer that the user has selected."""
-        return self.viewer.layers.selection.active
-
     def add_image(self, volume: Volume) -> Image:
         """Show a volume; a volume starts at its middle slice."""
         data, about, _ = image_layer(volume)
@@ -118,7 +91,7 @@ class LayerGateway:
             features=painting.features(()),
             **self._lying_on(source, placement),
         )
-        self._mark(layer, "findings", run=run, volume=volume, placement=placement, names={}, painted=set())
+        self._mark(layer, "findings", run=run, volume=volume, placement=placement, names={}, painted={})
         self.update_labels(layer, run)
         return layer
 
@@ -137,11 +110,13 @@ class LayerGateway:
             self.set_features(layer, painting.finding_rows(run.report.findings))
             return True
         about = layer.metadata[KEY]
-        new = [index for index in run.predictions if index not in about["painted"]]
+        # A question about another box on the same slice adds to the slice's predictions.
+        counts = {index: len(predictions) for index, predictions in run.predictions.items()}
+        new = [index for index, count in counts.items() if about["painted"].get(index) != count]
         canonical = about["placement"].to_canonical(layer.data)
         for index in new:
             painting.paint_slice(canonical, run.job.plane, index, run.predictions[index], about["names"])
-        about["painted"].update(new)
+        about["painted"] = counts
         if len(about["names"]) + 1 != len(layer.features):
             rows = [{"index": number, "finding": name} for name, number in about["names"].items()]
             self.set_features(layer, rows)
@@ -194,14 +169,8 @@ class LayerGateway:
         if mask is None or not mask.count or self.settings.outline_px < 1:
             self._drop_outline(layer)
             return
-        crop, start = painting.bordered(mask, self.settings.outline_px)
-        placement: Placement = layer.metadata[KEY]["placement"]
-        shape = crop.shape if len(placement.order.shape) == 3 else crop.shape[1:]
-        turned = Placement(painting.order_of_shape(placement.order, shape), placement.choice)
-        data = np.ascontiguousarray(turned.to_layer(crop.astype(np.uint8)))
-        corners = [placement.to_position(start), placement.to_position(np.add(start, crop.shape) - 1)]
-        first = np.minimum(*corners)
-        self._outline(layer, data, first, painting.colormap({1: self.colours_of(layer).get(number, "#FFFFFF")}.items()))
+        data, first = painting.outline_data(mask, layer.metadata[KEY]["placement"], self.settings.outline_px)
+        self._outline(layer, data, first, painting.colormap([(1, self.colours_of(layer).get(number, "#FFFFFF"))]))
 
     def _outline(self, layer: Labels, data: NDArray[np.uint8], first: NDArray[np.float64], colours: Any) -> None:
         """Show an outline whose first element lies at data coordinates ``first`` of a labels layer."""
@@ -212,12 +181,20 @@ class LayerGateway:
             return
         selected = set(self.viewer.layers.selection)
         about = self._same_transform(layer) | {"translate": translate}
-        there = self.viewer.add_labels(data, name=OUTLINE, opacity=1.0, colormap=colours, **about)
-        there.contour = self.settings.outline_px
-        there.editable = False
-        self._mark(there, "outline", of=weakref.ref(layer))
+        made = self.viewer.add_labels(data, name=OUTLINE, opacity=1.0, colormap=colours, **about)
+        made.contour = self.settings.outline_px
+        made.editable = False
+        self._mark(made, "outline", of=weakref.ref(layer))
         # A new layer takes the selection, and with it the brush, away from the user.
         self.viewer.layers.selection = selected
+
+        def follow(event: Any) -> None:
+            if event.value is layer:
+                self._drop_outline(layer)
+            if event.value in (layer, made):
+                forget()
+
+        forget = view.connect([self.viewer.layers.events.removed], follow)
 
     def _outline_of(self, layer: Layer) -> Labels | None:
         return next((o for o in self.ours("outline") if o.metadata[KEY]["of"]() is layer), None)
@@ -282,6 +259,10 @@ class LayerGateway:
         """Call after a layer was added, removed, moved or renamed; returns what disconnects."""
         events = self.viewer.layers.events
         return view.connect([events.inserted, events.removed, events.reordered, events.renamed], lambda _: call())
+
+    def on_layer_event(self, names: Collection[str], call: Callable[[], None]) -> Disconnect:
+        """Call after an event of one of these names of any layer, as "visible"."""
+        return view.connect([self.viewer.layers.events], lambda event: call() if event.type in names else None)
 
     def on_view_changed(self, call: Callable[[], None]) -> Disconnect:
         """Call after another slice, axis order or 2D/3D display was chosen."""

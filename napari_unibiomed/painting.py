@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +10,14 @@ from numpy.typing import NDArray
 
 from unibiomed_core.errors import WriteError
 from unibiomed_core.report import OKABE_ITO, paint
-from unibiomed_core.types import PLANES, CroppedMask, Finding, Plane, Prediction, StoredOrder
+from unibiomed_core.types import PLANES, CroppedMask, Finding, Plane, Prediction
 
 if TYPE_CHECKING:
     import pandas
     from napari.layers import Labels
     from napari.utils.colormaps import DirectLabelColormap
+
+    from napari_unibiomed.geometry import Placement
 
 
 def colour_of(number: int) -> str:
@@ -98,23 +99,19 @@ def paint_slice(
             paint(picture, phrase.mask, names[phrase.target or phrase.text])
 
 
-def bordered(mask: CroppedMask, border: int) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
-    """A mask's box with a border around it, so that its outline is not cut, and the index of its first element."""
-    start = [max(0, o - border) for o in mask.offset]
-    end = [min(n, o + c + border) for o, c, n in zip(mask.offset, mask.crop.shape, mask.shape, strict=True)]
-    whole = np.zeros([e - s for s, e in zip(start, end, strict=True)], bool)
-    whole[tuple(slice(o - s, o - s + c) for o, s, c in zip(mask.offset, start, mask.crop.shape, strict=True))] = (
-        mask.crop
-    )
-    return whole, (start[0], start[1], start[2])
+def outline_data(mask: CroppedMask, placement: Placement, border: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """A 3D mask's box with a border, so that its outline is not cut, and where its first element lies in the layer.
 
-
-def order_of_shape(order: StoredOrder, canonical_shape: tuple[int, ...]) -> StoredOrder:
-    """The same turn for an array of another canonical shape."""
-    if len(order.shape) == 2:
-        return replace(order, shape=canonical_shape)
-    stored = tuple(canonical_shape[list(order.axes).index(axis)] for axis in range(3))
-    return replace(order, shape=stored)
+    Returns:
+        0 and 1 in the axes of the layer; data coordinates of the element [0, 0, ...] in the whole layer.
+    """
+    start = np.maximum(np.subtract(mask.offset, border), 0)
+    end = np.minimum(np.add(mask.offset, mask.crop.shape) + border, mask.shape)
+    whole = np.zeros(end - start, np.uint8)
+    whole[tuple(slice(b.start - s, b.stop - s) for b, s in zip(mask.box, start, strict=True))] = mask.crop
+    corners = [placement.to_position(start), placement.to_position(end - 1)]
+    # Axes are turned and flipped the same way whatever the size, which the turn itself does not look at.
+    return np.ascontiguousarray(placement.to_layer(whole)), np.minimum(*corners)
 
 
 def numbers_in(stroke: Iterable[Sequence[Any]]) -> frozenset[int]:

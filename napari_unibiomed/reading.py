@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import islice
+from pathlib import Path
 
-from napari_unibiomed.layers import LayerTuple, image_layer
+from napari_unibiomed.geometry import LayerTuple, image_layer
 
 PathOrPaths = str | Sequence[str]
 
+LOOKED_AT = 200
+"""Files of a folder that are looked at for DICOM before it is left to other readers."""
+
+ASSUMED = "The file tells no modality; it is taken as MRI, whose window fits any values, until another is chosen."
+
 
 def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerTuple]] | None:
-    """The reader for one file or folder; napari asks once for several files, which is refused."""
-    return read_layers if isinstance(path, str) else None
+    """The reader for one file or DICOM folder; None for several files and for a folder without DICOM."""
+    if not isinstance(path, str):
+        return None
+    if Path(path).is_dir() and not holds_dicom(Path(path)):
+        return None
+    return read_layers
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether one of the first files of a folder is DICOM by its content; folders inside it are not looked at."""
+    from unibiomed_core.io import guard
+
+    files = (file for file in sorted(folder.iterdir()) if file.is_file())
+    return any(guard.sniff(guard.head_of(file)) == "dicom" for file in islice(files, LOOKED_AT))
 
 
 def read_layers(path: PathOrPaths) -> list[LayerTuple]:
-    """Read a NIfTI, NRRD or MetaImage file or a DICOM folder with its true geometry.
+    """Read a NIfTI, NRRD, MetaImage or DICOM file, or a DICOM folder, with its true geometry.
 
-    A file that tells no modality is read as MRI, whose window fits any intensities; the dock lets it be changed.
+    A file that tells no modality is read as MRI, and its notes say so; the dock lets it be changed.
 
     Raises:
         UniBiomedError: It cannot be read; says what to do.
@@ -30,9 +50,10 @@ def read_layers(path: PathOrPaths) -> list[LayerTuple]:
     try:
         return [image_layer(read(name))]
     except ReadError as unknown:
-        if "modality" not in unknown.title.lower():
+        if unknown.title != "Modality not told":
             raise
-        return [image_layer(read(name, "mri"))]
+        volume = read(name, "mri")
+        return [image_layer(replace(volume, notes=(*volume.notes, ASSUMED)))]
 
 
 def open_sample(name: str) -> list[LayerTuple]:

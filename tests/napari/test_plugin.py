@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
 from napari.components import ViewerModel
 from toy import ct_volume, toy_engine
 
-from napari_unibiomed.layers import KEY, LayerGateway, image_layer, volume_of
+from napari_unibiomed.geometry import KEY, image_layer, volume_of
+from napari_unibiomed.layers import LayerGateway
 from napari_unibiomed.state import Phase, Session, Status
 from unibiomed_core.errors import UniBiomedError
 from unibiomed_core.io import read
