@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_unibiomed.geometry import placement_of
 from unibiomed_core.errors import PromptError
-from unibiomed_core.types import PLANES, CroppedMask, Prompt, Region, Volume
+from unibiomed_core.types import PLANES, Prompt, Region, Volume
 
 if TYPE_CHECKING:
     from napari.layers import Image, Shapes
@@ -132,20 +132,6 @@ def phrase_of(answer: str) -> str:
     """The phrase to segment that a class answer gives: "liver in abdomen CT" -> "liver"; empty where it gives none."""
     words = answer.strip().splitlines()[0] if answer.strip() else ""
     return words.split(" in ", 1)[0].strip(" .?!\"'").lower()
-
-
-def meets(mask: CroppedMask, region: Region) -> bool:
-    """Whether a 3D mask has a voxel inside a box."""
-    hidden = PLANES.index(region.plane)
-    rows, columns = (axis for axis in range(3) if axis != hidden)
-    low, high = np.empty(3, int), np.empty(3, int)
-    low[[hidden, rows, columns]] = region.index, region.y0, region.x0
-    high[[hidden, rows, columns]] = region.index + 1, region.y1 + 1, region.x1 + 1
-    start = np.maximum(low - mask.offset, 0)
-    stop = np.minimum(high - mask.offset, mask.crop.shape)
-    if np.any(stop <= start):
-        return False
-    return bool(mask.crop[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))].any())
 
 
 def removed(answered: Sequence[Region], drawn: Sequence[Region]) -> tuple[Region, ...]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_unibiomed import geometry, roi
 from unibiomed_core.errors import PromptError
-from unibiomed_core.types import CroppedMask, Region, StoredOrder, Volume
+from unibiomed_core.types import Region, StoredOrder, Volume
 
 SHAPE = (20, 40, 60)
 
@@ -114,17 +114,6 @@ def test_an_outline_leads_back_to_its_region(plane: str) -> None:
 )
 def test_a_class_answer_becomes_a_phrase(answer: str, phrase: str) -> None:
     assert roi.phrase_of(answer) == phrase
-
-
-@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-def test_masks_that_meet_the_box_are_told_from_others(plane: str) -> None:
-    whole = np.zeros(SHAPE, bool)
-    whole[8:10, 8:10, 8:10] = True
-    mask = CroppedMask.from_full(whole)
-    assert roi.meets(mask, Region(2, 2, 8, 8, plane, 9))  # type: ignore[arg-type]
-    assert not roi.meets(mask, Region(2, 2, 7, 12, plane, 9))  # type: ignore[arg-type]
-    assert not roi.meets(mask, Region(2, 2, 12, 12, plane, 10))  # type: ignore[arg-type]
-    assert not roi.meets(CroppedMask.from_full(np.zeros(SHAPE, bool)), Region(2, 2, 12, 12, plane, 9))  # type: ignore[arg-type]
 
 
 def shapes_on(layer: Any, corners: NDArray[Any], **about: Any) -> Any:
