@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from napari_unibiomed.message import Link, Message
-from napari_unibiomed.progress import clock
 from unibiomed_core.errors import UniBiomedError
 
 __all__ = ["Link", "Message", "from_error"]
@@ -221,60 +220,6 @@ def something_went_wrong(exception: BaseException) -> Message:
     )
 
 
-def job_refused(running: str) -> Message:
-    """A second job while one runs; it is not queued."""
-    return Message(
-        "warning", "One job at a time", f"\u201c{running}\u201d is still running.", "Wait for it or cancel it."
-    )
-
-
-def no_image() -> Message:
-    """There is nothing to ask about."""
-    return Message("info", "No image", "Open an image or try File \u25b8 Open Sample \u25b8 UniBiomed phantom.")
-
-
-def model_cancelled(what: str) -> Message:
-    """Loading or downloading was stopped by the user."""
-    return Message("info", f"{what} cancelled", "The model that was ready before, if any, still is.")
-
-
-def restored(name: str, done: int, total: int) -> Message:
-    """An autosaved run was brought back."""
-    if done >= total:
-        return Message("info", "Restored", f"\u201c{name}\u201d with all of its {total} slices.")
-    return Message(
-        "info",
-        "Restored",
-        f"\u201c{name}\u201d with {done} of {total} slices.",
-        "Resume \u00b7 Discard.",
-        links=(Link.RESUME, Link.DISCARD),
-    )
-
-
-def can_be_restored(name: str, done: int, total: int) -> Message:
-    """An autosaved run of the image that was opened."""
-    return Message(
-        "info",
-        "An earlier run was saved",
-        f"\u201c{name}\u201d, {done} of {total} slices, on this image.",
-        "Restore \u00b7 Discard.",
-        links=(Link.RESTORE, Link.DISCARD),
-    )
-
-
-def finished(findings: int, slices: int, seconds: float) -> Message:
-    """The end of a run over slices; an empty result is said, never shown as silence."""
-    where = f"in {_count(slices, 'slice')}"
-    if findings == 0:
-        return Message("info", f"No finding was produced {where}", "This does not say that the image is normal.")
-    return Message("info", f"{_count(findings, 'finding')} {where}, {clock(seconds)}", "")
-
-
-def answered(answers: int, seconds: float) -> Message:
-    """The end of questions about slices or boxes."""
-    return Message("info", f"{_count(answers, 'answer')}, {clock(seconds)}", "See the panel.")
-
-
 def from_error(exception: BaseException) -> Message:
     """The message for an exception: one of the cases above where it is one, else its own words."""
     if not isinstance(exception, UniBiomedError):
@@ -333,10 +278,6 @@ def _numbers(text: str) -> Sequence[float]:
 
 def _gb(value: float) -> str:
     return f"{value:.0f}" if value >= 9.5 or abs(value - round(value)) < 0.05 else f"{value:.1f}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _sentence(text: str) -> str:

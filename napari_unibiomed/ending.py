@@ -1,0 +1,51 @@
+"""What is said at the end of a run, and how long a slice takes before that was measured."""
+
+from __future__ import annotations
+
+from napari_unibiomed import messages, notices
+from napari_unibiomed.jobs import Run
+from napari_unibiomed.messages import Message
+from unibiomed_core.types import Prompt
+
+CPU_SECONDS_PER_PARAMETER = 2.5e-8
+"""Seconds a slice and parameter on a few CPU cores: a model of 1.1 thousand million takes about half a minute, the
+embedded one a fraction of a second. An order of magnitude only, until a run was measured."""
+
+LESS_MEMORY = "Memory ran out; the run went on"
+"""How the engine's warning begins."""
+
+
+def expected_seconds_per_slice(parameters: int) -> float:
+    """Before anything was measured, on a CPU."""
+    return parameters * CPU_SECONDS_PER_PARAMETER
+
+
+def closing_messages(run: Run) -> list[Message]:
+    """What there is to say about a run that ended: how it went, and then what needs attention."""
+    done = len(run.slices_done)
+    if run.cancelled:
+        return [*_notes(run), messages.cancelled(done, run.slices_total)]
+    if run.job.kind in ("ask", "roi"):
+        return [notices.answered(len(run.answers), run.seconds), *_notes(run)]
+    searched = [ask if isinstance(ask, str) else ask.target for ask in run.job.asks]
+    missing = [name for name in searched if name and not _has_mask(run, name)]
+    said = [] if missing and not run.findings else [notices.finished(len(run.findings), done, run.seconds)]
+    return [*said, *(messages.no_mask_for(name, done) for name in missing), *_notes(run)]
+
+
+def _notes(run: Run) -> list[Message]:
+    notes = []
+    if any(prediction.truncated for given in run.predictions.values() for prediction in given):
+        notes.append(messages.answer_truncated())
+    if run.report is not None and any(warning.startswith(LESS_MEMORY) for warning in run.report.warnings):
+        notes.append(messages.continued_with_less_memory())
+    return notes
+
+
+def _has_mask(run: Run, name: str) -> bool:
+    def asked(prompt: Prompt) -> bool:
+        return name in (prompt.target, prompt.question)
+
+    return any(
+        prediction.masks for given in run.predictions.values() for prediction in given if asked(prediction.prompt)
+    )

@@ -1,0 +1,72 @@
+"""What is said about the course of the work: how a run ended, what was restored, what has to wait."""
+
+from __future__ import annotations
+
+from napari_unibiomed.message import Link, Message
+from napari_unibiomed.progress import clock
+
+
+def one_job_at_a_time(running: str) -> Message:
+    """A second job while one runs; it is not queued."""
+    return Message("warning", "One job at a time", f"“{running}” is still going on.", "Wait for it or cancel it.")
+
+
+def answered_by_another_model(name: str) -> Message:
+    """A run that would go on with other weights than it was begun with."""
+    return Message(
+        "warning",
+        "Another model is loaded",
+        f"The finished slices were answered by “{name}”, and a run never mixes two models.",
+        "Load that model to go on, or start a new run.",
+    )
+
+
+def no_image() -> Message:
+    """There is nothing to ask about."""
+    return Message("info", "No image", "Open an image or try File \u25b8 Open Sample \u25b8 UniBiomed phantom.")
+
+
+def loading_cancelled() -> Message:
+    """Loading or downloading was stopped by the user."""
+    return Message("info", "Loading cancelled", "No model is loaded.", "Press Load to begin again.")
+
+
+def restored(name: str, done: int, total: int) -> Message:
+    """An autosaved run was brought back."""
+    if done >= total:
+        return Message("info", "Restored", f"\u201c{name}\u201d with all of its {total} slices.")
+    return Message(
+        "info",
+        "Restored",
+        f"\u201c{name}\u201d with {done} of {total} slices.",
+        "Resume \u00b7 Discard.",
+        links=(Link.RESUME, Link.DISCARD),
+    )
+
+
+def can_be_restored(name: str, done: int, total: int) -> Message:
+    """An autosaved run of the image that was opened."""
+    return Message(
+        "info",
+        "An earlier run was saved",
+        f"\u201c{name}\u201d, {done} of {total} slices, on this image.",
+        "Restore \u00b7 Discard.",
+        links=(Link.RESTORE, Link.DISCARD),
+    )
+
+
+def finished(findings: int, slices: int, seconds: float) -> Message:
+    """The end of a run over slices; an empty result is said, never shown as silence."""
+    where = f"in {_count(slices, 'slice')}"
+    if findings == 0:
+        return Message("info", f"No finding was produced {where}", "This does not say that the image is normal.")
+    return Message("info", f"{_count(findings, 'finding')} {where}, {clock(seconds)}", "")
+
+
+def answered(answers: int, seconds: float) -> Message:
+    """The end of questions about slices or boxes."""
+    return Message("info", f"{_count(answers, 'answer')}, {clock(seconds)}", "See the panel.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

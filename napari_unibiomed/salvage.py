@@ -1,0 +1,67 @@
+"""Findings and report from the slices that a run finished, without a model: after an error, and after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from napari_unibiomed.jobs import Job, meets
+from unibiomed_core import report as reports
+from unibiomed_core.modalities import choose_window
+from unibiomed_core.types import Prediction, Report
+
+
+def salvage(
+    job: Job, predictions: Mapping[int, tuple[Prediction, ...]], model: Mapping[str, Any], seconds: float, why: str
+) -> Report:
+    """The report that a run would give if it had been cancelled now; targets not found so far are left open.
+
+    Args:
+        predictions: Canonical slice index -> what was answered.
+        model: Provenance of the model that answered.
+        why: What ended the run, one sentence for the report's warnings.
+    """
+    from unibiomed_core.engine.linking import SliceMask, findings, link
+
+    volume = job.volume
+    masks = [
+        SliceMask(index, phrase.target, phrase.text, phrase.score, phrase.mask)
+        for index, given in sorted(predictions.items())
+        for prediction in given
+        for phrase in prediction.phrases
+        if phrase.mask is not None
+    ]
+    linked, specks = link(masks, volume, job.plane, visited=sorted(predictions), every=job.every)
+    prompts = list(dict.fromkeys(p.prompt for given in predictions.values() for p in given))
+    return reports.build(
+        volume=volume,
+        window=None if volume.is_rgb else job.window or choose_window(volume),
+        plane=job.plane,
+        findings=findings(linked, volume),
+        absences=(),
+        model=model,
+        settings={
+            "tasks": sorted({prompt.task for prompt in prompts}),
+            "targets": [prompt.target for prompt in prompts if prompt.target],
+            "questions": [prompt.question for prompt in prompts if prompt.question],
+            "plane": job.plane,
+            "every": job.every,
+            "indices": None if job.indices is None else list(job.indices),
+        },
+        slices_done=predictions,
+        slices_skipped=(),
+        seconds=seconds,
+        truncated=[index for index, given in predictions.items() if any(p.truncated for p in given)],
+        specks_dropped=specks,
+        warnings=[why],
+        cancelled=True,
+    )
+
+
+def limited(report: Report, job: Job) -> Report:
+    """A report with those findings only that meet the box of the job, where it has one."""
+    if job.within is None:
+        return report
+    kept = report.renumbered(tuple(finding for finding in report.findings if meets(finding, job.within)))
+    return replace(kept, narrative=reports.narrative(kept))

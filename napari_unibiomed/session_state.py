@@ -1,0 +1,197 @@
+"""What is known about model, job and runs, and the signals that tell of its changes. No widget, no thread.
+
+The methods that change it are called by :class:`napari_unibiomed.session.Session`, in the listeners' thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from psygnal import Signal
+
+from napari_unibiomed import ending, messages, notices
+from napari_unibiomed.controls import Phase
+from napari_unibiomed.jobs import Run, meets
+from napari_unibiomed.messages import Message
+from napari_unibiomed.model_choice import EMBEDDED
+from napari_unibiomed.progress import progress_text
+from napari_unibiomed.salvage import limited
+from napari_unibiomed.settings import Settings
+from unibiomed_core.types import Volume
+from unibiomed_core.updates import Done, FindingFound, Progress, SliceDone, Update
+
+
+class SessionState:
+    """Evented record of what is going on."""
+
+    phase_changed = Signal(Phase)
+    progressed = Signal(str, int, int)
+    """Text, done, total."""
+    slice_done = Signal(Run, int)
+    """Run and canonical slice index; slices that a resumed run already had are not told again."""
+    finding_found = Signal(Run, object)
+    finished = Signal(Run)
+    """The run came to its end, was cancelled, or failed with some slices done; its report is there."""
+    message_shown = Signal(Message)
+    model_changed = Signal()
+    runs_changed = Signal()
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.choice = EMBEDDED
+        self.info: Any = None
+        """What is known about the loaded model (``ModelInfo``); None while there is none."""
+        self.model_line = ""
+        """``● Ready – name, GPU 0, bf16, 5.1 of 24 GB``; empty while no model is loaded."""
+        self.runs: list[Run] = []
+        self.current: Run | None = None
+        self.volume: Volume | None = None
+        self.messages: list[Message] = []
+        """What was said since the last action; the last one is what matters most."""
+        self.seconds_per_slice: float | None = None
+        """Measured with the model that is loaded; None until then."""
+        self.retry_action: Callable[[], bool] | None = None
+        self._busy: Phase | None = None
+        self._outcome: Phase | None = None
+        self._told = Phase.NO_MODEL
+        self._in_work: Run | None = None
+        self._image_closed = False
+
+    @property
+    def phase(self) -> Phase:
+        """Where the work stands."""
+        if self._busy is not None:
+            return self._busy
+        if self._outcome is Phase.FAILED:
+            return Phase.FAILED
+        if self.info is None:
+            return Phase.NO_MODEL
+        if self.volume is None:
+            return Phase.NO_IMAGE
+        return self._outcome or Phase.READY
+
+    def set_image(self, volume: Volume | None) -> None:
+        """The image that is chosen now; a running job keeps the one it was started with."""
+        if volume is self.volume:
+            return
+        self.volume = volume
+        if not self.phase.busy:
+            self._rest(None)
+
+    # Phases and messages
+
+    def _be(self, busy: Phase) -> None:
+        """At work. A job that is being cancelled stays so until it ends."""
+        if not (self._busy is Phase.CANCELLING and busy.busy):
+            self._busy = busy
+        self._tell_phase()
+
+    def _rest(self, outcome: Phase | None) -> None:
+        self._busy, self._outcome, self._in_work, self._image_closed = None, outcome, None, False
+        self._tell_phase()
+
+    def _tell_phase(self) -> None:
+        phase = self.phase
+        if phase is not self._told:
+            self._told = phase
+            self.phase_changed.emit(phase)
+
+    def _show(self, *shown: Message) -> None:
+        for message in shown:
+            self.messages.append(message)
+            self.message_shown.emit(message)
+
+    # The model
+
+    def _dropped(self) -> None:
+        self.info, self.model_line, self.seconds_per_slice = None, "", None
+        self.model_changed.emit()
+        self._tell_phase()
+
+    def _loaded(self, info: Any, line: str, cpu_only: bool) -> None:
+        self.info, self.model_line = info, line
+        self.model_changed.emit()
+        if cpu_only:
+            self._show(messages.running_on_cpu(ending.expected_seconds_per_slice(info.parameters)))
+
+    # Runs
+
+    def _began(self, run: Run) -> None:
+        """A run is new, or is taken up again."""
+        if run not in self.runs:
+            self.runs.append(run)
+        run.findings.clear()
+        run.report, run.cancelled = None, False
+        self.current = self._in_work = run
+        self.runs_changed.emit()
+
+    def _forget(self, run: Run) -> None:
+        self.runs.remove(run)
+        self.current = self.runs[-1] if self.runs else None
+        self.runs_changed.emit()
+
+    def _running(self, run: Run, model: Mapping[str, Any]) -> None:
+        run.model = model
+        self._be(Phase.RUNNING)
+
+    def _take(self, run: Run, update: Update, seconds: float, known: int) -> None:
+        """One update of a run.
+
+        Args:
+            seconds: Since the run was begun or taken up again.
+            known: Slices that it had before.
+        """
+        match update:
+            case Progress(done, total):
+                run.slices_total = total
+                computed = done - known
+                left = seconds / computed * (total - done) if computed > 0 else None
+                self.progressed.emit(progress_text(done, total, seconds, left), done, total)
+            case SliceDone(index, predictions):
+                run.take(index, predictions)
+                self.slice_done.emit(run, index)
+            case FindingFound(finding):
+                if run.job.within is None or meets(finding, run.job.within):
+                    run.findings.append(finding)
+                    self.finding_found.emit(run, finding)
+            case Done(report):
+                run.report = limited(report, run.job)
+                run.findings[:] = run.report.findings
+                run.cancelled = report.cancelled
+
+    def _ended(self, run: Run, seconds: float, known: int) -> None:
+        """The stream of a run is over."""
+        computed = len(run.slices_done) - known
+        if computed > 0:
+            self.seconds_per_slice = seconds / computed
+        run.seconds += seconds
+        if run.report is None:
+            run.cancelled = len(run.slices_done) < run.slices_total
+        image_closed = self._image_closed and run.cancelled
+        if run.slices_done:
+            self.finished.emit(run)
+        else:
+            self._forget(run)
+        self._show(*([messages.image_closed()] if image_closed else ending.closing_messages(run)))
+        self._rest(Phase.DONE if run.slices_done else None)
+
+    def _stopped(self) -> None:
+        """Loading or downloading was cancelled."""
+        self._drop_empty_run()
+        self._show(notices.loading_cancelled())
+        self._rest(None)
+
+    def _failed(self, error: Exception) -> None:
+        run = self._in_work
+        if run is not None and run.predictions:
+            run.cancelled = True
+            self.finished.emit(run)
+        self._drop_empty_run()
+        self._show(messages.from_error(error))
+        self._rest(Phase.FAILED)
+
+    def _drop_empty_run(self) -> None:
+        """A run that failed or was stopped before its first slice leaves nothing in the list."""
+        if self._in_work is not None and not self._in_work.predictions:
+            self._forget(self._in_work)
