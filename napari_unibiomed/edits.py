@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_unibiomed.rows import FindingRow
 from unibiomed_core.types import CroppedMask, Finding, Volume
@@ -109,3 +111,39 @@ class History:
     def words(self) -> str:
         """What would be taken back next; empty where there is nothing."""
         return self.steps[-1][0].words if self.steps else ""
+
+
+def mask_on_canvas(number: int, picture: NDArray[Any], own: Mapping[int, CroppedMask]) -> CroppedMask:
+    """The mask of a finding after somebody painted: what carries its number now, and what others cover as before.
+
+    A voxel under another finding stays part of the mask where that finding lay there before; where it was newly
+    painted over, it is lost.
+
+    Args:
+        picture: (Z, Y, X) label numbers as they are on the canvas.
+        own: The masks as they were before, by number.
+    """
+    shown = CroppedMask.from_full(picture == number)
+    before = own[number]
+    covered = np.zeros(before.crop.shape, bool)
+    under = picture[before.box]
+    for other in (int(n) for n in np.unique(under) if n not in (0, number)):
+        if other in own:
+            covered |= before.crop & (under == other) & _inside(own[other], before)
+    if not covered.any():
+        return shown
+    whole = shown.full()
+    whole[before.box] |= covered
+    return CroppedMask.from_full(whole)
+
+
+def _inside(mask: CroppedMask, frame: CroppedMask) -> NDArray[np.bool_]:
+    """A mask cut to the box of another one."""
+    cut = np.zeros(frame.crop.shape, bool)
+    low = [max(a, b) for a, b in zip(mask.offset, frame.offset, strict=True)]
+    high = [min(a.stop, b.stop) for a, b in zip(mask.box, frame.box, strict=True)]
+    if all(a < b for a, b in zip(low, high, strict=True)):
+        there = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, frame.offset, strict=True))
+        from_mask = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, mask.offset, strict=True))
+        cut[there] = mask.crop[from_mask]
+    return cut

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from psygnal import Signal
 
 from napari_unibiomed import edits
-from napari_unibiomed.edits import Edit, History
+from napari_unibiomed.edits import Edit
 from napari_unibiomed.rows import BOX_REMOVED, FindingRow, row_of
-from napari_unibiomed.streaming import answer_row, provisional_rows
+from napari_unibiomed.streaming import RunRows, collect, provisional_rows
 from unibiomed_core.types import CroppedMask, Finding
 
 if TYPE_CHECKING:
     from napari_unibiomed.jobs import Run
 
 EmptyState = Literal["no run", "nothing found", "all filtered", ""]
-
-
-@dataclass(slots=True)
-class _Kept:
-    """Rows and edits of one run, kept while another run is shown."""
-
-    rows: dict[int, FindingRow] = field(default_factory=dict)
-    history: History = field(default_factory=History)
-    finished: bool = False
 
 
 class FindingsModel:
@@ -38,6 +29,7 @@ class FindingsModel:
         row_changed: One row changed; its number.
         mask_changed: The mask of one finding was put back by an undo; its number. The labels have to be repainted.
         selected: Another row is selected; its number or None.
+        newest: The highest number of a run that was shown.
     """
 
     changed = Signal()
@@ -47,12 +39,11 @@ class FindingsModel:
 
     def __init__(self) -> None:
         self.run: Run | None = None
-        self._kept: dict[int, _Kept] = {}
+        self._kept: dict[int, RunRows] = {}
         self._selection: int | None = None
         self._filter_text = ""
         self._hide_rejected = False
-
-    # ---- what is there -------------------------------------------------------------------------------------------
+        self.newest = 0
 
     @property
     def rows(self) -> tuple[FindingRow, ...]:
@@ -95,24 +86,24 @@ class FindingsModel:
     def rows_of(self, run: Run) -> tuple[FindingRow, ...]:
         """The rows of any run, edits included, whether it is shown or not."""
         if run.number not in self._kept:
-            self._kept[run.number] = _collect(run)
+            self._kept[run.number] = collect(run)
         return tuple(self._kept[run.number].rows.values())
-
-    # ---- runs ----------------------------------------------------------------------------------------------------
 
     def set_run(self, run: Run | None) -> None:
         """Show a run; its edits are those it had when it was last shown."""
         if run is not None and (run.number not in self._kept or not self._kept[run.number].finished):
-            self._kept[run.number] = _collect(run)
+            self._kept[run.number] = collect(run)
         self.run = run
+        self.newest = max(self.newest, 0 if run is None else run.number)
         self._select(None)
         self.changed.emit()
 
-    def forget(self, run: Run) -> None:
-        """Drop a run that was taken back."""
-        self._kept.pop(run.number, None)
-        if self.run is run:
-            self.set_run(None)
+    def keep_only(self, runs: Sequence[Run]) -> None:
+        """Drop the rows of all other runs; where the shown one is among those, the newest that is left is shown."""
+        numbers = {run.number for run in runs}
+        self._kept = {number: rows for number, rows in self._kept.items() if number in numbers}
+        if self.run is not None and self.run.number not in numbers:
+            self.set_run(runs[-1] if runs else None)
 
     def take_slice(self) -> None:
         """List what the slices answered so far have in common, by target; linked findings replace it."""
@@ -133,11 +124,9 @@ class FindingsModel:
 
     def finish(self, run: Run) -> None:
         """Take a run's last word."""
-        self._kept[run.number] = _collect(run)
+        self._kept[run.number] = collect(run)
         if run is self.run:
             self.changed.emit()
-
-    # ---- selection and filter ------------------------------------------------------------------------------------
 
     @property
     def selection(self) -> int | None:
@@ -197,8 +186,6 @@ class FindingsModel:
         text = " ".join((str(row.number), row.phrase, source, row.side, *row.all_flags)).casefold()
         return all(word in text for word in self._filter_text.casefold().split())
 
-    # ---- edits ---------------------------------------------------------------------------------------------------
-
     def reject(self, number: int) -> None:
         """Grey a row and leave it out of exports; nothing happens where it is rejected."""
         row = self.row(number)
@@ -250,8 +237,6 @@ class FindingsModel:
         """What undo would take back; empty where there is nothing."""
         return self._state.history.words
 
-    # ---- looks ---------------------------------------------------------------------------------------------------
-
     def hide(self, number: int, hidden: bool = True) -> None:
         """Take one finding off the canvas, or show it again; not an edit."""
         row = self.row(number)
@@ -266,7 +251,7 @@ class FindingsModel:
     def mark_box_removed(self, number: int) -> None:
         """The box of an answer was deleted; the row stays."""
         row = self.row(number)
-        if row is not None and row.answer is not None and BOX_REMOVED not in row.flags:
+        if row is not None and row.answers and BOX_REMOVED not in row.flags:
             self._put(replace(row, flags=(*row.flags, BOX_REMOVED)))
 
     def set_colours(self, colours: Mapping[int, str]) -> None:
@@ -281,11 +266,9 @@ class FindingsModel:
         """Numbers that the canvas does not show: hidden and rejected ones."""
         return frozenset(row.number for row in self.rows if row.hidden or row.rejected)
 
-    # ---- inside --------------------------------------------------------------------------------------------------
-
     @property
-    def _state(self) -> _Kept:
-        return _Kept() if self.run is None else self._kept.setdefault(self.run.number, _Kept())
+    def _state(self) -> RunRows:
+        return RunRows() if self.run is None else self._kept.setdefault(self.run.number, RunRows())
 
     def _select(self, number: int | None) -> None:
         if number != self._selection:
@@ -299,15 +282,3 @@ class FindingsModel:
     def _put(self, row: FindingRow) -> None:
         self._state.rows[row.number] = row
         self.row_changed.emit(row.number)
-
-
-def _collect(run: Run) -> _Kept:
-    """The rows of a run as far as it is."""
-    found = run.report.findings if run.report is not None else tuple(run.findings)
-    rows = [row_of(finding, run.job.volume) for finding in found]
-    first = max((row.number for row in rows), default=0) + 1
-    if run.job.kind == "roi":
-        rows += [answer_row(answer, number, run) for number, answer in enumerate(run.answers, start=first)]
-    if not rows and run.report is None:
-        rows = list(provisional_rows(run))
-    return _Kept({row.number: row for row in rows}, finished=run.report is not None or bool(run.answers))

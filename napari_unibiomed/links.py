@@ -50,7 +50,7 @@ def report_lines(run: Run, report: Report | None, rows: Sequence[FindingRow]) ->
     """
     lines = [_header(run, report)]
     if run.job.kind == "roi":
-        lines += [_box_line(row, run.job.volume) for row in rows if row.answer is not None]
+        lines += [_box_line(row, run.job.volume) for row in rows if row.answers]
     elif run.job.kind == "ask" and run.predictions:
         for _, predictions in sorted(run.predictions.items()):
             lines += [line for prediction in predictions for line in answer_lines(prediction, rows, run.job.volume)]
@@ -134,12 +134,13 @@ def _header(run: Run, report: Report | None) -> Line:
 
 
 def _box_line(row: FindingRow, volume: Volume) -> Line:
-    answer = row.answer
-    assert answer is not None
     where = "" if volume.is_2d else f" on {row.plane} slice {row.slices}"
-    score = "" if answer.score is None else f"score {answer.score:.2f}, "
-    about = f" ({score}{number_text(answer.seconds)} s)"
-    return (Span(f"Box {row.number}{where}: ", kind="note"), Span(answer.text, row.number), Span(about, kind="note"))
+    named, *more = row.answers
+    score = "" if row.score is None else f"score {row.score:.2f}, "
+    seconds = number_text(sum(answer.seconds for answer in row.answers))
+    told = Span("".join(f" \u00b7 {answer.text}" for answer in more))
+    spans = (Span(f"Box {row.number}{where}: ", kind="note"), Span(named.text, row.number), told)
+    return (*(span for span in spans if span.text), Span(f" ({score}{seconds} s)", kind="note"))
 
 
 def _narrative_lines(report: Report, rows: Sequence[FindingRow], volume: Volume) -> Iterator[Line]:

@@ -64,7 +64,7 @@ class FindingRow:
         slice_largest: Canonical index of the slice with the largest area, None where there is none.
         slice_indices: Canonical indices of all slices that contain it, ascending.
         finding: The measured finding; None for an answer without a region and while the run goes on.
-        answer: The answer about a box that this row stands for.
+        answers: The answers about the box that this row stands for: its class, then its description.
     """
 
     number: int
@@ -86,7 +86,7 @@ class FindingRow:
     slice_largest: int | None = None
     slice_indices: tuple[int, ...] = ()
     finding: Finding | None = None
-    answer: Answer | None = None
+    answers: tuple[Answer, ...] = ()
     rejected: bool = False
     hidden: bool = False
     edited: bool = False
@@ -189,8 +189,8 @@ def pair_text(first: float | None, second: float | None, sign: str) -> str:
     return DASH if first is None or second is None else f"{number_text(first)} {sign} {number_text(second)}"
 
 
-def cell_value(row: FindingRow, column: Column) -> float | str:
-    """What a column is sorted by: the value and not its text; unknown numbers come last."""
+def cell_value(row: FindingRow, column: Column) -> float | str | None:
+    """What a column is sorted by: the value and not its text; None where it is unknown."""
     if column in TEXT_COLUMNS:
         return cell_text(row, column).casefold()
     values: dict[Column, float | None] = {
@@ -201,8 +201,7 @@ def cell_value(row: FindingRow, column: Column) -> float | str:
         Column.INTENSITY: row.mean,
         Column.SCORE: row.score,
     }
-    value = values[column]
-    return float("inf") if value is None else value
+    return values[column]
 
 
 def measurements_text(row: FindingRow) -> str:

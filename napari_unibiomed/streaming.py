@@ -1,13 +1,16 @@
-"""Rows before the findings are linked: what the slices answered so far say by target, and answers about boxes."""
+"""The rows of a run as far as it is: by target while slices come in, then by finding; and answers about boxes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from napari_unibiomed.edits import History
 from napari_unibiomed.painting import colour_of
-from napari_unibiomed.rows import PROVISIONAL, FindingRow, slices_cell
+from napari_unibiomed.rows import PROVISIONAL, FindingRow, row_of, slices_cell
 from unibiomed_core import vocabulary
-from unibiomed_core.types import Phrase
+from unibiomed_core.types import Phrase, Region
 
 if TYPE_CHECKING:
     from napari_unibiomed.jobs import Answer, Run
@@ -43,19 +46,49 @@ def provisional_rows(run: Run) -> tuple[FindingRow, ...]:
     )
 
 
-def answer_row(answer: Answer, number: int, run: Run) -> FindingRow:
-    """The row of an answer about a box; it has a place but no mask."""
-    return FindingRow(
-        number=number,
-        phrase=answer.text,
-        slices=slices_cell([answer.index], run.job.volume, answer.plane),
-        score=answer.score,
-        colour=colour_of(number),
-        plane=answer.plane,
-        slice_largest=answer.index,
-        slice_indices=(answer.index,),
-        answer=answer,
-    )
+def box_rows(run: Run, first: int) -> Iterator[FindingRow]:
+    """One row for each box that was asked about, numbered from ``first``; it has a place but no mask."""
+    by_box: dict[Region | None, list[Answer]] = {}
+    for answer in run.answers:
+        by_box.setdefault(answer.region, []).append(answer)
+    for number, answers in enumerate(by_box.values(), start=first):
+        named = answers[0]
+        yield FindingRow(
+            number=number,
+            phrase=named.text,
+            slices=slices_cell([named.index], run.job.volume, named.plane),
+            score=named.score,
+            colour=colour_of(number),
+            plane=named.plane,
+            slice_largest=named.index,
+            slice_indices=(named.index,),
+            answers=tuple(answers),
+        )
+
+
+@dataclass(slots=True)
+class RunRows:
+    """Rows and edits of one run, kept while another run is shown.
+
+    Args:
+        finished: The rows are the run's last word, and not what was gathered on the way.
+    """
+
+    rows: dict[int, FindingRow] = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    finished: bool = False
+
+
+def collect(run: Run) -> RunRows:
+    """The rows of a run as far as it is."""
+    found = run.report.findings if run.report is not None else tuple(run.findings)
+    rows = [row_of(finding, run.job.volume) for finding in found]
+    if run.job.kind == "roi":
+        rows += box_rows(run, max((row.number for row in rows), default=0) + 1)
+    elif not rows and run.report is None:
+        rows = list(provisional_rows(run))
+    ended = run.report is not None or (run.job.kind in ("ask", "roi") and bool(run.answers))
+    return RunRows({row.number: row for row in rows}, finished=ended)
 
 
 def target_name(phrase: Phrase, modality: str) -> str:

@@ -52,7 +52,7 @@ def test_slices_count_in_the_files_own_order() -> None:
     assert shown(a_run(small_volume(reverse=True))).row(1).slices == "5–6, 8–9"
 
 
-def test_columns_sort_by_value_and_unknown_ones_come_last() -> None:
+def test_columns_sort_by_value() -> None:
     model = shown(a_run())
     large, small = model.row(1), model.row(2)
     assert cell_value(large, Column.SIZE) > cell_value(small, Column.SIZE)
@@ -60,7 +60,7 @@ def test_columns_sort_by_value_and_unknown_ones_come_last() -> None:
     run = a_run(report=None, kind="roi")
     run.answers.append(an_answer("cyst", Region(1, 1, 9, 9, "axial", 4), score=None))
     row = shown(run).row(1)
-    assert cell_value(row, Column.SIZE) == cell_value(row, Column.SCORE) == float("inf")
+    assert cell_value(row, Column.SIZE) is cell_value(row, Column.SCORE) is None
     assert cell_text(row, Column.SCORE) == "–"
 
 
@@ -221,8 +221,8 @@ def test_every_run_keeps_its_own_edits() -> None:
     assert model.rows_of(first)[0].rejected
     model.set_run(first)
     assert model.row(1).rejected
-    model.forget(first)
-    assert model.run is None
+    model.keep_only([second])
+    assert model.run is second
     assert not model.rows_of(first)[0].rejected
 
 
@@ -238,6 +238,7 @@ def test_answers_about_boxes_are_rows_without_a_mask() -> None:
     run = a_run(report=None, kind="roi")
     run.answers += [
         an_answer("cyst", Region(1, 2, 20, 22, "coronal", 4)),
+        an_answer("a dark round thing", Region(1, 2, 20, 22, "coronal", 4)),
         an_answer("liver", Region(1, 2, 20, 22, "axial", 6)),
     ]
     model = shown(run)

@@ -109,7 +109,8 @@ def test_surplus_regions_and_cut_answers_are_said() -> None:
 
 def test_answers_about_boxes_are_listed_with_their_place() -> None:
     run = a_run(report=None, kind="roi")
-    run.answers.append(an_answer("cyst", Region(1, 2, 20, 22, "axial", 4)))
+    box = Region(1, 2, 20, 22, "axial", 4)
+    run.answers += [an_answer("cyst", box), an_answer("a dark round thing", box)]
     line = lines_of(run)[1]
-    assert text_of(line) == "Box 1 on axial slice 5: cyst (score 0.80, 1.25 s)"
+    assert text_of(line) == "Box 1 on axial slice 5: cyst · a dark round thing (score 0.80, 2.50 s)"
     assert links_of([line]) == [("cyst", 1)]

@@ -1,0 +1,116 @@
+"""What the detail card says about one row: measurements, the raw answer, how it was asked; and its key slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_unibiomed.exporting import window_of
+from napari_unibiomed.rows import COLUMNS, DASH, Column, FindingRow, cell_text, slice_cell
+from unibiomed_core.report import FLAG_WORDS, number_text
+
+if TYPE_CHECKING:
+    from napari_unibiomed.jobs import Run
+
+THUMBNAIL_PX = (96, 192)
+"""Smallest and largest long side of a thumbnail."""
+
+Fact = tuple[str, str]
+
+
+def facts_of(run: Run, row: FindingRow) -> list[Fact]:
+    """Name and value of all that is known about a row and how it came about; what is unknown is left out."""
+    facts = [(column.value, cell_text(row, column)) for column in COLUMNS[2:] if column is not Column.FLAGS]
+    facts = [(name, text) for name, text in facts if text not in ("", DASH)]
+    own = [FLAG_WORDS.get(flag, flag) for flag in row.flags]
+    facts += [("Note", "; ".join((*own, *(word for word in row.all_flags[len(row.flags) :]))))] if row.all_flags else []
+    if row.finding is not None and row.finding.phrase != row.phrase:
+        facts.append(("Model's words", row.finding.phrase))
+    if raw := raw_answer(run, row):
+        facts.append(("Raw answer", raw))
+    return [*facts, *_run_facts(run)]
+
+
+def _run_facts(run: Run) -> list[Fact]:
+    asked = [ask if isinstance(ask, str) else ask.target or ask.question or ask.task for ask in run.job.asks]
+    facts = [("Task", run.job.name)]
+    if asked:
+        facts.append(("Asked", ", ".join(dict.fromkeys(asked))))
+    if not run.volume.is_rgb:
+        window = window_of(run)
+        facts.append(("Window", f"{window.name}, {number_text(window.low)} to {number_text(window.high)}"))
+    model = run.report.model if run.report is not None else run.model
+    placed = ", ".join(str(model[key]) for key in ("name", "device", "dtype") if model.get(key))
+    if placed:
+        facts.append(("Model", placed))
+    facts.append(("Run time", f"{number_text(run.seconds)} s"))
+    return facts
+
+
+def raw_answer(run: Run, row: FindingRow) -> str:
+    """The model's answer as generated, special tokens kept, on the slice with the largest area; empty if unknown."""
+    if row.answers:
+        return "\n".join(answer.raw for answer in row.answers)
+    target = row.finding.target if row.finding is not None else row.phrase
+    there = run.predictions.get(row.slice_largest, ()) if row.slice_largest is not None else ()
+    raw = [p.raw_text for p in there if any(target in (phrase.target, phrase.text) for phrase in p.phrases)]
+    return "\n".join(dict.fromkeys(raw))
+
+
+def key_slices(row: FindingRow) -> list[tuple[int, str]]:
+    """(canonical index, words) of the first, the largest and the last slice of a row, each slice once."""
+    if not row.slice_indices or row.slice_largest is None:
+        return []
+    places: dict[int, list[str]] = {}
+    ends = (row.slice_indices[0], row.slice_largest, row.slice_indices[-1])
+    for word, index in zip(("first", "largest", "last"), ends, strict=True):
+        places.setdefault(index, []).append(word)
+    if len(places) == 1:
+        return [(row.slice_largest, "only slice")]
+    return [(index, ", ".join(words)) for index, words in places.items()]
+
+
+def caption_of(run: Run, row: FindingRow, index: int, words: str) -> str:
+    """What stands below a thumbnail."""
+    return "" if run.volume.is_2d else f"{slice_cell(index, run.volume, row.plane)} {words}"
+
+
+def thumbnail(
+    run: Run,
+    row: FindingRow,
+    index: int,
+    others: Sequence[FindingRow] = (),
+    long_side_px: tuple[int, int] = THUMBNAIL_PX,
+) -> NDArray[np.uint8]:
+    """One slice in the window that the model was given, with the outline of a finding or its box; (h, w, 3) uint8.
+
+    Args:
+        others: Rows whose outlines are drawn thinner.
+    """
+    from unibiomed_core.io.export import pictures
+
+    axis = run.volume.plane_axis(row.plane)
+    outlines: list[pictures.Outline] = [
+        (pictures.slice_mask(other.finding.mask, axis, index), other.colour, other.number == row.number)
+        for other in (*others, row)
+        if other.finding is not None
+    ]
+    if row.answers and (box := row.answers[0].region) is not None:
+        drawn = np.zeros(run.volume.slice(index, row.plane).shape, bool)
+        drawn[box.y0 : box.y1 + 1, box.x0 : box.x1 + 1] = True
+        outlines.append((drawn, row.colour, True))
+    window = None if run.volume.is_rgb else window_of(run)
+    return pictures.draw(run.volume.slice(index, row.plane), window, outlines, long_side_px=long_side_px)
+
+
+def place_text(run: Run, row: FindingRow, index: int | None) -> str:
+    """Where the slice shown stands among those of a row: "slice 7 · 3 of 4", or that it is not among them."""
+    if index is None or run.volume.is_2d:
+        return ""
+    number = slice_cell(index, run.volume, row.plane)
+    if index not in row.slice_indices:
+        return f"{row.plane} slice {number} · not here"
+    return f"{row.plane} slice {number} · {row.slice_indices.index(index) + 1} of {len(row.slice_indices)}"

@@ -1,0 +1,257 @@
+"""Between the findings model and the labels on the canvas: selection, visibility, colours and painting, both ways."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from superqt.utils import qdebounced
+
+from napari_unibiomed import edits, view
+from napari_unibiomed.findings import FindingsModel
+from napari_unibiomed.jobs import Run
+from napari_unibiomed.layers import KEY, LayerGateway
+from napari_unibiomed.rows import FindingRow
+from unibiomed_core.types import CroppedMask
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+PAINTING_PAUSE_MS = 300
+"""A finding is measured anew when nobody painted for so long."""
+
+_NOTHING = CroppedMask(np.zeros((0, 0, 0), bool), (0, 0, 0), (0, 0, 0))
+
+
+class CanvasLink:
+    """Follows the labels layer of the run that the model shows. It reads and recolours our own layers only."""
+
+    def __init__(self, gateway: LayerGateway, model: FindingsModel) -> None:
+        self.gateway, self.model = gateway, model
+        self.layer: Labels | None = None
+        self._layer_connections: list[Callable[[], None]] = []
+        self._quiet = False
+        self._touched: set[int] = set()
+        self._connections = [
+            gateway.on_layers_changed(self._find_layer),
+            *_connected(
+                (model.changed, self._on_changed),
+                (model.row_changed, self._on_row),
+                (model.mask_changed, self._on_mask_put_back),
+                (model.selected, self._on_selected),
+            ),
+        ]
+        self._on_changed()
+
+    def cleanup(self) -> None:
+        """Disconnect from model and layers; may be called twice."""
+        for connections in (self._connections, self._layer_connections):
+            while connections:
+                connections.pop()()
+        self.layer = None
+
+    def jump(self, number: int) -> bool:
+        """Show the slice with the finding's largest area and centre it; False where the image is not in the viewer."""
+        row = self.model.row(number)
+        if row is None or row.slice_largest is None:
+            return False
+        return self.show_slice(row, row.slice_largest)
+
+    def show_slice(self, row: FindingRow, index: int) -> bool:
+        """Show one slice of a row, centred on what it contains there."""
+        if self.model.run is None:
+            return False
+        return self.gateway.jump(self.model.run.volume, row.plane, index, centre_of(row, index))
+
+    def step(self, direction: int) -> bool:
+        """Go to the next (1) or previous (-1) slice that contains the selected finding; False at its ends."""
+        row = self._selected_row()
+        here = self.current_index()
+        beside = None if row is None or here is None else self.model.slice_beside(here, direction)
+        return row is not None and beside is not None and self.show_slice(row, beside)
+
+    def current_index(self) -> int | None:
+        """Canonical index of the slice shown, across the plane of the selected row."""
+        row = self._selected_row()
+        if row is None or self.model.run is None:
+            return None
+        return self.gateway.current_index(self.model.run.volume, row.plane)
+
+    def highlight(self, number: int | None) -> None:
+        """Outline a finding for a moment; None goes back to the selected one."""
+        self._outline(self.model.selection if number is None else number)
+
+    def own_layer(self, number: int) -> Labels | None:
+        """A further labels layer with one finding alone; None where the image is not in the viewer."""
+        run, row = self.model.run, self.model.row(number)
+        source = self.source()
+        if run is None or run.report is None or row is None or row.finding is None or source is None:
+            return None
+        alone = Run(replace(run.job, label=row.phrase), run.number, report=replace(run.report, findings=(row.finding,)))
+        return self.gateway.add_labels(alone, source)
+
+    def source(self) -> Image | None:
+        """The image layer that the shown run is about, where it is still in the viewer."""
+        run = self.model.run
+        if run is None:
+            return None
+        of_run = (i for i in self.gateway.images() if np.may_share_memory(i.data, run.volume.voxels))
+        return next(of_run, None)
+
+    # Layer to model
+
+    def _find_layer(self) -> None:
+        run = self.model.run
+        layers = (layer for layer in self.gateway.ours("findings") if layer.metadata[KEY]["run"] is run)
+        layer = next(layers, None) if run is not None else None
+        if layer is self.layer:
+            return
+        while self._layer_connections:
+            self._layer_connections.pop()()
+        self.layer = layer
+        self._touched.clear()
+        if layer is not None:
+            self._layer_connections = [
+                self.gateway.on_selected_label(layer, self._on_picked),
+                self.gateway.on_painted(layer, self._on_painted),
+                self.gateway.on_recoloured(layer, self._on_recoloured),
+                view.connect([layer.events.set_data], self._on_redrawn),
+            ]
+            self._on_recoloured()
+            self._show_unseen()
+
+    def _on_picked(self, number: int) -> None:
+        if not self._quiet:
+            self.model.select(number)
+
+    def _on_recoloured(self) -> None:
+        if self.layer is not None and not self._quiet:
+            self.model.set_colours(self.gateway.colours_of(self.layer))
+
+    def _on_painted(self, numbers: frozenset[int]) -> None:
+        self._touched |= numbers
+        self._measure_touched()
+
+    def _on_redrawn(self, _: Any) -> None:
+        # napari tells of an undone stroke by drawing again and by nothing else.
+        if self._touched:
+            self._measure_touched()
+
+    @qdebounced(timeout=PAINTING_PAUSE_MS)
+    def _measure_touched(self) -> None:
+        self.measure_painted()
+
+    def measure_painted(self) -> None:
+        """Measure the findings whose labels were painted on, now."""
+        if self.layer is None or not self.model.finished:
+            return
+        picture = self.layer.metadata[KEY]["placement"].to_canonical(self.layer.data)
+        own = {row.number: row.finding.mask for row in self.model.rows if row.finding is not None}
+        changed = {n: edits.mask_on_canvas(n, picture, own) for n in sorted(self._touched) if n in own}
+        changed = {n: mask for n, mask in changed.items() if not same_mask(mask, own[n])}
+        if changed:
+            with self.model.group():
+                for number, mask in changed.items():
+                    self.model.remeasure(number, mask)
+
+    # Model to layer
+
+    def _on_changed(self) -> None:
+        self._find_layer()
+        self._show_unseen()
+
+    def _on_row(self, number: int) -> None:
+        self._show_unseen()
+        if self.layer is not None and self.model.finished:
+            with self._silence():
+                self.gateway.set_features(self.layer, feature_rows(self.model.rows))
+        if number == self.model.selection:
+            self._outline(number)
+
+    def _on_mask_put_back(self, number: int) -> None:
+        if self.layer is not None:
+            masks = {row.number: row.finding.mask for row in self.model.rows if row.finding is not None}
+            self.gateway.paint_masks(self.layer, masks)
+
+    def _on_selected(self, number: int | None) -> None:
+        self._outline(number)
+
+    def _outline(self, number: int | None) -> None:
+        if self.layer is None or not self.gateway.holds(self.layer):
+            return
+        row = None if number is None else self.model.row(number)
+        mask = _NOTHING if row is None or row.finding is None or row.rejected else row.finding.mask
+        # Without a row the number that the user paints with stays; an empty mask takes the outline away.
+        label = self.layer.selected_label if row is None else row.number
+        with self._silence():
+            self.gateway.select_label(self.layer, label, mask)
+
+    def _show_unseen(self) -> None:
+        if self.layer is not None and self.gateway.hidden(self.layer) != self.model.unseen:
+            with self._silence():
+                self.gateway.hide(self.layer, self.model.unseen)
+
+    def _selected_row(self) -> FindingRow | None:
+        return None if self.model.selection is None else self.model.row(self.model.selection)
+
+    @contextlib.contextmanager
+    def _silence(self) -> Iterator[None]:
+        """What we set on a layer does not come back as the user's doing."""
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+
+def _connected(*pairs: tuple[Any, Callable[..., None]]) -> list[Callable[[], None]]:
+    """Connect signals to functions; returns what disconnects each."""
+
+    def undo(signal: Any, call: Callable[..., None]) -> Callable[[], None]:
+        signal.connect(call)
+        return lambda: signal.disconnect(call)
+
+    return [undo(signal, call) for signal, call in pairs]
+
+
+def centre_of(row: FindingRow, index: int) -> tuple[float, float, float] | None:
+    """Canonical (z, y, x) centre of what a row has on one slice; of its box where it has no mask."""
+    axis = ("axial", "coronal", "sagittal").index(row.plane)
+    if row.finding is not None:
+        mask = row.finding.mask
+        points = np.argwhere(np.take(mask.crop, index - mask.offset[axis], axis=axis))
+        middle = points.mean(axis=0) + [o for i, o in enumerate(mask.offset) if i != axis]
+    elif row.answers and row.answers[0].region is not None:
+        box = row.answers[0].region
+        middle = np.array([(box.y0 + box.y1) / 2, (box.x0 + box.x1) / 2])
+    else:
+        return None
+    z, y, x = np.insert(middle, axis, index)
+    return float(z), float(y), float(x)
+
+
+def same_mask(first: CroppedMask, second: CroppedMask) -> bool:
+    """Whether two masks have the same voxels; their boxes may be wider than needed."""
+    if first.count != second.count:
+        return False
+    a, b = (np.argwhere(mask.crop) + mask.offset for mask in (first, second))
+    return bool(np.array_equal(a, b))
+
+
+def feature_rows(rows: tuple[FindingRow, ...]) -> list[dict[str, Any]]:
+    """The panel's rows as napari's own table shows and saves them."""
+    return [
+        {
+            "index": row.number,
+            "finding": row.phrase,
+            "presence": None if row.score is None else round(row.score, 3),
+            "volume_ml": row.volume_ml,
+            "side": row.side,
+            "flags": ", ".join(row.all_flags),
+        }
+        for row in rows
+        if row.has_mask
+    ]

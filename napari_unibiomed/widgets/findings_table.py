@@ -1,0 +1,248 @@
+"""The table of findings: an item model over the rows, sorted by value and filtered, and its view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtGui import QColor, QFont, QKeyEvent, QPalette, QResizeEvent
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
+
+from napari_unibiomed.contrast import ink
+from napari_unibiomed.findings import FindingsModel
+from napari_unibiomed.rows import COLUMNS, NARROW_COLUMNS, TEXT_COLUMNS, Column, FindingRow, cell_text, cell_value
+
+Role = Qt.ItemDataRole
+NAME_WIDTH_PX = 130
+"""The name keeps at least this much before a further column is shown."""
+
+PADDING_PX = 12
+"""Room beside the widest text of a column."""
+
+Index = QModelIndex | QPersistentModelIndex
+
+TOOLTIPS = {
+    Column.NUMBER: "Number of the label. Untick it to take the finding off the canvas.",
+    Column.FINDING: "What the model named. F2 renames it.",
+    Column.SLICES: "Slices that contain it, counted from 1 in the file's own order.",
+    Column.SIDE: "Side of the patient, from the geometry of the file.",
+    Column.SIZE: "Volume; for pictures the area.",
+    Column.DIAMETERS: "Longest axial diameter, and the extent at right angles to it.",
+    Column.INTENSITY: "Mean and standard deviation of the voxels inside.",
+    Column.SCORE: "The model's own score, 0 to 1. It is not a calibrated probability.",
+    Column.FLAGS: "What to be careful about, and what you did.",
+}
+
+
+class FindingsTableModel(QAbstractTableModel):
+    """The rows of a :class:`FindingsModel` for Qt; it holds nothing of its own but their order."""
+
+    def __init__(self, model: FindingsModel) -> None:
+        super().__init__()
+        self.model = model
+        self.rows: list[FindingRow] = list(model.rows)
+
+    def reload(self) -> None:
+        """Take all rows anew."""
+        self.beginResetModel()
+        self.rows = list(self.model.rows)
+        self.endResetModel()
+
+    def reload_row(self, number: int) -> None:
+        """Take one row anew."""
+        row = self.model.row(number)
+        for place, old in enumerate(self.rows):
+            if row is not None and old.number == number:
+                self.rows[place] = row
+                self.dataChanged.emit(self.index(place, 0), self.index(place, len(COLUMNS) - 1))
+
+    def rowCount(self, parent: Index | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(self.rows)
+
+    def columnCount(self, parent: Index | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(COLUMNS)
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Role.DisplayRole) -> Any:
+        if orientation is not Qt.Orientation.Horizontal:
+            return None
+        if role == Role.DisplayRole:
+            return COLUMNS[section].value
+        return TOOLTIPS[COLUMNS[section]] if role == Role.ToolTipRole else None
+
+    def flags(self, index: Index) -> Qt.ItemFlag:
+        flags = super().flags(index)
+        if not index.isValid():
+            return flags
+        column, row = COLUMNS[index.column()], self.rows[index.row()]
+        if column is Column.NUMBER and row.has_mask:
+            flags |= Qt.ItemFlag.ItemIsUserCheckable
+        if column is Column.FINDING and self.model.finished:
+            flags |= Qt.ItemFlag.ItemIsEditable
+        return flags
+
+    def data(self, index: Index, role: int = Role.DisplayRole) -> Any:
+        if not index.isValid():
+            return None
+        row, column = self.rows[index.row()], COLUMNS[index.column()]
+        if role in (Role.DisplayRole, Role.EditRole):
+            return cell_text(row, column)
+        if role == Role.UserRole:
+            return cell_value(row, column)
+        if role == Role.ToolTipRole:
+            return _tooltip(row, column)
+        if role == Role.TextAlignmentRole:
+            side = Qt.AlignmentFlag.AlignLeft if column in TEXT_COLUMNS else Qt.AlignmentFlag.AlignRight
+            return side | Qt.AlignmentFlag.AlignVCenter
+        if role == Role.FontRole and row.rejected:
+            font = QFont()
+            font.setStrikeOut(True)
+            return font
+        return self._colour(row, column, role)
+
+    def setData(self, index: Index, value: Any, role: int = Role.EditRole) -> bool:
+        row, column = self.rows[index.row()], COLUMNS[index.column()]
+        if role == Role.CheckStateRole and column is Column.NUMBER:
+            self.model.hide(row.number, Qt.CheckState(value) is Qt.CheckState.Unchecked)
+            return True
+        if role == Role.EditRole and column is Column.FINDING:
+            self.model.rename(row.number, str(value))
+            return True
+        return False
+
+    @staticmethod
+    def _colour(row: FindingRow, column: Column, role: int) -> Any:
+        if column is Column.NUMBER:
+            if role == Role.BackgroundRole:
+                return QColor(row.colour)
+            if role == Role.ForegroundRole:
+                return QColor(ink(row.colour))
+            if role == Role.CheckStateRole and row.has_mask:
+                return Qt.CheckState.Unchecked if row.hidden else Qt.CheckState.Checked
+        elif role == Role.ForegroundRole and (row.rejected or row.hidden):
+            return QPalette().color(QPalette.ColorGroup.Disabled, QPalette.ColorRole.Text)
+        return None
+
+
+def _tooltip(row: FindingRow, column: Column) -> str:
+    if column is Column.FINDING:
+        words = row.finding.phrase if row.finding is not None else row.phrase
+        return row.phrase if words == row.phrase else f"{row.phrase}\nThe model's words: {words}"
+    if column is Column.NUMBER:
+        return TOOLTIPS[column]
+    return cell_text(row, column)
+
+
+class FindingsProxy(QSortFilterProxyModel):
+    """Sorted by value, unknown values last in both directions; filtered as the findings model says."""
+
+    def filterAcceptsRow(self, source_row: int, source_parent: Index) -> bool:
+        source = self.sourceModel()
+        return not isinstance(source, FindingsTableModel) or source.model.passes(source.rows[source_row])
+
+    def lessThan(self, left: Index, right: Index) -> bool:
+        values = [self.sourceModel().data(index, Role.UserRole) for index in (left, right)]
+        if None in values:
+            ascending = self.sortOrder() is Qt.SortOrder.AscendingOrder
+            return (values[1] is None) == ascending and values[0] is not values[1]
+        return bool(values[0] < values[1])
+
+
+class FindingsTable(QTableView):
+    """The view. It says what was asked for and changes nothing itself, but for ticks and names."""
+
+    jump_requested = Signal(int)
+    reject_requested = Signal(int)
+    number_selected = Signal(object)
+
+    def __init__(self, model: FindingsModel, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.table = FindingsTableModel(model)
+        self.proxy = FindingsProxy()
+        self.proxy.setSourceModel(self.table)
+        self.setModel(self.proxy)
+        self.setAccessibleName("Findings")
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.EditKeyPressed)
+        self.setSortingEnabled(True)
+        self.setWordWrap(False)
+        self.setShowGrid(False)
+        self.setTabKeyNavigation(False)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.verticalHeader().hide()
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        header.setSectionResizeMode(COLUMNS.index(Column.FINDING), QHeaderView.ResizeMode.Stretch)
+        header.setHighlightSections(False)
+        header.setMinimumSectionSize(24)
+        self.sortByColumn(0, Qt.SortOrder.AscendingOrder)
+        self.doubleClicked.connect(lambda index: self.jump_requested.emit(self.number_at(index)))
+        self._telling = True
+
+    def number_at(self, index: Index) -> int:
+        """The number of the finding at a place of the view."""
+        return self.table.rows[self.proxy.mapToSource(index).row()].number
+
+    def reload(self) -> None:
+        """Show all rows anew, keeping the order that was chosen."""
+        self._telling = False
+        self.table.reload()
+        self._telling = True
+        self.fit_columns()
+
+    def refilter(self) -> None:
+        self.proxy.invalidate()
+
+    def show_selected(self, number: int | None) -> None:
+        """Select the row of a number, without saying so again."""
+        self._telling = False
+        place = next((p for p, row in enumerate(self.table.rows) if row.number == number), None)
+        index = QModelIndex() if place is None else self.proxy.mapFromSource(self.table.index(place, 1))
+        if index.isValid():
+            if index.row() != self.currentIndex().row() or not self.selectionModel().isSelected(index):
+                self.setCurrentIndex(index)
+            self.scrollTo(index)
+        else:
+            self.clearSelection()
+        self._telling = True
+
+    def fit_columns(self) -> None:
+        """Show as many columns as the width allows, the first four always."""
+        widths = {c: self.sizeHintForColumn(n) + PADDING_PX for n, c in enumerate(COLUMNS)}
+        titles = {c: self.horizontalHeader().sectionSizeHint(n) for n, c in enumerate(COLUMNS)}
+        widths[Column.FINDING] = NAME_WIDTH_PX
+        left = self.viewport().width()
+        for number, column in enumerate(COLUMNS):
+            wanted = widths[column] if column in NARROW_COLUMNS else max(widths[column], titles[column])
+            left -= wanted
+            shown = column in NARROW_COLUMNS or left >= 0
+            self.setColumnHidden(number, not shown)
+            if shown and column is not Column.FINDING:
+                self.setColumnWidth(number, wanted)
+            if not shown:
+                left = -1  # no later column is shown where an earlier one is not
+
+    def selectionChanged(self, selected: Any, deselected: Any) -> None:
+        super().selectionChanged(selected, deselected)
+        if self._telling:
+            rows = self.selectionModel().selectedRows()
+            self.number_selected.emit(self.number_at(rows[0]) if rows else None)
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        index = self.currentIndex()
+        if event is not None and index.isValid() and self.state() != QAbstractItemView.State.EditingState:
+            if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+                self.jump_requested.emit(self.number_at(index))
+                return
+            if event.key() == Qt.Key.Key_Delete:
+                self.reject_requested.emit(self.number_at(index))
+                return
+            if event.key() == Qt.Key.Key_F2:
+                # F2 renames whatever cell of the row has the focus.
+                self.edit(index.siblingAtColumn(COLUMNS.index(Column.FINDING)))
+                return
+        super().keyPressEvent(event)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        super().resizeEvent(event)
+        self.fit_columns()

@@ -1,0 +1,154 @@
+"""The report as a PDF on A4, drawn by Qt; the notice and the page number stand on every page."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from pathlib import Path
+
+from qtpy.QtCore import QMarginsF, QRectF, QSizeF, Qt, QUrl
+from qtpy.QtGui import QFont, QPageLayout, QPageSize, QPainter, QPdfWriter, QTextDocument
+
+from napari_unibiomed.contrast import ink
+from napari_unibiomed.details import caption_of, key_slices, thumbnail
+from napari_unibiomed.jobs import Job, Run
+from napari_unibiomed.rows import Column, FindingRow, cell_text, row_of
+from napari_unibiomed.widgets.detail_card import pixmap_of
+from unibiomed_core.errors import WriteError
+from unibiomed_core.modalities import Window
+from unibiomed_core.report import number_text
+from unibiomed_core.types import Report, Volume
+
+RESOLUTION_DPI = 150
+MARGIN_MM = 15.0
+FOOTER_POINTS = 24.0
+FONT_POINTS = 9
+MOST_PICTURED = 12
+"""Key slices are drawn for this many findings, largest first; the table has all."""
+
+PICTURE_PX = (160, 320)
+PICTURE_WIDTH_POINTS = 150
+
+TABLE = (Column.NUMBER, Column.FINDING, Column.SLICES, Column.SIDE, Column.SIZE, Column.DIAMETERS, Column.INTENSITY,
+         Column.SCORE, Column.FLAGS)  # fmt: skip
+
+
+def write_pdf(report: Report, volume: Volume, window: Window | None, path: Path) -> None:
+    """Write a report as PDF; written directly, so stand inside a ``staged`` block.
+
+    Args:
+        report: With the user's edits.
+        window: The intensity window the model was given.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    writer = QPdfWriter(str(path))
+    writer.setTitle(f"Report: {report.image['name']}")
+    writer.setCreator("UniBiomed")
+    writer.setResolution(RESOLUTION_DPI)
+    margins = QMarginsF(MARGIN_MM, MARGIN_MM, MARGIN_MM, MARGIN_MM)
+    size = QPageSize(QPageSize.PageSizeId.A4)
+    writer.setPageLayout(QPageLayout(size, QPageLayout.Orientation.Portrait, margins, QPageLayout.Unit.Millimeter))
+    page = writer.pageLayout().paintRect(QPageLayout.Unit.Point)
+    document = _document(report, volume, window)
+    document.setPageSize(QSizeF(page.width(), page.height() - FOOTER_POINTS))
+    painter = QPainter()
+    if not painter.begin(writer):
+        raise WriteError("Result cannot be written", f"{path.name} cannot be opened", "a folder that can be written")
+    painter.scale(RESOLUTION_DPI / 72, RESOLUTION_DPI / 72)
+    pages = document.pageCount()
+    for number in range(pages):
+        if number:
+            writer.newPage()
+        _draw_page(painter, document, number, pages, report.notice)
+    painter.end()
+
+
+def _draw_page(painter: QPainter, document: QTextDocument, number: int, pages: int, notice: str) -> None:
+    size = document.pageSize()
+    painter.save()
+    painter.translate(0, -number * size.height())
+    document.drawContents(painter, QRectF(0, number * size.height(), size.width(), size.height()))
+    painter.restore()
+    painter.setFont(_font(7))
+    footer = QRectF(0, size.height(), size.width(), FOOTER_POINTS)
+    wrap = Qt.TextFlag.TextWordWrap
+    painter.drawText(footer.adjusted(0, 4, -60, 0), int(Qt.AlignmentFlag.AlignLeft | wrap), notice)
+    painter.drawText(footer.adjusted(0, 4, 0, 0), int(Qt.AlignmentFlag.AlignRight), f"Page {number + 1} of {pages}")
+
+
+def _font(points: float) -> QFont:
+    """A font whose size is in the document's points, whatever the screen's resolution."""
+    font = QFont("sans-serif")
+    font.setPixelSize(round(points))
+    return font
+
+
+def _document(report: Report, volume: Volume, window: Window | None) -> QTextDocument:
+    """The report laid out; one unit is one point."""
+    document = QTextDocument()
+    document.setDocumentMargin(0)
+    document.setDefaultFont(_font(FONT_POINTS))
+    document.setDefaultStyleSheet("h1 {font-size:16px} h2 {font-size:12px} td, th {padding:2px} .dim {color:#555}")
+    rows = [row_of(finding, volume) for finding in report.findings]
+    run = Run(Job("report", volume, plane=report.image["plane"], window=window), 0, report=report)
+    parts = [_head(report), _table(rows, report), *_pictures(document, run, rows), _narrative(report)]
+    document.setHtml("".join(parts))
+    return document
+
+
+def _head(report: Report) -> str:
+    image, model = report.image, report.model
+    name, model_name = html.escape(str(image["name"])), html.escape(str(model.get("name", "–")))
+    facts = [f"model {model_name}", f"run time {number_text(report.seconds)} s"]
+    if not image["is_2d"]:
+        facts.insert(0, f"{len(report.slices_done)} of {report.slices_total} {image['plane']} slices examined")
+    if report.cancelled:
+        facts.append("stopped by the user")
+    warnings = "".join(f"<li>{html.escape(warning)}</li>" for warning in report.warnings)
+    listed = f"<h2>▲ Warnings</h2><ul>{warnings}</ul>" if warnings else ""
+    notice = f"<p><b>{html.escape(report.notice)}</b></p>"
+    return f'<h1>Report: {name}</h1>{notice}<p class="dim">{" · ".join(facts)}</p>{listed}'
+
+
+def _table(rows: list[FindingRow], report: Report) -> str:
+    if not rows:
+        where = "" if report.image["is_2d"] else f" on the {len(report.slices_done)} slices examined"
+        return f"<h2>Findings</h2><p>No finding was produced{where}. It does not say that the image is normal.</p>"
+    head = "".join(f"<th align='left'>{html.escape(column.value)}</th>" for column in TABLE)
+    body = "".join(f"<tr>{''.join(_cell(row, column) for column in TABLE)}</tr>" for row in rows)
+    return f"<h2>Findings</h2><table cellspacing='0' cellpadding='2' width='100%'><tr>{head}</tr>{body}</table>"
+
+
+def _cell(row: FindingRow, column: Column) -> str:
+    text = html.escape(cell_text(row, column))
+    if column is Column.NUMBER:
+        return f"<td style='background-color:{row.colour};color:{ink(row.colour)}' align='center'>{text}</td>"
+    return f"<td>{text}</td>"
+
+
+def _pictures(document: QTextDocument, run: Run, rows: list[FindingRow]) -> Iterator[str]:
+    """Key slices of the largest findings; the pictures go into the document's own resources."""
+    largest = sorted(rows, key=lambda row: -(row.voxel_count or 0))[:MOST_PICTURED]
+    if not largest:
+        return
+    yield "<h2>Key slices</h2>"
+    for row in sorted(largest, key=lambda row: row.number):
+        cells = []
+        for index, words in key_slices(row):
+            name = f"slice:{row.number}-{index}"
+            picture = pixmap_of(thumbnail(run, row, index, rows, PICTURE_PX))
+            document.addResource(int(QTextDocument.ResourceType.ImageResource.value), QUrl(name), picture)
+            caption = html.escape(caption_of(run, row, index, words))
+            cells.append(f"<td><img src='{name}' width='{PICTURE_WIDTH_POINTS}'><br>{caption}</td>")
+        yield f"<p><b>{row.number}. {html.escape(row.phrase)}</b></p><table><tr>{''.join(cells)}</tr></table>"
+    left_out = len(rows) - len(largest)
+    if left_out:
+        drawn = f"Key slices are drawn for the {len(largest)} largest findings"
+        yield f"<p class='dim'>{drawn}; {left_out} more stand in the table.</p>"
+
+
+def _narrative(report: Report) -> str:
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in report.narrative.split("\n"))
+    return f"<h2>In words</h2>{lines}"

@@ -1,0 +1,76 @@
+"""The text of a run with its findings as coloured, underlined links."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+from qtpy.QtCore import QEvent, QUrl, Signal
+from qtpy.QtGui import QPalette
+from qtpy.QtWidgets import QTextBrowser
+
+from napari_unibiomed.contrast import readable
+from napari_unibiomed.links import Line, Span
+
+SCHEME = "finding"
+
+
+class ReportView(QTextBrowser):
+    """Emits the number of a finding when its words are clicked, or pointed at; None when the pointer leaves them."""
+
+    finding_clicked = Signal(int)
+    finding_hovered = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setOpenLinks(False)
+        self.setAccessibleName("Report text")
+        self.setPlaceholderText("The report appears here after a run.")
+        self.anchorClicked.connect(self._on_clicked)
+        self.highlighted.connect(self._on_hovered)
+        self._pointed: int | None = None
+
+    def show_lines(self, lines: Sequence[Line], colours: Mapping[int, str]) -> None:
+        """Show a text; where it is scrolled to stays.
+
+        Args:
+            colours: Number -> #RRGGBB of its label.
+        """
+        place = self.verticalScrollBar().value()
+        background = self.palette().color(QPalette.ColorRole.Base).name()
+        self.setHtml("".join(_paragraph(line, colours, background) for line in lines))
+        self.verticalScrollBar().setValue(place)
+
+    def leaveEvent(self, event: QEvent | None) -> None:
+        super().leaveEvent(event)
+        self._point_at(None)
+
+    def _on_clicked(self, url: QUrl) -> None:
+        if (number := _number(url)) is not None:
+            self.finding_clicked.emit(number)
+
+    def _on_hovered(self, url: QUrl) -> None:
+        self._point_at(_number(url))
+
+    def _point_at(self, number: int | None) -> None:
+        if number != self._pointed:
+            self._pointed = number
+            self.finding_hovered.emit(number)
+
+
+def _number(url: QUrl) -> int | None:
+    return int(url.path()) if url.scheme() == SCHEME else None
+
+
+def _paragraph(line: Line, colours: Mapping[int, str], background: str) -> str:
+    return f'<p style="margin:2px 0">{"".join(_html(span, colours, background) for span in line)}</p>'
+
+
+def _html(span: Span, colours: Mapping[int, str], background: str) -> str:
+    text = html.escape(span.text)
+    if span.number is not None:
+        colour = readable(colours.get(span.number, "#808080"), background)
+        return f'<a href="{SCHEME}:{span.number}" style="color:{colour};text-decoration:underline">{text}</a>'
+    if span.kind == "title":
+        return f"<b>{text}</b>"
+    return f"<i>{text}</i>" if span.kind == "note" else text
