@@ -6,7 +6,6 @@ the box follow from the corners alone: rolled and transposed axes need no case o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -132,9 +131,3 @@ def phrase_of(answer: str) -> str:
     """The phrase to segment that a class answer gives: "liver in abdomen CT" -> "liver"; empty where it gives none."""
     words = answer.strip().splitlines()[0] if answer.strip() else ""
     return words.split(" in ", 1)[0].strip(" .?!\"'").lower()
-
-
-def removed(answered: Sequence[Region], drawn: Sequence[Region]) -> tuple[Region, ...]:
-    """Regions that were answered and whose box is gone; their rows stay, marked "box removed"."""
-    there = set(drawn)
-    return tuple(region for region in answered if region not in there)

@@ -161,8 +161,3 @@ def test_prompts_of_a_box_carry_it() -> None:
     prompts = roi.box_prompts(region)
     assert [p.task for p in prompts] == ["roi_class", "roi_describe"]
     assert {p.region for p in prompts} == {region}
-
-
-def test_rows_whose_box_is_gone_are_named() -> None:
-    one, two = Region(0, 0, 9, 9), Region(5, 5, 20, 20)
-    assert roi.removed([one, two], [two]) == (one,)

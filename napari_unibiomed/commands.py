@@ -1,0 +1,108 @@
+"""What menus, palette and shortcuts call. Each opens the dock where it is closed and then does what it says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_unibiomed.settings import PLUGIN
+from napari_unibiomed.shared_findings import findings_of
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_unibiomed.layers import LayerGateway
+    from napari_unibiomed.session import Session
+    from napari_unibiomed.widgets.dock import UniBiomedDock
+
+DOCK, PANEL = "UniBiomed", "UniBiomed findings"
+
+TALL_PX = 1000
+"""In a window as high as this the panel stands below the dock, else both are tabs."""
+
+
+def open_dock(viewer: Viewer) -> UniBiomedDock:
+    """The dock, opened or brought to the front."""
+    dock: UniBiomedDock = _open(viewer, DOCK, tabify=False)
+    return dock
+
+
+def open_panel(viewer: Viewer) -> Any:
+    """The findings panel, opened or brought to the front."""
+    height = viewer.window.geometry()[3]
+    return _open(viewer, PANEL, tabify=height < TALL_PX)
+
+
+def _open(viewer: Viewer, name: str, tabify: bool) -> Any:
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    frame, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=tabify)
+    frame.show()
+    frame.raise_()
+    return widget
+
+
+def segment_layer(viewer: Viewer) -> None:
+    """Segment what is named on the selected image: open the dock at that task."""
+    open_dock(viewer).choose_task("segment")
+
+
+def classify_region(viewer: Viewer) -> None:
+    """Name what lies in a box: open the dock and let the user drag one."""
+    open_dock(viewer).draw_box()
+
+
+def run_report(viewer: Viewer) -> None:
+    """Report on the chosen image."""
+    open_dock(viewer).run_report()
+
+
+def run_task(viewer: Viewer) -> None:
+    """Run the chosen task."""
+    open_dock(viewer).run_task()
+
+
+def cancel_run(viewer: Viewer) -> None:
+    """Stop after the slice in work."""
+    open_dock(viewer).cancel_run()
+
+
+def undo_last_run(viewer: Viewer) -> None:
+    """Take the last run away."""
+    open_dock(viewer).undo_last_run()
+
+
+def next_finding(viewer: Viewer) -> None:
+    """Select the next finding and jump to it."""
+    open_dock(viewer).next_finding()
+
+
+def previous_finding(viewer: Viewer) -> None:
+    """Select the finding before and jump to it."""
+    open_dock(viewer).previous_finding()
+
+
+def show_or_hide_findings(viewer: Viewer) -> None:
+    """Show or hide the findings on the canvas."""
+    open_dock(viewer).show_or_hide_findings()
+
+
+def step_finding(session: Session, gateway: LayerGateway, step: int) -> bool:
+    """Select the next (1) or previous (-1) finding and jump to it; False where there is none."""
+    from napari_unibiomed.widgets.canvas_link import centre_of
+
+    model = findings_of(session)
+    number = model.neighbour(step)
+    row = None if number is None else model.row(number)
+    if row is None or model.run is None:
+        return False
+    model.select(number)
+    if row.slice_largest is None:
+        return False
+    return gateway.jump(model.run.volume, row.plane, row.slice_largest, centre_of(row, row.slice_largest))
+
+
+def toggle_findings(gateway: LayerGateway) -> None:
+    """Hide every layer of findings, or show them all where none is visible."""
+    layers = list(gateway.ours("findings"))
+    visible = any(layer.visible for layer in layers)
+    for layer in layers:
+        layer.visible = not visible

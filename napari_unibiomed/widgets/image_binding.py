@@ -1,0 +1,146 @@
+"""Ties the image section to the viewer: which volume the chosen layer is, which slice is shown, what the model sees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from superqt.utils import qthrottled
+
+from napari_unibiomed import messages
+from napari_unibiomed.geometry import KEY, volume_of
+from napari_unibiomed.layers import LayerGateway
+from napari_unibiomed.message import Message
+from napari_unibiomed.picture import model_picture
+from napari_unibiomed.widgets.image_section import ImageSection
+from unibiomed_core.errors import UniBiomedError
+from unibiomed_core.types import Plane, Region, Volume
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+PREVIEW_MS = 100
+NO_KIND = Message(
+    "warning", "Kind of image unknown", "The file does not tell how the image was taken.", "Choose it under Image."
+)
+
+
+class ImageBinding:
+    """Reads the viewer and writes the section; never changes a layer but its contrast, and that only while linked.
+
+    Attributes:
+        volume: The volume of the chosen layer, None where there is none or it cannot be used.
+        problem: Why it cannot be used.
+    """
+
+    def __init__(self, section: ImageSection, gateway: LayerGateway) -> None:
+        self.section, self.gateway = section, gateway
+        self.volume: Volume | None = None
+        self.problem: Message | None = messages.no_image()
+        self.region: Region | None = None
+        self._taken: tuple[Any, ...] = ()
+        self._show_preview = qthrottled(self._preview, timeout=PREVIEW_MS)
+
+    @property
+    def plane(self) -> Plane:
+        """The plane of the slices: the chosen one, else the one that is shown."""
+        if self.volume is None or self.volume.is_2d:
+            return "axial"
+        return self.section.chosen_plane or self.gateway.displayed_plane(self.volume) or "axial"
+
+    @property
+    def current(self) -> int | None:
+        """Canonical index of the shown slice."""
+        if self.volume is None:
+            return None
+        return 0 if self.volume.is_2d else self.gateway.current_index(self.volume, self.plane)
+
+    def take_layers(self) -> bool:
+        """Follow the viewer's layers; True where another layer is chosen now."""
+        if self.section.set_layers(list(self.gateway.images()), self.gateway.active_image()):
+            self._adopt()
+            return True
+        return False
+
+    def take_choice(self) -> None:
+        """Take the volume of the layer, kind and step that are chosen."""
+        layer = self.section.layer
+        if layer is not None and self._taken and self._taken[0] is not layer:
+            self._adopt()
+        else:
+            self._take()
+
+    def follow_view(self) -> None:
+        """Another slice, plane or box: say so, and show the picture anew where it is open."""
+        self.section.say(self.volume, self.plane)
+        if self.section.previewing:
+            self._show_preview()
+
+    def show_region(self, region: Region | None) -> None:
+        """The box to burn into the preview."""
+        self.region = region
+        self.follow_view()
+
+    def follow_window(self) -> None:
+        """Another window: show it on the canvas while it is linked."""
+        window, layer = self.section.window, self.section.layer
+        if window is not None and layer is not None and self.section.linked.isChecked():
+            layer.contrast_limits = (window.low, window.high)
+        self.follow_view()
+
+    def close(self) -> None:
+        self._show_preview.cancel()
+
+    def _adopt(self) -> None:
+        """Take up another layer: its kind where it is known, its steps where it has some."""
+        layer = self.section.layer
+        known = None if layer is None else layer.metadata.get(KEY, {}).get("volume")
+        self.section.set_modality("" if known is None else known.modality)
+        self.section.prepare_step()
+        self._take()
+
+    def _take(self) -> None:
+        layer = self.section.layer
+        wanted = (layer, self.section.modality, self._choice(layer), None if layer is None else layer.data)
+        if self._is_taken(wanted):
+            return
+        self._taken = wanted
+        self.volume, self.problem = None, None
+        if layer is None:
+            self.problem = messages.no_image()
+        elif not self.section.modality:
+            self.problem = NO_KIND
+        else:
+            try:
+                self.volume = volume_of(layer, self.section.modality, choice=wanted[2])
+            except UniBiomedError as error:
+                self.problem = messages.from_error(error)
+        self.section.show_volume(self.volume, self.plane)
+        self.follow_view()
+
+    def _is_taken(self, wanted: tuple[Any, ...]) -> bool:
+        """Whether this very choice was taken before; data are compared by identity."""
+        return bool(self._taken) and all(
+            a is b or (not isinstance(a, np.ndarray) and isinstance(a, str | dict) and a == b)
+            for a, b in zip(wanted, self._taken, strict=True)
+        )
+
+    def _choice(self, layer: Image | None) -> dict[int, int] | None:
+        """The chosen step of the first axis; of further axes, where the sliders stand."""
+        choice = self.section.choice()
+        if layer is None or choice is None:
+            return None
+        spare = layer.ndim - (2 if layer.rgb else 3)
+        point = np.asarray(self.gateway.viewer.dims.point)[-layer.ndim :]
+        at = np.rint(layer.world_to_data(point)).astype(int)
+        return choice | {axis: int(np.clip(at[axis], 0, layer.data.shape[axis] - 1)) for axis in range(1, spare)}
+
+    def _preview(self) -> None:
+        volume, index, plane = self.volume, self.current, self.plane
+        if volume is None or index is None:
+            self.section.preview.say("Nothing to show yet.")
+            return
+        region = self.region
+        if region is not None and self.section.chosen_plane is None and region.plane != plane:
+            region = None
+        self.section.preview.show_picture(model_picture(volume, plane, index, self.section.window, region))

@@ -1,0 +1,162 @@
+"""Section 2: which image, which plane, which intensity window, and the picture that the model gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QSpinBox
+
+from napari_unibiomed.controls import Controls, Phase, enabled
+from napari_unibiomed.widgets.preview import Preview
+from napari_unibiomed.widgets.section import Chooser, Section, describe, row
+from napari_unibiomed.widgets.window_box import WindowBox
+from unibiomed_core.modalities import MODALITIES, Window
+from unibiomed_core.types import PLANES, Plane, Volume
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+AS_SHOWN = "as shown"
+NO_KIND = "kind of image…"
+
+
+class ImageSection(Section):
+    """Holds choices only; what they mean for a volume comes in through :meth:`show_volume`."""
+
+    image_changed = Signal()
+    """Another layer, kind or step of a 4D layer was chosen."""
+    view_changed = Signal()
+    """Another plane was chosen, or the preview opened."""
+    window_changed = Signal()
+
+    def __init__(self, preset: str = "") -> None:
+        super().__init__("2 Image")
+        self.image = Chooser()
+        self.kind = Chooser()
+        self.plane = Chooser()
+        self.step_words = QLabel("Volume")
+        self.step = QSpinBox()
+        self.window_box = WindowBox(preset)
+        self.linked = QCheckBox("link to display")
+        self.linked.setChecked(True)
+        self.preview_button = QPushButton("What the model sees")
+        self.preview_button.setCheckable(True)
+        self.preview = Preview()
+        self.preview.hide()
+        describe(self.image, "Image", "The image layer that is asked about. It is never changed.")
+        describe(self.kind, "Kind of image", "How it was taken; filled in where the file says so.")
+        describe(self.plane, "Plane", "The plane of the slices that the model is given.")
+        describe(self.step, "Volume of the layer", "Which time point or channel is taken, from 0 as napari counts.")
+        describe(self.linked, "Link window to display", "A window that is chosen here also sets the layer's contrast.")
+        describe(self.preview_button, "What the model sees", "Show exactly the picture that the model is given.")
+        self.image.setPlaceholderText("no image is open")
+        self.kind.fill([(NO_KIND, ""), *((m.label, m.name) for m in MODALITIES.values())])
+        self.plane.fill([(AS_SHOWN, None), *((name, name) for name in PLANES)])
+        self.column.addWidget(self.image)
+        self.column.addLayout(row(self.kind, self.plane))
+        self.column.addLayout(row(self.step_words, self.step, stretch=1))
+        self.column.addWidget(self.window_box)
+        self.column.addLayout(row(self.linked, self.preview_button))
+        self.column.addWidget(self.preview)
+        self._show_step(False)
+        for box in (self.image, self.kind):
+            box.currentIndexChanged.connect(self.image_changed)
+        self.step.valueChanged.connect(self.image_changed)
+        self.plane.currentIndexChanged.connect(self.view_changed)
+        self.window_box.changed.connect(self.window_changed)
+        self.preview_button.toggled.connect(self._on_preview)
+
+    @property
+    def layer(self) -> Image | None:
+        """The chosen image layer."""
+        chosen: Image | None = self.image.currentData()
+        return chosen
+
+    @property
+    def modality(self) -> str:
+        """Its kind; empty while it is not chosen."""
+        return str(self.kind.currentData() or "")
+
+    @property
+    def chosen_plane(self) -> Plane | None:
+        """The chosen plane, None for the one that is shown."""
+        chosen: Plane | None = self.plane.currentData()
+        return chosen
+
+    @property
+    def window(self) -> Window | None:
+        """What the model is given; None where a picture goes in as it is."""
+        return self.window_box.window
+
+    @property
+    def previewing(self) -> bool:
+        return self.preview_button.isChecked()
+
+    def choice(self) -> dict[int, int] | None:
+        """{layer axis: index} of a layer with more dimensions than a volume has; None for any other."""
+        layer = self.layer
+        if layer is None or layer.ndim <= (2 if layer.rgb else 3):
+            return None
+        # The first axis is chosen here; of more axes the viewer's sliders tell the others.
+        return {0: self.step.value()}
+
+    def set_layers(self, layers: Sequence[Image], prefer: Image | None = None) -> bool:
+        """Keep the list in step with the viewer; the choice stays where its layer is still there.
+
+        Returns:
+            Whether another layer is chosen now.
+        """
+        before = self.layer
+        keep = before if before in layers else prefer
+        self.image.fill([(layer.name, layer) for layer in layers], keep)
+        return self.layer is not before
+
+    def set_modality(self, name: str) -> None:
+        """Fill in the kind without a signal."""
+        self.kind.blockSignals(True)
+        self.kind.choose(name)
+        self.kind.blockSignals(False)
+
+    def prepare_step(self) -> None:
+        """Offer the steps of a 4D layer, for a layer that was just chosen."""
+        layer = self.layer
+        needed = layer is not None and layer.ndim > (2 if layer.rgb else 3)
+        self._show_step(needed)
+        if layer is not None and needed:
+            self.step.blockSignals(True)
+            self.step.setMaximum(int(layer.data.shape[0]) - 1)
+            self.step.blockSignals(False)
+            label = layer.axis_labels[0]
+            self.step_words.setText("Time or channel" if label.startswith("axis") else label)
+
+    def show_volume(self, volume: Volume | None, plane: Plane) -> None:
+        """Offer the windows of a volume, and say in one line what is chosen."""
+        self.plane.setVisible(volume is None or not volume.is_2d)
+        self.window_box.set_volume(volume)
+        self.linked.setVisible(self.window is not None)
+        self.say(volume, plane)
+
+    def say(self, volume: Volume | None, plane: Plane) -> None:
+        """``ct_042 – axial, soft tissue 400/40``."""
+        if volume is None:
+            self.set_summary("no image")
+            return
+        parts = ["" if volume.is_2d else plane, self.window_box.words]
+        self.set_summary(f"{volume.name} – {', '.join(part for part in parts if part)}")
+
+    def show_phase(self, phase: Phase) -> None:
+        """Enable what can be used."""
+        usable = enabled(phase, Controls.IMAGE)
+        for widget in (self.image, self.kind, self.plane, self.step, self.window_box, self.linked):
+            widget.setEnabled(usable)
+        self.preview_button.setEnabled(enabled(phase, Controls.PREVIEW))
+
+    def _show_step(self, shown: bool) -> None:
+        self.step_words.setVisible(shown)
+        self.step.setVisible(shown)
+
+    def _on_preview(self, shown: bool) -> None:
+        self.preview.setVisible(shown)
+        self.view_changed.emit()

@@ -1,0 +1,55 @@
+"""What happens when something in a message is clicked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QApplication
+
+from napari_unibiomed.message import Link, Message
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_unibiomed.widgets.image_section import ImageSection
+    from napari_unibiomed.widgets.model_section import ModelSection
+    from napari_unibiomed.widgets.running import Running
+    from unibiomed_core.types import Volume
+
+COPIED = Message("info", "Details copied", "They are on the clipboard; they name no file and no patient.")
+
+
+class MessageLinks:
+    """One method for every link that our messages can have."""
+
+    def __init__(self, running: Running, image: ImageSection, model: ModelSection) -> None:
+        self._running, self._image, self._model = running, image, model
+        self._calls: Mapping[Link, Callable[[], object]] = {
+            Link.RESUME: running.resume,
+            Link.DISCARD: self._discard,
+            Link.RETRY: running.retry,
+            Link.COPY_DETAILS: self._copy_details,
+            Link.USE_PERCENTILES: image.window_box.use_percentiles,
+            Link.CHOOSE_FOLDER: model.ask_for_folder,
+            Link.CHOOSE_ANOTHER_FOLDER: model.ask_for_folder,
+            Link.DOWNLOAD: lambda: model.download_requested.emit(model.choice),
+        }
+
+    def follow(self, link: Link) -> None:
+        """Do what a link says."""
+        self._calls[link]()
+
+    def offer_restore(self, volume: Volume, source: Image | None) -> None:
+        """Say that an earlier run of this very image was saved."""
+
+    def _discard(self) -> None:
+        """Take away what a cancelled run left."""
+        self._running.undo()
+
+    def _copy_details(self) -> None:
+        details = "\n\n".join(message.details or message.text for message in self._running.section.shown)
+        clipboard = QApplication.clipboard()
+        assert clipboard is not None
+        clipboard.setText(details)
+        self._running.say(COPIED)

@@ -1,0 +1,196 @@
+"""Ties task, run and output sections to the session: from a click to a job, and from what is said to what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from napari_unibiomed import messages
+from napari_unibiomed.asking import Wishes, make_job, range_around, segment_in_box
+from napari_unibiomed.jobs import Answer, Job, Run
+from napari_unibiomed.message import Message
+from napari_unibiomed.roi import phrase_of
+from napari_unibiomed.shared_findings import findings_of
+from napari_unibiomed.widgets.run_layers import LAYER_KINDS
+from unibiomed_core.errors import UniBiomedError
+
+if TYPE_CHECKING:
+    from napari_unibiomed.session import Session
+    from napari_unibiomed.widgets.box_drawing import BoxDrawing
+    from napari_unibiomed.widgets.image_binding import ImageBinding
+    from napari_unibiomed.widgets.run_layers import RunLayers
+    from napari_unibiomed.widgets.run_section import RunSection
+
+
+class Running:
+    """Starts jobs on the chosen image and keeps layers and messages in step with them.
+
+    Args:
+        open_panel: Opens the findings, in front where the argument is true.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        image: ImageBinding,
+        boxes: BoxDrawing,
+        layers: RunLayers,
+        section: RunSection,
+        open_panel: Callable[[bool], None],
+    ) -> None:
+        self.session, self.image, self.boxes, self.layers, self.section = session, image, boxes, layers, section
+        self._open_panel = open_panel
+        self._notes: tuple[Message, ...] = ()
+        self._named: Answer | None = None
+        signals = (
+            (session.slice_done, self._on_slice),
+            (session.finished, self._on_finished),
+            (session.message_shown, self._on_message),
+            (session.progressed, section.show_progress),
+        )
+        for signal, slot in signals:
+            signal.connect(slot)
+        self._signals = signals
+
+    def start(self, wishes: Wishes) -> bool:
+        """Check, then run; a problem is said and nothing is started."""
+        volume, source = self.image.volume, self.image.section.layer
+        if volume is None or source is None:
+            self.say(self.image.problem or messages.no_image())
+            return False
+        try:
+            boxes = self.boxes.boxes(source, volume) if wishes.task == "roi" else ()
+            window, current = self.image.section.window, self.image.current
+            job = make_job(wishes, volume, self.image.plane, window, current=current, boxes=boxes)
+        except UniBiomedError as error:
+            self.say(messages.from_error(error))
+            return False
+        notes = [Message("info", "Box", note) for box in boxes for note in box.notes]
+        if boxes:
+            self.image.show_region(boxes[-1].region)
+        return self.begin(job, notes)
+
+    def segment_named(self) -> bool:
+        """Segment what the last box was named, where it meets the box."""
+        if self._named is None or self._named.region is None or self.session.current is None:
+            return False
+        before = self.session.current.job
+        phrase, region = phrase_of(self._named.text), self._named.region
+        return self.begin(segment_in_box(phrase, region, before.volume, before.window))
+
+    def begin(self, job: Job, notes: list[Message] | None = None) -> bool:
+        """Pre-flight, then run; what blocks is said, and everything else is said beside the progress."""
+        source = self.image.section.layer
+        checked = list(notes or ())
+        blocking = [message for message in checked if message.kind == "error"]
+        if blocking or source is None:
+            self.say(*(blocking or [messages.no_image()]))
+            return False
+        if not self.session.start(job):
+            return False
+        self._notes = tuple(checked)
+        self._forget_answer()
+        self._show()
+        if self.session.current is not None and self.session.current.job is job:
+            self.layers.begin(self.session.current, source)
+        return True
+
+    def resume(self) -> bool:
+        """Go on with the slices that were left."""
+        run = self.session.current
+        source = None if run is None else self.layers.source_of(run)
+        if run is None or not self.session.resume():
+            return False
+        if source is not None:
+            self.layers.begin(run, source)
+        return True
+
+    def retry(self) -> bool:
+        """Do again what failed."""
+        run = self.session.current
+        source = None if run is None else self.layers.source_of(run)
+        if not self.session.retry():
+            return False
+        if run is not None and source is not None and run is self.session.current:
+            self.layers.begin(run, source)
+        return True
+
+    def undo(self) -> Run | None:
+        """Take the last run and its layers away, whatever is shown."""
+        run = self.session.undo_last_run()
+        if run is not None:
+            self.layers.remove(run)
+            self._forget_answer()
+            self.say()
+        return run
+
+    def follow_layers(self) -> None:
+        """A layer left the viewer: a job on it stops, and what is finished is kept."""
+        run = self.layers.running
+        if run is not None and self.layers.source_of(run) is None:
+            self.session.image_closed(run.job.volume)
+
+    def estimate(self, wishes: Wishes) -> str:
+        """How long the task may take."""
+        return ""
+
+    def range_from_view(self) -> tuple[int, int]:
+        """Slice numbers around the shown slice."""
+        volume, index = self.image.volume, self.image.current
+        return (1, 1) if volume is None or index is None else range_around(index, volume, self.image.plane)
+
+    def follow_boxes(self) -> None:
+        """Boxes moved: show the newest in the preview, and mark the rows whose box is gone."""
+        volume, source = self.image.volume, self.image.section.layer
+        if volume is None or source is None:
+            return
+        drawn = self.boxes.regions(source, volume)
+        self.image.show_region(drawn[-1] if drawn else None)
+        model = findings_of(self.session)
+        for row in model.rows if model.run is not None and model.run.volume is volume else ():
+            if any(answer.region is not None and answer.region not in drawn for answer in row.answers):
+                model.mark_box_removed(row.number)
+
+    def say(self, *said: Message) -> None:
+        """Show messages until the next action."""
+        self._notes = ()
+        self.section.show_messages(said)
+
+    def close(self) -> None:
+        """Listen no more, and paint nothing any more."""
+        for signal, slot in self._signals:
+            signal.disconnect(slot, missing_ok=True)
+        self.layers.stop()
+
+    def _forget_answer(self) -> None:
+        self._named = None
+        self.section.offer_segment("")
+        self.section.show_answer("")
+
+    def _on_slice(self, run: Run, index: int) -> None:
+        self.layers.on_slice(run, index)
+
+    def _on_message(self, message: Message) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        self.section.show_messages([*self._notes, *self.session.messages])
+
+    def _on_finished(self, run: Run) -> None:
+        self.layers.end(run)
+        self._named = next((a for a in reversed(run.answers) if a.prompt.task == "roi_class"), None)
+        if self._named is not None:
+            self.section.offer_segment(phrase_of(self._named.text))
+        if run.job.kind in ("ask", "roi"):
+            self.section.show_answer(answer_words(run.answers))
+        # After an error or a cancel the message in the dock matters more than the table in front of it.
+        self._open_panel(run.complete and run.job.kind in LAYER_KINDS)
+
+
+def answer_words(answers: Sequence[Answer]) -> str:
+    """The answers to the last question or box, in full; earlier ones are in the panel."""
+    if not answers:
+        return ""
+    last = answers[-1]
+    same = [a.text for a in answers if (a.plane, a.index, a.region) == (last.plane, last.index, last.region)]
+    return "\n".join(text or "The model gave no words." for text in same)
