@@ -1,0 +1,9 @@
+"""The benchmarks are scripts beside the package, and the toy model lives with the engine's tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "engine")]
