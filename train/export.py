@@ -16,6 +16,7 @@ from train.data.records import RecordSet
 from train.data.targets import trained_targets
 from train.initialise import initial_model
 from train.loop import Run, take_over
+from train.reliability import write_reliability
 from train.stages import Material
 from train.trainable import plain
 from unibiomed_core.errors import ConfigError
@@ -29,7 +30,9 @@ LAYOUTS = ("unibiomed", "published")
 
 
 def export_model(run: Run, folder: Path, layout: str = "unibiomed") -> None:
-    """Merge adapters, fill in what the model says of itself from its training records, and write it.
+    """Merge adapters, fill in what the model says of itself, and write it.
+
+    How far its presence can be believed is written beside the folder; see :mod:`train.reliability`.
 
     Args:
         layout: "unibiomed" (float16, thresholds and targets with it) or "published" (float32, for the published code).
@@ -42,16 +45,19 @@ def export_model(run: Run, folder: Path, layout: str = "unibiomed") -> None:
     run.model.eval()
     processor, records = run.material.processor, run.material.records
     about = facts(run, records)
+    reliability = None
     if any(stage.kind == "published" for stage in run.config.stages):
         # Its object score was never trained, so no presence can be read from it; and it takes free text.
         run.model.config = replace(run.model.config, presence=Presence("mask", 0.0), facts=about)
         processor.config = run.model.config
     else:
-        calibrated(run.model, processor, records, about)
+        reliability = calibrated(run.model, processor, records, run.material.held_out, about).reliability
     if layout == "published":
         save_published(run.model, processor, folder)
     else:
         save(run.model, processor, folder, dtype="float16")
+    if reliability is not None:
+        write_reliability(reliability, folder)
 
 
 def facts(run: Run, records: RecordSet) -> dict[str, str]:

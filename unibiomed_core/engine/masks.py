@@ -20,7 +20,7 @@ from unibiomed_core.types import CroppedMask, Phrase
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """One decoded ``[SEG]``: its mask at image size and how sure the model is, 0..1."""
+    """One decoded ``[SEG]``: its mask at image size and its presence score, 0..1, not calibrated."""
 
     mask: CroppedMask
     presence: float
@@ -49,8 +49,8 @@ def words(
 ) -> tuple[str, tuple[Phrase, ...]]:
     """Clean text and phrases of an answer.
 
-    A mask whose presence is below the model's threshold, or that is empty, is withdrawn, and the text says so;
-    prompts with ``exact`` keep every mask.
+    A mask whose calibrated presence is below the target's threshold, or that is empty, is withdrawn, and the text says
+    so with that number; prompts with ``exact`` keep every mask.
 
     Args:
         raw: The answer with special tokens; each ``[SEG]`` in it stands for a token.
@@ -62,9 +62,10 @@ def words(
     for piece in parsed.phrases:
         region = found[piece.seg] if piece.seg is not None and piece.seg < len(found) else None
         name = _name(piece, question, modality)
-        kept = region is not None and (question.prompt.exact or _stands(region, name, piece, rule))
+        presence = rule.probability(region.presence, name) if region is not None else 0.0
+        kept = region is not None and (question.prompt.exact or _stands(region, presence, name, piece, rule))
         mask = region.mask if region is not None and kept else None
-        phrase = Phrase(piece.text, piece.start, piece.end, region.presence if region else 0.0, mask, name)
+        phrase = Phrase(piece.text, piece.start, piece.end, presence, mask, name)
         phrases.append(phrase)
         if region is not None and not kept and NO_FINDINGS not in piece.text.lower():
             absent.append(phrase)
@@ -86,6 +87,6 @@ def _name(piece: ParsedPhrase, question: Question, modality: str) -> str:
     return entry.name if entry else vocabulary.normalise(piece.text)
 
 
-def _stands(region: Region, name: str, piece: ParsedPhrase, rule: Presence) -> bool:
+def _stands(region: Region, presence: float, name: str, piece: ParsedPhrase, rule: Presence) -> bool:
     said_nothing = NO_FINDINGS in piece.text.lower()
-    return bool(region.mask.crop.size) and region.presence >= rule.threshold_for(name) and not said_nothing
+    return bool(region.mask.crop.size) and presence >= rule.threshold_for(name) and not said_nothing

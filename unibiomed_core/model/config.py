@@ -7,6 +7,7 @@ Sizes are plain dataclasses; :func:`vlm_config` and :func:`sam_config` turn them
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FORMAT_VERSION = 1
+
+SURE = 1e-6
+"""A presence score nearer to 0 or 1 than this counts as this; its logit would not be finite."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +110,33 @@ class Presence:
     Args:
         source: "object" reads SAM 2's object score (trained for it by this project); "mask" reads the mean probability
             inside the mask, for published weights, whose object score was never trained.
-        threshold: A mask below it is given as absent; 0 keeps every mask, as published.
+        threshold: A mask whose probability is below it is given as absent; 0 keeps every mask, as published.
         thresholds: The same for single targets, by name.
+        scale: With ``offset`` and ``offsets``, what turns the score into a probability; 1, 0 and none leave it alone.
+        offset: Added on the logit scale for every target.
+        offsets: Added for single targets, by name; a target with too few cases to learn one from has none.
     """
 
     source: Literal["object", "mask"] = "mask"
     threshold: float = 0.0
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    scale: float = 1.0
+    offset: float = 0.0
+    offsets: Mapping[str, float] = field(default_factory=dict)
 
     def threshold_for(self, target: str) -> float:
         return self.thresholds.get(target, self.threshold)
+
+    def probability(self, score: float, target: str) -> float:
+        """How likely a target is there, 0..1, from the score of ``source``, 0..1; it never falls as the score rises.
+
+        Platt scaling with an offset a target: sigmoid(scale * logit(score) + offset + offsets[target]) (Platt 1999).
+        """
+        shift = self.offset + self.offsets.get(target, 0.0)
+        if self.scale == 1.0 and shift == 0.0:
+            return score
+        kept = min(max(score, SURE), 1.0 - SURE)
+        return 1.0 / (1.0 + math.exp(-(self.scale * math.log(kept / (1.0 - kept)) + shift)))
 
 
 @dataclass(frozen=True)
