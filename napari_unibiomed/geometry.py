@@ -1,10 +1,10 @@
-"""From image layers to volumes, whoever read them, and how a volume's canonical axes lie in a layer's data."""
+"""From image layers to volumes, whoever read them, and what has to be said about a volume."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -13,23 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unibiomed import messages
+from napari_unibiomed.placement import KEY, Placement, volumes_in
 from unibiomed_core.errors import ReadError
 from unibiomed_core.io.geometry import CANONICAL_DIRECTIONS, SMALLEST_TILT_DEG, tilt_deg
 from unibiomed_core.io.interpret import decide_unit
 from unibiomed_core.io.stored import Stored, to_volume
-from unibiomed_core.modalities import choose_window
 from unibiomed_core.types import StoredOrder, Volume
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
-
-KEY = "unibiomed"
-"""Where our records stand in ``layer.metadata``."""
-
-AXIS_LABELS = ("S-I", "A-P", "R-L")
-"""From the first to the last axis: indices grow towards Inferior, Posterior, Left."""
-
-LayerTuple = tuple[Any, dict[str, Any], str]
 
 _RIGHT_ANGLE_TOLERANCE = 1e-4
 """Relative size of a matrix element that still counts as rounding and not as a rotation."""
@@ -41,83 +33,15 @@ _choices: WeakKeyDictionary[Layer, dict[int, int]] = WeakKeyDictionary()
 """The volume that was last taken of a layer with more dimensions: {layer axis: index}."""
 
 
-@dataclass(frozen=True)
-class Placement:
-    """How a volume lies in the data of a layer.
-
-    Args:
-        order: Layer axes, the chosen ones left out, to canonical axes.
-        choice: {layer axis: index} for the axes that the volume is one step of.
-        from_file: The geometry was read from a file, so results can be saved with their true position.
-    """
-
-    order: StoredOrder
-    choice: Mapping[int, int] = field(default_factory=dict)
-    from_file: bool = True
-
-    @property
-    def kept(self) -> tuple[int, ...]:
-        """Layer axes that the volume runs along."""
-        return tuple(a for a in range(len(self.order.shape) + len(self.choice)) if a not in self.choice)
-
-    def to_layer(self, canonical: NDArray[Any]) -> NDArray[Any]:
-        """A canonical (Z, Y, X) array in the axes of the layer, chosen axes of size 1; a view."""
-        stored = self.order.to_stored(canonical)
-        return np.expand_dims(stored, tuple(sorted(self.choice))) if self.choice else stored
-
-    def to_canonical(self, data: NDArray[Any]) -> NDArray[Any]:
-        """Results in the axes of the layer, chosen axes of size 1, as canonical (Z, Y, X); a view."""
-        return self.order.to_canonical(np.squeeze(data, tuple(sorted(self.choice))) if self.choice else data)
-
-    def to_position(self, voxel: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
-        """Layer data coordinates of a canonical (z, y, x) voxel, fractions allowed."""
-        position = np.zeros(len(self.kept) + len(self.choice))
-        position[list(self.choice)] = list(self.choice.values())
-        if len(self.order.shape) == 2:
-            position[list(self.kept)] = voxel[1:]
-            return position
-        for axis, flip, value in zip(self.order.axes, self.order.flips, voxel, strict=True):
-            position[self.kept[axis]] = self.order.shape[axis] - 1 - value if flip else value
-        return position
-
-    def to_voxel(self, position: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
-        """The canonical (z, y, x) voxel at layer data coordinates; z is 0 in a picture."""
-        inside = [float(position[axis]) for axis in self.kept]
-        if len(self.order.shape) == 2:
-            return np.array([0.0, *inside])
-        turned = [inside[axis] for axis in self.order.axes]
-        sizes = [self.order.shape[axis] for axis in self.order.axes]
-        return np.array([n - 1 - v if flip else v for v, n, flip in zip(turned, sizes, self.order.flips, strict=True)])
-
-
-def image_layer(volume: Volume) -> LayerTuple:
-    """A volume as an image layer in display order, with its exact geometry in the metadata.
-
-    Pictures become 2D (or RGB) layers in pixels, volumes 3D layers in mm. Grey images are shown in the window that the
-    model is given.
-    """
-    about: dict[str, Any] = {"name": volume.name, "metadata": {KEY: {"volume": volume}}}
-    if not volume.is_rgb:
-        window = choose_window(volume)
-        about["contrast_limits"] = (window.low, window.high)
-    if volume.is_2d:
-        return volume.voxels[0], about | {"rgb": volume.is_rgb}, "image"
-    units = "mm" if volume.spatial_unit == "mm" else "pixel"
-    return volume.voxels, about | {"scale": volume.spacing_mm, "units": units, "axis_labels": AXIS_LABELS}, "image"
-
-
-def is_of_file(layer: Layer, volume: Volume) -> bool:
-    """Whether a layer shows the canonical voxels of a volume that was read from a file, unchanged."""
-    known = layer.metadata.get(KEY, {}).get("volume")
-    return known is not None and known.stored is volume.stored and known.affine is volume.affine
-
-
 def placement_of(layer: Layer, volume: Volume) -> Placement:
     """How a volume that :func:`volume_of` gave for this layer lies in it."""
-    if is_of_file(layer, volume):
-        shape = volume.shape[1:] if volume.is_2d else volume.shape
-        return Placement(StoredOrder((0, 1, 2), (False, False, False), shape, volume.affine))
-    return Placement(volume.stored, dict(_choices.get(layer, {})), from_file=False)
+    known = volumes_in(layer)
+    step = next((i for i, v in enumerate(known) if v.stored is volume.stored and v.affine is volume.affine), None)
+    if step is None:
+        return Placement(volume.stored, dict(_choices.get(layer, {})), from_file=False)
+    shape = volume.shape[1:] if volume.is_2d else volume.shape
+    order = StoredOrder((0, 1, 2), (False, False, False), shape, volume.affine)
+    return Placement(order, {0: step} if "volumes" in layer.metadata[KEY] else {})
 
 
 def volume_of(layer: Image, modality: str, *, choice: Mapping[int, int] | None = None) -> Volume:
@@ -136,7 +60,7 @@ def volume_of(layer: Image, modality: str, *, choice: Mapping[int, int] | None =
             resolutions, or values that no image has.
         ConfigError: ``modality`` is unknown.
     """
-    known = _known(layer)
+    known = _known(layer, dict(choice or {}))
     if known is not None:
         return known if known.modality == modality else _as_modality(known, modality)
     if getattr(layer, "multiscale", False):
@@ -146,8 +70,6 @@ def volume_of(layer: Image, modality: str, *, choice: Mapping[int, int] | None =
     chosen = _checked(layer, dict(choice or {}))
     kept = [axis for axis in range(layer.ndim) if axis not in chosen]
     data = np.asarray(layer.data[tuple(chosen.get(axis, slice(None)) for axis in range(layer.ndim))])
-    if data.dtype.kind not in "iufb":
-        raise ReadError("Unsupported voxel type", f"the values are {data.dtype}", "integers or real numbers")
     if layer.rgb:
         data = np.ascontiguousarray(_eight_bit(data[..., :3]))
     linear, offset = _shown_axes(layer, kept)
@@ -188,13 +110,19 @@ def _as_modality(volume: Volume, modality: str) -> Volume:
     return replace(changed, intensity_unit=unit, notes=tuple(dict.fromkeys((*volume.notes, *why))))
 
 
-def _known(layer: Image) -> Volume | None:
+def _known(layer: Image, choice: dict[int, int]) -> Volume | None:
     """What our reader put into the layer, where its data are still those; a duplicate of the layer counts."""
-    known = layer.metadata.get(KEY, {}).get("volume")
-    if known is None or getattr(layer, "multiscale", False):
+    about, data = layer.metadata.get(KEY, {}), layer.data
+    if not isinstance(data, np.ndarray):
         return None
-    data, voxels = layer.data, known.voxels[0] if known.is_2d else known.voxels
-    if not isinstance(data, np.ndarray) or data.shape != voxels.shape or data.dtype != voxels.dtype:
+    if "volumes" in about and choice.keys() == {0} and 0 <= choice[0] < min(len(data), len(about["volumes"])):
+        known, data = about["volumes"][choice[0]], data[choice[0]]
+    elif "volume" in about and not choice:
+        known = about["volume"]
+    else:
+        return None
+    voxels = known.voxels[0] if known.is_2d else known.voxels
+    if data.shape != voxels.shape or data.dtype != voxels.dtype:
         return None
     same = data.ctypes.data == voxels.ctypes.data and data.strides == voxels.strides
     return known if same or np.array_equal(data, voxels) else None
@@ -264,14 +192,20 @@ def _lengths(layer: Image, kept: list[int]) -> tuple[float, Literal["mm", "px"],
     """Millimetres per unit of the layer's scale, the unit of the volume, and what was assumed."""
     import pint
 
-    try:
-        factors = {float((1 * layer.units[axis]).to("millimeter").magnitude) for axis in kept}
-    except pint.DimensionalityError:
-        factors = set()
-    if len(factors) == 1:
-        return factors.pop(), "mm", []
-    if factors:
-        raise ReadError("Mixed units", "the layer's axes count in different units", "one unit for all axes")
+    units = [layer.units[axis] for axis in kept]
+    named = [str(unit) for unit in units if str(unit) != "pixel"]
+    factor = None
+    if named:
+        try:
+            (factor,) = {float((1 * unit).to("millimeter").magnitude) for unit in units}
+        except (pint.DimensionalityError, ValueError) as mixed:
+            raise ReadError(
+                "Mixed units",
+                f"the layer's axes count in {', '.join(map(str, units))}",
+                "one unit of length for all axes",
+            ) from mixed
+    if factor is not None:
+        return factor, "mm", []
     if len(kept) == 2 or np.allclose(np.abs(layer.scale), 1.0):
         return 1.0, "px", []
     return 1.0, "mm", ["The layer names no unit: its scale is taken as millimetres."]

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unibiomed import painting, view
-from napari_unibiomed.geometry import KEY, Placement, image_layer, placement_of
+from napari_unibiomed.geometry import placement_of
+from napari_unibiomed.placement import KEY, Placement, image_layer
 from napari_unibiomed.settings import Settings
 from unibiomed_core.types import CroppedMask, Plane, Volume
 
@@ -33,7 +34,7 @@ class LayerGateway:
     """Reads image layers, adds and updates result layers. It never changes or removes a layer of the user's.
 
     Args:
-        viewer: The viewer; held weakly by nobody, so drop the gateway with its widget.
+        viewer: Held as long as the gateway lives.
         settings: Opacity and outline of result layers.
     """
 
@@ -53,13 +54,16 @@ class LayerGateway:
 
     def is_ours(self, layer: Layer, role: Role | None = None) -> bool:
         """Whether we made this very layer; a duplicate that the user made of it is the user's."""
-        about = layer.metadata.get(KEY, {})
-        made = about.get("made")
-        return made is not None and made() is layer and role in (None, about["role"])
+        made = layer.metadata.get(KEY, {}).get("made")
+        return made is not None and made() is layer and role in (None, layer.metadata[KEY]["role"])
 
     def ours(self, role: Role) -> Iterator[Any]:
         """Our layers of one role, top one first."""
         yield from (layer for layer in reversed(self.viewer.layers) if self.is_ours(layer, role))
+
+    def active_image(self) -> Image | None:
+        """The image layer that is selected in the list of layers."""
+        return next((layer for layer in self.images() if layer is self.viewer.layers.selection.active), None)
 
     def add_image(self, volume: Volume) -> Image:
         """Show a volume; a volume starts at its middle slice."""
@@ -120,10 +124,9 @@ class LayerGateway:
         if len(about["names"]) + 1 != len(layer.features):
             rows = [{"index": number, "finding": name} for name, number in about["names"].items()]
             self.set_features(layer, rows)
-        if shown_slice is None or shown_slice in new:
+        if refreshed := shown_slice is None or shown_slice in new:
             layer.refresh()
-            return True
-        return False
+        return refreshed
 
     def paint_masks(self, layer: Labels, masks: Mapping[int, CroppedMask]) -> None:
         """Paint {number: canonical 3D mask} anew, smaller ones on top."""
@@ -205,8 +208,7 @@ class LayerGateway:
 
     def roi_layer(self, source: Image) -> Shapes:
         """The layer to draw boxes on for an image, made where there is none yet, in rectangle mode and selected."""
-        mine = (r for r in self.ours("roi") if r.metadata[KEY]["source"]() is source)
-        layer = next(mine, None)
+        layer = next((r for r in self.ours("roi") if r.metadata[KEY]["source"]() is source), None)
         if layer is None:
             about = self._same_transform(source)
             layer = self.viewer.add_shapes(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_unibiomed import view
-from napari_unibiomed.geometry import KEY, is_of_file
+from napari_unibiomed.placement import volumes_in
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -99,23 +99,17 @@ class OrientationLetters:
 
 
 def _tells_sides(layer: Layer) -> bool:
-    """Whether a layer is a volume of ours whose file says where the patient's left is."""
-    volume = layer.metadata.get(KEY, {}).get("volume")
-    return (
-        volume is not None
-        and volume.orientation_known
-        and not volume.is_2d
-        and is_of_file(layer, volume)
-        and layer.ndim == 3
-    )
+    """Whether a layer holds volumes of ours whose file says where the patient's left is."""
+    known = volumes_in(layer)
+    return bool(known) and known[0].orientation_known and not known[0].is_2d and layer.ndim in (3, 4)
 
 
 def _ends(layer: Layer, ndim: int) -> dict[int, str]:
     """{world axis: letters at its beginning and end}; a layer that is turned in the viewer keeps its nearest axes."""
     lead = ndim - layer.ndim
-    origin = np.asarray(layer.data_to_world(np.zeros(3)))
+    origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
     found = {}
-    for step, (first, last) in zip(np.eye(3), AXIS_ENDS, strict=True):
+    for step, (first, last) in zip(np.eye(layer.ndim)[-3:], AXIS_ENDS, strict=True):
         way = np.asarray(layer.data_to_world(step)) - origin
         axis = int(np.abs(way).argmax())
         found[axis + lead] = first + last if way[axis] > 0 else last + first

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
     from napari.utils.colormaps import DirectLabelColormap
 
-    from napari_unibiomed.geometry import Placement
+    from napari_unibiomed.placement import Placement
 
 
 def colour_of(number: int) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from napari_unibiomed.geometry import LayerTuple, image_layer
+from napari_unibiomed.placement import LayerTuple, image_layer, series_layer
 
 PathOrPaths = str | Sequence[str]
 
@@ -38,22 +38,23 @@ def holds_dicom(folder: Path) -> bool:
 def read_layers(path: PathOrPaths) -> list[LayerTuple]:
     """Read a NIfTI, NRRD, MetaImage or DICOM file, or a DICOM folder, with its true geometry.
 
-    A file that tells no modality is read as MRI, and its notes say so; the dock lets it be changed.
+    A file that tells no modality is read as MRI, and its notes say so; the dock lets it be changed. A 4D NIfTI file
+    becomes one 4D layer, of which the dock asks for one volume.
 
     Raises:
         UniBiomedError: It cannot be read; says what to do.
     """
     from unibiomed_core.errors import ReadError
-    from unibiomed_core.io import read
+    from unibiomed_core.io import read_series
 
     name = path if isinstance(path, str) else path[0]
     try:
-        return [image_layer(read(name))]
+        volumes = read_series(name)
     except ReadError as unknown:
         if unknown.title != "Modality not told":
             raise
-        volume = read(name, "mri")
-        return [image_layer(replace(volume, notes=(*volume.notes, ASSUMED)))]
+        volumes = tuple(replace(v, notes=(*v.notes, ASSUMED)) for v in read_series(name, "mri"))
+    return [image_layer(volumes[0]) if len(volumes) == 1 else series_layer(volumes)]
 
 
 def open_sample(name: str) -> list[LayerTuple]:

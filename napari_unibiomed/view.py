@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-    from napari_unibiomed.geometry import Placement
+    from napari_unibiomed.placement import Placement
 
 
 def connect(emitters: Iterable[Any], call: Callable[[Any], None]) -> Callable[[], None]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from unibiomed_core.errors import ReadError
-from unibiomed_core.io import read
+from unibiomed_core.io import read, read_series
 
 Writer = Callable[..., Path]
 NOISE = np.random.default_rng(0).integers(-1000, 1500, (20, 18, 17)).astype(np.int16)
@@ -137,6 +137,24 @@ def refused(path: Path, title: str, words: str, modality: str = "") -> None:
 def test_series_of_volumes_is_refused(nifti: Writer) -> None:
     path = nifti(np.stack([NOISE] * 3, axis=-1))
     refused(path, "More than one volume", "4D (20 x 18 x 17 x 3) and holds 3 volumes")
+
+
+def test_series_of_volumes_is_read_on_request(nifti: Writer) -> None:
+    path = nifti(np.stack([NOISE, NOISE // 2, NOISE * 2], axis=-1), name="a_ct.nii.gz")
+    volumes = read_series(path)
+    assert len(volumes) == 3
+    assert [v.modality for v in volumes] == ["ct"] * 3
+    for volume, expected in zip(volumes, (NOISE, NOISE // 2, NOISE * 2), strict=True):
+        assert np.array_equal(volume.stored.to_stored(volume.voxels), expected)
+    one = nifti(NOISE, name="b_ct.nii.gz")
+    assert np.array_equal(read_series(one)[0].voxels, read(one).voxels)
+    assert read_series(one)[0].notes == read(one).notes
+
+
+def test_series_of_series_are_refused(nifti: Writer) -> None:
+    path = nifti(np.stack([np.stack([NOISE] * 2, axis=-1)] * 2, axis=-1), name="a_ct.nii")
+    with pytest.raises(ReadError, match="More than one volume"):
+        read_series(path)
 
 
 def test_colour_volume_is_refused(tmp_path: Path) -> None:

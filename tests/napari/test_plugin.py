@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
 from napari.components import ViewerModel
 from toy import ct_volume, toy_engine
 
-from napari_unibiomed.geometry import KEY, image_layer, volume_of
+from napari_unibiomed.geometry import volume_of
 from napari_unibiomed.layers import LayerGateway
+from napari_unibiomed.placement import KEY, image_layer
 from napari_unibiomed.state import Phase, Session, Status
 from unibiomed_core.errors import UniBiomedError
 from unibiomed_core.io import read

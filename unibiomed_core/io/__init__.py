@@ -33,7 +33,7 @@ FORMATS: Mapping[str, str] = MappingProxyType(
 )
 """Suffix -> module of this package whose ``load(path)`` reads it. A folder is read as one DICOM series."""
 
-__all__ = ["FORMATS", "read", "write"]
+__all__ = ["FORMATS", "read", "read_series", "write"]
 
 
 def read(path: str | os.PathLike[str], modality: str = "") -> Volume:
@@ -52,6 +52,25 @@ def read(path: str | os.PathLike[str], modality: str = "") -> Volume:
     module = "dicom" if source.is_dir() else _module_of(source)
     stored: Stored = import_module(f"unibiomed_core.io.{module}").load(source)
     return to_volume(stored, source, modality)
+
+
+def read_series(path: str | os.PathLike[str], modality: str = "") -> tuple[Volume, ...]:
+    """All volumes of a 4D NIfTI file, in their order and of one modality; of anything else the one volume it is.
+
+    Args:
+        path: As :func:`read`.
+        modality: As :func:`read`.
+
+    Raises:
+        ReadError: As :func:`read`.
+        ConfigError: ``modality`` is unknown.
+    """
+    source = guard.existing(Path(path))
+    if source.is_dir() or _module_of(source) != "nifti":
+        return (read(path, modality),)
+    first, *rest = import_module("unibiomed_core.io.nifti").load_series(source)
+    volume = to_volume(first, source, modality)
+    return volume, *(to_volume(stored, source, volume.modality) for stored in rest)
 
 
 def _module_of(path: Path) -> str:

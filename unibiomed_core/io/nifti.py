@@ -29,21 +29,37 @@ def load(path: Path) -> Stored:
     Raises:
         ReadError: It is no NIfTI file, is damaged, holds several volumes or vectors, or its geometry is impossible.
     """
+    return _load(path, several=False)[0]
+
+
+def load_series(path: Path) -> list[Stored]:
+    """All volumes of a 4D file (time points, echoes, b-values) in their order, one for a 3D file; else as :func:`load`.
+
+    Raises:
+        ReadError: As :func:`load`, save that a fourth axis may be there.
+    """
+    return _load(path, several=True)
+
+
+def _load(path: Path, several: bool) -> list[Stored]:
     with guard.reading(path, _KIND):
         header = _raw_header(path)
         shape = tuple(int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])])
-        _check_header(header, shape, path)
+        _check_header(header, shape, path, several)
         with _without_log():
             image = _image(path, header, shape)
             raw = image.dataobj.get_unscaled()
         values = rescale(raw, float(image.dataobj.slope), float(image.dataobj.inter))
         affine, orientation_known, spatial_unit, notes = _geometry(image, header)
-    if len(shape) != 3:
+    values = values.reshape((*(*shape, 1, 1, 1)[:3], -1), order="A")
+    if len(shape) != 3 and values.shape[3] == 1:
         notes.append(
             f"Stored as {len(shape)}D; read as a volume of {'one slice' if len(shape) == 2 else 'three dimensions'}."
         )
-    values = values.reshape((*shape, 1, 1, 1)[:3], order="A")
-    return Stored(values, affine, spatial_unit=spatial_unit, orientation_known=orientation_known, notes=tuple(notes))
+    return [
+        Stored(volume, affine, spatial_unit=spatial_unit, orientation_known=orientation_known, notes=tuple(notes))
+        for volume in np.moveaxis(values, 3, 0)
+    ]
 
 
 @contextmanager
@@ -99,7 +115,7 @@ def _image(path: Path, header: Any, shape: tuple[int, ...]) -> Any:
     return kind.from_bytes(content)
 
 
-def _check_header(header: Any, shape: tuple[int, ...], path: Path) -> None:
+def _check_header(header: Any, shape: tuple[int, ...], path: Path, several: bool) -> None:
     """Refuse by the header alone what cannot become a volume, before anything large is allocated."""
     if not 2 <= len(shape) <= 7:
         raise guard.damaged(path, _KIND, f"its header says {int(header['dim'][0])} dimensions")
@@ -117,7 +133,8 @@ def _check_header(header: Any, shape: tuple[int, ...], path: Path) -> None:
             "Save the magnitude or another real image.",
         )
     guard.check_memory(shape, dtype.itemsize, path)
-    guard.check_one_volume(shape, path)
+    # A fifth axis holds vectors or further series, which no choice of one volume settles.
+    guard.check_one_volume((*shape[:3], *shape[4:]) if several else shape, path)
     spatial = min(len(shape), 3)
     geometry.check_spacing(tuple(float(s) for s in header["pixdim"][1 : 1 + spatial]), path.name)
 
