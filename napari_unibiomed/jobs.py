@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from unibiomed_core.modalities import Window
@@ -103,8 +104,10 @@ class Run:
         report: None until the stream ended, and for "roi" jobs.
         slices_total: Number of slices planned; 0 until it is known.
         seconds: Wall time so far, of all its parts where it was resumed.
-        cancelled: The user stopped it; the rest can be resumed.
+        cancelled: It was stopped, by the user or by an error; the rest can be resumed.
+        complete: It went to its end.
         answers: For "ask" and "roi" jobs, in the order of the slices and prompts.
+        folder: Where it is kept on the disk; None where it is not.
     """
 
     job: Job
@@ -116,7 +119,9 @@ class Run:
     slices_total: int = 0
     seconds: float = 0.0
     cancelled: bool = False
+    complete: bool = False
     answers: list[Answer] = field(default_factory=list)
+    folder: Path | None = None
 
     @property
     def volume(self) -> Volume:
@@ -128,9 +133,9 @@ class Run:
         return sorted(self.predictions)
 
     @property
-    def complete(self) -> bool:
-        """Whether it went to its end."""
-        return self.report is not None and not self.cancelled
+    def places_done(self) -> int:
+        """Number of slices answered; boxes may lie on slices of several planes that have one index."""
+        return len({(p.plane, p.index) for given in self.predictions.values() for p in given})
 
     def take(self, index: int, predictions: tuple[Prediction, ...]) -> None:
         """Keep what one slice says."""

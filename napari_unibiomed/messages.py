@@ -107,8 +107,7 @@ def orientation_unknown() -> Message:
         "warning",
         "Orientation unknown",
         'The file has no direction matrix. Sides will be reported as "unknown".',
-        "Continue or set axes\u2026",
-        links=(Link.SET_AXES,),
+        "Continue, or open a file that has one.",
     )
 
 
@@ -208,16 +207,19 @@ def cannot_save_position() -> Message:
 
 def something_went_wrong(exception: BaseException) -> Message:
     """A fault of ours."""
-    lines = str(exception).strip().splitlines()
-    first = lines[0] if lines else type(exception).__name__
     return Message(
         "error",
         "Something went wrong",
-        _sentence(first),
-        "Copy details \u00b7 Report.",
+        first_sentence(exception),
+        "Copy details.",
         details="".join(traceback.format_exception(exception)),
-        links=(Link.COPY_DETAILS, Link.REPORT_PROBLEM),
+        links=(Link.COPY_DETAILS,),
     )
+
+
+def no_image() -> Message:
+    """There is nothing to ask about."""
+    return Message("info", "No image", "Open an image or try File \u25b8 Open Sample \u25b8 UniBiomed phantom.")
 
 
 def from_error(exception: BaseException) -> Message:
@@ -230,6 +232,12 @@ def from_error(exception: BaseException) -> Message:
     expected = f"Expected: {_sentence(exception.expected)}" if exception.expected else ""
     meaning = " ".join(part for part in (_sentence(exception.found), expected) if part)
     return Message("error", exception.title, meaning, _sentence(exception.action), details=str(exception))
+
+
+def first_sentence(exception: BaseException) -> str:
+    """The first line of an error, as a sentence; the name of its kind where it says nothing."""
+    lines = str(exception).strip().splitlines()
+    return _sentence(lines[0] if lines else type(exception).__name__)
 
 
 def _memory(error: UniBiomedError) -> Message | None:

@@ -21,11 +21,6 @@ def answered_by_another_model(name: str) -> Message:
     )
 
 
-def no_image() -> Message:
-    """There is nothing to ask about."""
-    return Message("info", "No image", "Open an image or try File \u25b8 Open Sample \u25b8 UniBiomed phantom.")
-
-
 def loading_cancelled() -> Message:
     """Loading or downloading was stopped by the user."""
     return Message("info", "Loading cancelled", "No model is loaded.", "Press Load to begin again.")
@@ -50,9 +45,34 @@ def can_be_restored(name: str, done: int, total: int) -> Message:
         "info",
         "An earlier run was saved",
         f"\u201c{name}\u201d, {done} of {total} slices, on this image.",
-        "Restore \u00b7 Discard.",
-        links=(Link.RESTORE, Link.DISCARD),
+        "Restore \u00b7 Delete.",
+        links=(Link.RESTORE, Link.DELETE_SAVED),
     )
+
+
+def no_such_slice(number: int, total: int) -> Message:
+    """A slice that the image does not have; numbers count from 1."""
+    return Message("error", "No such slice", f"Slice {number} of {total}.", f"Choose 1 to {total}.")
+
+
+def nothing_to_examine() -> Message:
+    """A job without a slice or box."""
+    return Message("error", "Nothing to examine", "No slice and no box is chosen.", "Choose slices or draw a box.")
+
+
+def window_shows_nothing(low: float, high: float, lowest: float, highest: float) -> Message:
+    """Every value of the image lies on one side of the window."""
+    return Message(
+        "warning",
+        "The window shows nothing",
+        f"It runs from {low:g} to {high:g}, and the image from {lowest:g} to {highest:g}.",
+        "Choose another window.",
+    )
+
+
+def not_kept(why: str) -> Message:
+    """Autosave cannot write; the run itself goes on."""
+    return Message("warning", "This run is not autosaved", why, "Free some space, or choose another autosave folder.")
 
 
 def finished(findings: int, slices: int, seconds: float) -> Message:

@@ -15,31 +15,28 @@ from unibiomed_core.types import Prediction, Report
 def salvage(
     job: Job, predictions: Mapping[int, tuple[Prediction, ...]], model: Mapping[str, Any], seconds: float, why: str
 ) -> Report:
-    """The report that a run would give if it had been cancelled now; targets not found so far are left open.
+    """The report that a run would give if it had been cancelled now.
 
     Args:
         predictions: Canonical slice index -> what was answered.
         model: Provenance of the model that answered.
         why: What ended the run, one sentence for the report's warnings.
     """
-    from unibiomed_core.engine.linking import SliceMask, findings, link
+    from unibiomed_core.engine.gathered import Gathered
+    from unibiomed_core.engine.linking import findings, link
 
-    volume = job.volume
-    masks = [
-        SliceMask(index, phrase.target, phrase.text, phrase.score, phrase.mask)
-        for index, given in sorted(predictions.items())
-        for prediction in given
-        for phrase in prediction.phrases
-        if phrase.mask is not None
-    ]
-    linked, specks = link(masks, volume, job.plane, visited=sorted(predictions), every=job.every)
+    volume, gathered = job.volume, Gathered()
+    for index, given in predictions.items():
+        gathered.take(index, given, volume.modality)
+    linked, specks = link(gathered.masks, volume, job.plane, visited=gathered.done, every=job.every)
+    found = findings(linked, volume)
     prompts = list(dict.fromkeys(p.prompt for given in predictions.values() for p in given))
     return reports.build(
         volume=volume,
         window=None if volume.is_rgb else job.window or choose_window(volume),
         plane=job.plane,
-        findings=findings(linked, volume),
-        absences=(),
+        findings=found,
+        absences=gathered.absences(prompts, found, volume.modality),
         model=model,
         settings={
             "tasks": sorted({prompt.task for prompt in prompts}),
@@ -49,12 +46,12 @@ def salvage(
             "every": job.every,
             "indices": None if job.indices is None else list(job.indices),
         },
-        slices_done=predictions,
+        slices_done=gathered.done,
         slices_skipped=(),
         seconds=seconds,
-        truncated=[index for index, given in predictions.items() if any(p.truncated for p in given)],
+        truncated=gathered.truncated,
         specks_dropped=specks,
-        warnings=[why],
+        warnings=[why, *gathered.contest_notes(volume)],
         cancelled=True,
     )
 

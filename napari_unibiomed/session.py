@@ -1,4 +1,4 @@
-"""What dock and panel of one window share: one model thread, one job at a time, and the state they show.
+"""What dock and panel of one window share: one model thread, one job at a time, and the state that they show.
 
 Everything that the model thread has to say is handed to ``deliver``, which calls it where the listeners live; only
 there are state and runs changed and signals emitted.
@@ -6,8 +6,6 @@ there are state and runs changed and signals emitted.
 
 from __future__ import annotations
 
-import logging
-import time
 import weakref
 from collections.abc import Callable
 
@@ -15,19 +13,9 @@ from napari_unibiomed import messages, model_choice, notices
 from napari_unibiomed.controls import Phase
 from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.model_choice import Download, LoadEngine, ModelChoice
-from napari_unibiomed.model_thread import ModelThread
-from napari_unibiomed.progress import download_text
-from napari_unibiomed.salvage import salvage
-from napari_unibiomed.session_state import SessionState
+from napari_unibiomed.session_work import Deliver, SessionWork
 from napari_unibiomed.settings import Settings, read_settings
-from napari_unibiomed.work import updates
-from unibiomed_core.errors import Cancelled
-from unibiomed_core.types import Prediction, Volume
-from unibiomed_core.updates import CancelToken, Done, SliceDone
-
-log = logging.getLogger(__name__)
-
-Deliver = Callable[[Callable[[], None]], None]
+from unibiomed_core.types import Volume
 
 
 def call_now(callback: Callable[[], None]) -> None:
@@ -35,7 +23,7 @@ def call_now(callback: Callable[[], None]) -> None:
     callback()
 
 
-class Session(SessionState):
+class Session(SessionWork):
     """One model thread and one job at a time.
 
     Args:
@@ -52,11 +40,7 @@ class Session(SessionState):
         settings: Settings | None = None,
         download: Download = model_choice.fetch,
     ) -> None:
-        super().__init__(settings or Settings())
-        self.deliver = deliver
-        self.closed = False
-        self._model = ModelThread(load_engine, download)
-        self._cancel = CancelToken()
+        super().__init__(deliver, load_engine, settings or Settings(), download)
         self._runs_made = 0
         self._users = 0
 
@@ -66,7 +50,7 @@ class Session(SessionState):
         if not self._may_begin():
             return False
         self.choice = chosen
-        self.retry_action = lambda: self.load_model(chosen)
+        self._retry = lambda: self.load_model(chosen)
         return self._submit(Phase.LOADING, self._load)
 
     def unload(self) -> bool:
@@ -80,15 +64,14 @@ class Session(SessionState):
         if self.settings.offline:
             self._show(messages.offline_mode_on())
             return False
-        self.retry_action = lambda: self.download(choice)
+        self._retry = lambda: self.download(choice)
         return self._submit(Phase.DOWNLOADING, lambda cancel: self._fetch(choice, cancel))
 
     def start(self, job: Job) -> bool:
         """Begin a job; a model is loaded first where none is. False where another one runs, which is said."""
         if not self._may_begin():
             return False
-        self._runs_made += 1
-        return self._begin(Run(job, self._runs_made))
+        return self._begin(Run(job, self._next_number()))
 
     def resume(self, run: Run | None = None) -> bool:
         """Go on with the slices that a run, by default the current one, did not reach; False where there are none."""
@@ -102,7 +85,7 @@ class Session(SessionState):
 
     def retry(self) -> bool:
         """Do again what failed; slices that were finished are kept. False where nothing failed."""
-        return self.phase is Phase.FAILED and self.retry_action is not None and self.retry_action()
+        return self.phase is Phase.FAILED and self._retry is not None and self._retry()
 
     def cancel(self) -> None:
         """Stop after the slice in work; what is done is kept."""
@@ -111,13 +94,55 @@ class Session(SessionState):
             self._be(Phase.CANCELLING)
 
     def undo_last_run(self) -> Run | None:
-        """Take the last run out of the list and return it, so that its layers can go too; None where there is none."""
+        """Take the last run out of the list and return it, so that its layers can go too; None where there is none.
+
+        What was kept of it on the disk goes with it.
+        """
         if not self.runs or not self._may_begin():
             return None
         run = self.runs[-1]
         self._forget(run)
         self._rest(None)
+        if run.folder is not None:
+            folder = run.folder
+            self._model.submit(lambda: self._delete(folder))
         return run
+
+    def set_image(self, volume: Volume | None) -> None:
+        """The image that is chosen now; a running job keeps the one it was started with.
+
+        A run of the same image that was kept earlier is looked for, and offered by a message.
+        """
+        same = volume is not None and self.volume is not None and same_image(volume, self.volume)
+        if volume is self.volume or self.closed:
+            return
+        self.volume = volume
+        if same:
+            return
+        self.saved = None
+        if not self.phase.busy:
+            self._rest(None)
+        if volume is not None:
+            self._model.submit(lambda: self._look(volume))
+
+    def restore_saved(self) -> bool:
+        """Bring back the kept run of the chosen image; ``restored`` tells when it is there."""
+        saved, volume = self.saved, self.volume
+        if saved is None or volume is None or not self._may_begin():
+            return False
+        self.saved = None
+        number = self._next_number()
+        self._model.submit(lambda: self._bring_back(saved, volume, number))
+        return True
+
+    def delete_saved(self) -> bool:
+        """Delete the kept run of the chosen image from the disk."""
+        saved = self.saved
+        if saved is None or not self._may_begin():
+            return False
+        self.saved = None
+        self._model.submit(lambda: self._delete(saved.folder))
+        return True
 
     def image_closed(self, volume: Volume) -> None:
         """The layer of an image was removed: a job on it stops, and what is finished is kept."""
@@ -148,94 +173,31 @@ class Session(SessionState):
         if self.closed:
             return False
         if self.phase.busy:
-            name = self.current.job.name if self.phase is Phase.RUNNING and self.current else self.phase.value
-            self._show(notices.one_job_at_a_time(name))
+            going_on = self.phase.value if self._in_work is None else self._in_work.job.name
+            self._show(notices.one_job_at_a_time(going_on))
             return False
         self.messages.clear()
         return True
 
     def _begin(self, run: Run) -> bool:
         self._began(run)
-        self.retry_action = lambda: self._may_begin() and self._begin(run)
+        self._retry = lambda: self._may_begin() and self._begin(run)
         known, before_s = dict(run.predictions), run.seconds
         phase = Phase.LOADING if self.info is None else Phase.RUNNING
         return self._submit(phase, lambda cancel: self._work(run, known, before_s, cancel))
 
-    def _submit(self, phase: Phase, work: Callable[[CancelToken], None]) -> bool:
-        cancel = self._cancel = CancelToken()
-        self._be(phase)
-        self._model.submit(lambda: self._guarded(work, cancel))
-        return True
+    def _next_number(self) -> int:
+        self._runs_made += 1
+        return self._runs_made
 
-    # In the model thread
 
-    def _guarded(self, work: Callable[[CancelToken], None], cancel: CancelToken) -> None:
-        """Whatever happens ends in words and in a phase that is not busy."""
-        try:
-            work(cancel)
-        except Cancelled:
-            self._post(self._stopped)
-        except Exception as error:
-            # Neither names of files nor prompts belong in a log; the message has the details.
-            log.error("%s in the model thread", type(error).__name__)
-            self._post(self._failed, error)
-
-    def _post(self, callback: Callable[..., object], *arguments: object) -> None:
-        def call() -> None:
-            if not self.closed:
-                callback(*arguments)
-
-        if not self.closed:
-            self.deliver(call)
-
-    def _load(self, cancel: CancelToken) -> None:
-        self._get_model(cancel)
-        self._post(self._rest, None)
-
-    def _get_model(self, cancel: CancelToken) -> None:
-        self._post(self._dropped)
-        info = self._model.load(self.choice, self.settings, cancel).info
-        cpu_only = info.device == "cpu" and model_choice.torch_has_no_gpu_support()
-        self._post(self._loaded, info, self._model.line, cpu_only)
-
-    def _drop(self) -> None:
-        self._model.drop()
-        self._post(self._dropped)
-        self._post(self._rest, None)
-
-    def _fetch(self, choice: ModelChoice, cancel: CancelToken) -> None:
-        def tell(done: int, total: int, seconds: float) -> None:
-            # In thousands: Qt's progress bars count to 2**31.
-            self._post(self.progressed.emit, download_text(done, total, seconds), done // 1000, total // 1000)
-
-        self._model.fetch(choice, tell, cancel)
-        self.choice = model_choice.fetched(choice)
-        self._post(self._be, Phase.LOADING)
-        self._load(cancel)
-
-    def _work(self, run: Run, known: dict[int, tuple[Prediction, ...]], before_s: float, cancel: CancelToken) -> None:
-        if self._model.engine is None:
-            self._get_model(cancel)
-        engine = self._model.engine
-        assert engine is not None  # else loading would have raised
-        model = engine.info.provenance()
-        began, had, answered = time.monotonic(), len(known), dict(known)
-        self._post(self._running, run, model)
-        try:
-            for update in updates(engine, run.job, known, cancel):
-                seconds = time.monotonic() - began
-                if isinstance(update, SliceDone):
-                    if update.index in known:
-                        continue
-                    answered[update.index] = update.predictions
-                self._post(self._take, run, update, seconds, had)
-        except Exception:
-            if answered and run.job.kind != "roi":
-                seconds = before_s + time.monotonic() - began
-                report = salvage(run.job, answered, model, seconds, "An error ended the run before all slices.")
-                self._post(self._take, run, Done(report), seconds, had)
-            raise
-        self._post(self._ended, run, time.monotonic() - began, had)
+def same_image(one: Volume, other: Volume) -> bool:
+    """Whether two volumes are the same voxels in memory, seen as the same modality."""
+    return (
+        one.voxels.shape == other.voxels.shape
+        and one.voxels.ctypes.data == other.voxels.ctypes.data
+        and one.modality == other.modality
+    )
 
 
 _sessions: dict[int, Session] = {}

@@ -11,6 +11,7 @@ from typing import Any
 from psygnal import Signal
 
 from napari_unibiomed import ending, messages, notices
+from napari_unibiomed.autosave import Saved
 from napari_unibiomed.controls import Phase
 from napari_unibiomed.jobs import Run, meets
 from napari_unibiomed.messages import Message
@@ -34,6 +35,10 @@ class SessionState:
     finished = Signal(Run)
     """The run came to its end, was cancelled, or failed with some slices done; its report is there."""
     message_shown = Signal(Message)
+    saved_found = Signal(Saved)
+    """A run of the chosen image lies on the disk; a message offers it too."""
+    restored = Signal(Run)
+    """A kept run was brought back; ``finished`` follows."""
     model_changed = Signal()
     runs_changed = Signal()
 
@@ -47,11 +52,13 @@ class SessionState:
         self.runs: list[Run] = []
         self.current: Run | None = None
         self.volume: Volume | None = None
+        self.saved: Saved | None = None
+        """A kept run of the chosen image that can be brought back."""
         self.messages: list[Message] = []
         """What was said since the last action; the last one is what matters most."""
         self.seconds_per_slice: float | None = None
         """Measured with the model that is loaded; None until then."""
-        self.retry_action: Callable[[], bool] | None = None
+        self._retry: Callable[[], bool] | None = None
         self._busy: Phase | None = None
         self._outcome: Phase | None = None
         self._told = Phase.NO_MODEL
@@ -70,14 +77,6 @@ class SessionState:
         if self.volume is None:
             return Phase.NO_IMAGE
         return self._outcome or Phase.READY
-
-    def set_image(self, volume: Volume | None) -> None:
-        """The image that is chosen now; a running job keeps the one it was started with."""
-        if volume is self.volume:
-            return
-        self.volume = volume
-        if not self.phase.busy:
-            self._rest(None)
 
     # Phases and messages
 
@@ -122,7 +121,7 @@ class SessionState:
         if run not in self.runs:
             self.runs.append(run)
         run.findings.clear()
-        run.report, run.cancelled = None, False
+        run.report, run.cancelled, run.complete = None, False, False
         self.current = self._in_work = run
         self.runs_changed.emit()
 
@@ -167,7 +166,8 @@ class SessionState:
             self.seconds_per_slice = seconds / computed
         run.seconds += seconds
         if run.report is None:
-            run.cancelled = len(run.slices_done) < run.slices_total
+            run.cancelled = run.places_done < run.slices_total
+        run.complete = not run.cancelled
         image_closed = self._image_closed and run.cancelled
         if run.slices_done:
             self.finished.emit(run)
@@ -195,3 +195,22 @@ class SessionState:
         """A run that failed or was stopped before its first slice leaves nothing in the list."""
         if self._in_work is not None and not self._in_work.predictions:
             self._forget(self._in_work)
+
+    # Kept runs
+
+    def _offer(self, saved: Saved, volume: Volume) -> None:
+        if volume is self.volume and not any(run.folder == saved.folder for run in self.runs):
+            self.saved = saved
+            self.saved_found.emit(saved)
+            if not self.phase.busy:
+                self._show(notices.can_be_restored(saved.name, saved.done, saved.total))
+
+    def _restored(self, run: Run) -> None:
+        self.runs.append(run)
+        self.current = run
+        self.runs_changed.emit()
+        self.restored.emit(run)
+        self.finished.emit(run)
+        self._show(notices.restored(run.job.name, run.places_done, run.slices_total))
+        if not self.phase.busy:
+            self._rest(Phase.DONE)

@@ -1,0 +1,114 @@
+"""Checks before a run, in well under a second and without a model: image, window, slices, memory and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from napari_unibiomed import ending, messages, notices
+from napari_unibiomed.geometry import warnings_of
+from napari_unibiomed.jobs import Job
+from napari_unibiomed.message import Message
+from napari_unibiomed.progress import clock
+from unibiomed_core.modalities import choose_window
+from unibiomed_core.types import Volume
+
+LOWEST_HU, HIGHEST_HU = -1100, 4000
+"""Values of a CT beyond these are no Hounsfield units: air is -1000, and dense metal is cut at 3071 or 4095."""
+
+SAMPLED_PER_AXIS = 64
+"""Values are looked at on a coarse grid of so many voxels an axis, which takes milliseconds."""
+
+BYTES_PER_VOXEL = 6
+"""Labels of two bytes, their copy while they are painted, and what the viewer draws of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What was found.
+
+    Args:
+        messages: The gravest first; an error among them stops the run.
+        slices: How many will be examined, at most.
+        estimate: ``96 slices · about 0:40``, without the time where it is not known.
+    """
+
+    messages: tuple[Message, ...]
+    slices: int
+    estimate: str
+
+    @property
+    def blocked(self) -> bool:
+        return any(message.kind == "error" for message in self.messages)
+
+
+def preflight(
+    job: Job, *, info: Any = None, seconds_per_slice: float | None = None, free_bytes: int | None = None
+) -> Preflight:
+    """Look at a job before it is begun.
+
+    Args:
+        info: The loaded model's ``ModelInfo``, None where none is loaded.
+        seconds_per_slice: Measured; None takes an expectation for the model, which there is on a CPU only.
+        free_bytes: Memory that can be used; None asks the system.
+    """
+    volume = job.volume
+    count = slice_count(job)
+    said = [*_slices(job, count), *_memory(volume, free_bytes), *warnings_of(volume)]
+    if not any(message.title == messages.not_hounsfield(0, 0).title for message in said):
+        said += _values(job)
+    if seconds_per_slice is None and info is not None and info.device == "cpu":
+        seconds_per_slice = ending.expected_seconds_per_slice(info.parameters)
+    ordered = sorted(said, key=lambda message: ("error", "warning", "info").index(message.kind))
+    return Preflight(tuple(ordered), count, estimate_text(count, seconds_per_slice))
+
+
+def slice_count(job: Job) -> int:
+    """How many slices a job looks at, those included that turn out to show air only."""
+    if job.kind == "roi":
+        regions = [ask.region for ask in job.asks if not isinstance(ask, str) and ask.region is not None]
+        return len({(region.plane, region.index) for region in regions})
+    if job.indices is not None:
+        return len(set(job.indices))
+    total = job.volume.slice_count(job.plane)
+    return len(range((total - 1) % job.every // 2, total, job.every))
+
+
+def estimate_text(slices: int, seconds_per_slice: float | None) -> str:
+    """``96 slices · about 0:40``."""
+    words = "1 slice" if slices == 1 else f"{slices} slices"
+    return words if seconds_per_slice is None else f"{words} \u00b7 about {clock(max(1.0, slices * seconds_per_slice))}"
+
+
+def _slices(job: Job, count: int) -> list[Message]:
+    total = job.volume.slice_count(job.plane)
+    outside = [index for index in job.indices or () if not 0 <= index < total]
+    if outside:
+        return [notices.no_such_slice(outside[0] + 1, total)]
+    return [] if count else [notices.nothing_to_examine()]
+
+
+def _memory(volume: Volume, free_bytes: int | None) -> list[Message]:
+    if free_bytes is None:
+        import psutil
+
+        free_bytes = psutil.virtual_memory().available
+    z, y, x = volume.shape
+    needed = BYTES_PER_VOXEL * z * y * x
+    return [messages.not_enough_memory(needed / 1e9, free_bytes / 1e9)] if needed > free_bytes else []
+
+
+def _values(job: Job) -> list[Message]:
+    """Whether values can be what the image says, and whether the window shows any of them."""
+    volume = job.volume
+    if volume.is_rgb:
+        return []
+    steps = tuple(slice(None, None, max(1, size // SAMPLED_PER_AXIS)) for size in volume.shape)
+    sample = volume.voxels[steps]
+    low, high = float(sample.min()), float(sample.max())
+    if volume.intensity_unit == "HU" and (low < LOWEST_HU or high > HIGHEST_HU):
+        return [messages.not_hounsfield(low, high)]
+    window = job.window or choose_window(volume)
+    if high <= window.low or low >= window.high:
+        return [notices.window_shows_nothing(window.low, window.high, low, high)]
+    return []

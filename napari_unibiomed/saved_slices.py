@@ -1,0 +1,177 @@
+"""How a run lies on the disk: its job as JSON, one compressed file a slice, no pickle, no name of a file or patient."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from napari_unibiomed.jobs import Job
+from unibiomed_core import report as reports
+from unibiomed_core.errors import ReadError
+from unibiomed_core.modalities import Window
+from unibiomed_core.types import CroppedMask, Phrase, Prediction, Prompt, Region, Report, Volume
+
+VERSION = 1
+JOB_FILE, REPORT_FILE = "job.json", "report.json"
+
+Slices = dict[int, tuple[Prediction, ...]]
+
+
+def write_job(folder: Path, job: Job, model: Mapping[str, Any], total: int) -> None:
+    """Begin a folder; the volume itself is not stored."""
+    about = {
+        "version": VERSION,
+        "kind": job.kind,
+        "asks": [ask if isinstance(ask, str) else asdict(ask) for ask in job.asks],
+        "plane": job.plane,
+        "indices": None if job.indices is None else list(job.indices),
+        "every": job.every,
+        "window": None if job.window is None else asdict(job.window),
+        "describe": job.describe,
+        "within": None if job.within is None else asdict(job.within),
+        "label": job.label,
+        "model": dict(model),
+        "slices_total": total,
+    }
+    _write(folder / JOB_FILE, lambda out: out.write(json.dumps(about).encode()))
+
+
+def read_job(folder: Path, volume: Volume) -> tuple[Job, dict[str, Any], int]:
+    """The job on a volume, the model's provenance, and the number of slices planned.
+
+    Raises:
+        ReadError: The folder holds no job, or one of another version.
+    """
+    try:
+        about = json.loads((folder / JOB_FILE).read_text("utf-8"))
+        if about["version"] != VERSION:
+            raise ValueError(f"version {about['version']}")
+        job = Job(
+            kind=about["kind"],
+            volume=volume,
+            asks=tuple(ask if isinstance(ask, str) else _prompt(ask) for ask in about["asks"]),
+            plane=about["plane"],
+            indices=None if about["indices"] is None else tuple(about["indices"]),
+            every=about["every"],
+            window=None if about["window"] is None else Window(**about["window"]),
+            describe=about["describe"],
+            within=None if about["within"] is None else Region(**about["within"]),
+            label=about["label"],
+        )
+        return job, about["model"], int(about["slices_total"])
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise ReadError("Saved run cannot be read", f"{JOB_FILE}: {cause}", f"version {VERSION}") from cause
+
+
+def write_slice(folder: Path, number: int, predictions: tuple[Prediction, ...]) -> None:
+    """One slice; a reader sees the whole file or none.
+
+    Args:
+        number: Of the file, ascending; the predictions know their slice.
+    """
+    arrays: dict[str, Any] = {}
+    stated = []
+    for prediction in predictions:
+        phrases = []
+        for phrase in prediction.phrases:
+            about: dict[str, Any] = {name: getattr(phrase, name) for name in _PHRASE}
+            if phrase.mask is not None:
+                about["mask"] = {
+                    "array": f"mask_{len(arrays)}",
+                    "offset": list(phrase.mask.offset),
+                    "shape": list(phrase.mask.shape),
+                }
+                arrays[about["mask"]["array"]] = phrase.mask.crop
+            phrases.append(about)
+        given = {name: getattr(prediction, name) for name in _PREDICTION}
+        stated.append({**given, "prompt": asdict(prediction.prompt), "phrases": phrases})
+    text = np.frombuffer(json.dumps(stated).encode(), np.uint8)
+    _write(folder / f"slice_{number:06d}.npz", lambda out: np.savez_compressed(out, predictions=text, **arrays))
+
+
+def read_slices(folder: Path) -> tuple[Slices, int]:
+    """All slices, in the order they were answered, and the number of files that could not be read."""
+    found: Slices = {}
+    damaged = 0
+    for file in sorted(folder.glob("slice_*.npz")):
+        try:
+            predictions = _read_slice(file)
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+            damaged += 1
+            continue
+        if predictions:
+            index = predictions[0].index
+            found[index] = found.get(index, ()) + predictions
+    return found, damaged
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """The end of a run; name and source of the image are left out."""
+    nameless = replace(report, image={**report.image, "name": "", "source": ""}, narrative="")
+    _write(folder / REPORT_FILE, lambda out: out.write(json.dumps(reports.to_json(nameless)).encode()))
+
+
+def read_report(folder: Path, volume: Volume) -> Report | None:
+    """The report as it was, on a volume that bears its own name; None where the run did not end.
+
+    Raises:
+        ReadError: It is damaged.
+    """
+    file = folder / REPORT_FILE
+    if not file.is_file():
+        return None
+    try:
+        report = reports.from_json(json.loads(file.read_text("utf-8")))
+    except (OSError, ValueError) as cause:
+        raise ReadError("Saved run cannot be read", f"{REPORT_FILE}: {cause}", "a report") from cause
+    named = replace(report, image={**report.image, "name": volume.name, "source": volume.source})
+    return replace(named, narrative=reports.narrative(named))
+
+
+_PHRASE = ("text", "start", "end", "score", "target")
+_PREDICTION = ("plane", "index", "text", "raw_text", "truncated", "seconds")
+
+
+def _read_slice(file: Path) -> tuple[Prediction, ...]:
+    with np.load(file) as arrays:
+        stated = json.loads(arrays["predictions"].tobytes())
+        return tuple(
+            Prediction(
+                prompt=_prompt(given["prompt"]),
+                phrases=tuple(
+                    Phrase(
+                        **{name: phrase[name] for name in _PHRASE},
+                        mask=None if "mask" not in phrase else _mask(arrays, phrase["mask"]),
+                    )
+                    for phrase in given["phrases"]
+                ),
+                **{name: given[name] for name in _PREDICTION},
+            )
+            for given in stated
+        )
+
+
+def _mask(arrays: Mapping[str, Any], about: Mapping[str, Any]) -> CroppedMask:
+    return CroppedMask(arrays[about["array"]], tuple(about["offset"]), tuple(about["shape"]))
+
+
+def _prompt(values: Mapping[str, Any]) -> Prompt:
+    region = values["region"]
+    return Prompt(**{**values, "region": None if region is None else Region(**region)})
+
+
+def _write(file: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Aside, then renamed: a process that is killed leaves the whole file or none. Not synced: a power cut may cost
+    slices, and each of them can be computed again."""
+    aside = file.with_suffix(".part")
+    with aside.open("wb") as out:
+        write(out)
+    os.replace(aside, file)

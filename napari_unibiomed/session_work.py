@@ -1,0 +1,147 @@
+"""What a session does in its model thread, and how what it finds gets to the listeners' thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from napari_unibiomed import messages, model_choice, notices
+from napari_unibiomed.autosave import Keeper, Saved, autosave_of
+from napari_unibiomed.controls import Phase
+from napari_unibiomed.jobs import Run
+from napari_unibiomed.model_choice import Download, LoadEngine, ModelChoice
+from napari_unibiomed.model_thread import ModelThread
+from napari_unibiomed.progress import download_text
+from napari_unibiomed.salvage import salvage
+from napari_unibiomed.session_state import SessionState
+from napari_unibiomed.settings import Settings
+from napari_unibiomed.work import updates
+from unibiomed_core.errors import Cancelled, ReadError
+from unibiomed_core.types import Prediction, Volume
+from unibiomed_core.updates import CancelToken, Done, SliceDone
+
+log = logging.getLogger(__name__)
+
+Deliver = Callable[[Callable[[], None]], None]
+
+STOPPED_BY_ERROR = "An error ended the run before all slices were examined."
+
+
+class SessionWork(SessionState):
+    """The state with its thread. Every method below ``_post`` runs in the model thread and changes no state itself."""
+
+    def __init__(self, deliver: Deliver, load_engine: LoadEngine, settings: Settings, download: Download) -> None:
+        super().__init__(settings)
+        self.deliver = deliver
+        self.closed = False
+        self._autosave = autosave_of(settings)
+        self._model = ModelThread(load_engine, download)
+        self._cancel = CancelToken()
+
+    def _submit(self, phase: Phase, work: Callable[[CancelToken], None]) -> bool:
+        cancel = self._cancel = CancelToken()
+        self._be(phase)
+        self._model.submit(lambda: self._guarded(work, cancel))
+        return True
+
+    def _post(self, callback: Callable[..., object], *arguments: object) -> None:
+        """Have something called in the listeners' thread, unless the session was closed by then."""
+
+        def call() -> None:
+            if not self.closed:
+                callback(*arguments)
+
+        if not self.closed:
+            self.deliver(call)
+
+    def _guarded(self, work: Callable[[CancelToken], None], cancel: CancelToken) -> None:
+        """Whatever happens ends in words and in a phase that is not busy."""
+        try:
+            work(cancel)
+        except Cancelled:
+            self._post(self._stopped)
+        except Exception as error:
+            # Neither names of files nor prompts belong in a log; the message has the details.
+            log.error("%s in the model thread", type(error).__name__)
+            self._post(self._failed, error)
+
+    def _load(self, cancel: CancelToken) -> None:
+        self._get_model(cancel)
+        self._post(self._rest, None)
+
+    def _get_model(self, cancel: CancelToken) -> None:
+        self._post(self._dropped)
+        info = self._model.load(self.choice, self.settings, cancel).info
+        cpu_only = info.device == "cpu" and model_choice.torch_has_no_gpu_support()
+        self._post(self._loaded, info, self._model.line, cpu_only)
+
+    def _drop(self) -> None:
+        self._model.drop()
+        self._post(self._dropped)
+        self._post(self._rest, None)
+
+    def _fetch(self, choice: ModelChoice, cancel: CancelToken) -> None:
+        def tell(done: int, total: int, seconds: float) -> None:
+            # In thousands: Qt's progress bars count to 2**31.
+            self._post(self.progressed.emit, download_text(done, total, seconds), done // 1000, total // 1000)
+
+        self._model.fetch(choice, tell, cancel)
+        self.choice = model_choice.fetched(choice)
+        self._post(self._be, Phase.LOADING)
+        self._load(cancel)
+
+    def _work(self, run: Run, known: dict[int, tuple[Prediction, ...]], before_s: float, cancel: CancelToken) -> None:
+        if self._model.engine is None:
+            self._get_model(cancel)
+        engine = self._model.engine
+        assert engine is not None  # else loading would have raised
+        model = engine.info.provenance()
+        keeper = self._keeper(run)
+        began, had, answered = time.monotonic(), len(known), dict(known)
+        self._post(self._running, run, model)
+        try:
+            for update in updates(engine, run.job, known, cancel):
+                seconds = time.monotonic() - began
+                if isinstance(update, SliceDone):
+                    if update.index in known:
+                        continue
+                    answered[update.index] = answered.get(update.index, ()) + update.predictions
+                keeper.take(update, run.job, model)
+                self._post(self._take, run, update, seconds, had)
+        except Exception:
+            if answered and run.job.kind != "roi":
+                seconds = before_s + time.monotonic() - began
+                report = salvage(run.job, answered, model, seconds, STOPPED_BY_ERROR)
+                self._post(self._take, run, Done(report), seconds, had)
+            raise
+        self._post(self._ended, run, time.monotonic() - began, had)
+
+    def _keeper(self, run: Run) -> Keeper:
+        def kept(folder: Path) -> None:
+            self._post(setattr, run, "folder", folder)
+
+        def trouble(error: OSError) -> None:
+            self._post(self._show, notices.not_kept(messages.first_sentence(error)))
+
+        return Keeper(self._autosave, run.folder, kept, trouble)
+
+    def _look(self, volume: Volume) -> None:
+        """Whether a run of this image was kept."""
+        if self._autosave is not None and not self.closed and (saved := self._autosave.restorable(volume)) is not None:
+            self._post(self._offer, saved, volume)
+
+    def _bring_back(self, saved: Saved, volume: Volume, number: int) -> None:
+        if self._autosave is None:
+            return
+        try:
+            run = self._autosave.restore(saved, volume, number)
+        except ReadError as error:
+            self._post(self._show, messages.from_error(error))
+        else:
+            self._post(self._restored, run)
+
+    def _delete(self, folder: Path) -> None:
+        if self._autosave is not None:
+            self._autosave.discard(folder)
