@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 from toy import SOFT_TISSUE, ct_slice, segment, toy_engine
 
+from unibiomed_core.engine import generate
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.generate import Answer, Row
+from unibiomed_core.engine.prefixes import Prefix, empty_prefix, read_prefixes
 from unibiomed_core.types import Prompt
 
 
@@ -30,25 +33,44 @@ def ids_of(engine: Engine, text: str) -> tuple[int, ...]:
     return tuple(engine.processor.encode(text))
 
 
-def picture_row(engine: Engine, question: str, answer: str | None, picture: int = 0, limit: int = 24) -> Row:
-    per_tile = engine.config.vision.tokens_per_tile
-    text = engine.processor.expand_image(engine.processor.chat("<image>" + question), [1])
+@dataclass(frozen=True)
+class Shown:
+    """A picture as the language model gets it: the ids up to its closing mark, its image tokens, both as read."""
+
+    ids: tuple[int, ...]
+    tokens: Tensor
+    prefix: Prefix
+
+
+def shown(engine: Engine, number: int = 0, before: str = "") -> Shown:
+    """Numbered pictures of random image tokens."""
+    sizes = engine.config.vision.tokens_per_tile, engine.config.language.hidden
+    tokens = torch.randn(sizes, generator=torch.Generator().manual_seed(number))
+    text = engine.processor.expand_image(before + engine.processor.chat("<image>"), [1])
     ids = ids_of(engine, text)
-    cut = max(i for i, t in enumerate(ids) if t == engine.processor.ids.image_context) + 2
-    assert ids.count(engine.processor.ids.image_context) == per_tile
-    return Row(ids[:cut], ids[cut:], picture, None if answer is None else ids_of(engine, answer), limit)
+    ids = ids[: max(i for i, t in enumerate(ids) if t == engine.processor.ids.image_context) + 2]
+    assert ids.count(engine.processor.ids.image_context) == len(tokens)
+    (prefix,) = read_prefixes(engine.model, [ids], [tokens])
+    return Shown(ids, tokens, prefix)
 
 
-def image_tokens(engine: Engine, count: int = 1) -> list[Tensor]:
-    size = engine.config.vision.tokens_per_tile, engine.config.language.hidden
-    return [torch.randn(size, generator=torch.Generator().manual_seed(n)) for n in range(count)]
+def row(engine: Engine, picture: Shown | None, question: str, answer: str | None, limit: int = 24) -> Row:
+    prefix = empty_prefix(engine.model) if picture is None else picture.prefix
+    suffix = ids_of(engine, question + "<|end|>\n<|assistant|>\n")
+    return Row(prefix, suffix, None if answer is None else ids_of(engine, answer), limit)
 
 
-def whole_pass(engine: Engine, row: Row, tokens: list[Tensor]) -> Tensor:
+def whole_pass(engine: Engine, asked: Row, picture: Shown | None) -> Tensor:
     """(T, D) hidden states of prompt and answer in one uncached pass."""
-    ids = torch.tensor([[*row.prefix, *row.suffix, *(row.answer or ())]])
-    image = None if row.picture is None else tokens[row.picture].unsqueeze(0)
-    return engine.model.language(engine.model.embed(ids, image))[0]
+    ids = torch.tensor([[*(picture.ids if picture else ()), *asked.suffix, *(asked.answer or ())]])
+    return engine.model.language(engine.model.embed(ids, picture.tokens if picture else None))[0]
+
+
+def states_at_seg(engine: Engine, asked: Row, picture: Shown | None) -> Tensor:
+    """(K, D) of the ``[SEG]`` of the answer."""
+    answer = asked.answer or ()
+    where = [i - len(answer) for i, token in enumerate(answer) if token == engine.processor.ids.seg]
+    return whole_pass(engine, asked, picture)[where]
 
 
 def force(engine: Engine, texts: list[str]) -> None:
@@ -73,40 +95,62 @@ TEXTS = ("It is [SEG].<|end|>", "<p> liver </p> [SEG] and <p> a very large splee
 
 
 def test_states_through_a_shared_prefix_equal_those_of_a_whole_pass(engine: Engine) -> None:
-    tokens = image_tokens(engine, 2)
-    rows = [picture_row(engine, f"Question {n}?" * (n + 1), text, n % 2) for n, text in enumerate(TEXTS)]
-    rows += [picture_row(engine, "What?", TEXTS[1], 1)]
-    answers = engine._reader.answer(rows, tokens)
-    assert engine.counts.prefix_reads == 2
-    for row, answer in zip(rows, answers, strict=True):
-        ids = [*row.prefix, *row.suffix, *(row.answer or ())]
-        where = [i for i, t in enumerate(ids) if t == engine.processor.ids.seg]
-        expected = whole_pass(engine, row, tokens)[where]
+    pictures = [shown(engine, 0), shown(engine, 1)]
+    asked = [(pictures[n % 2], f"Question {n}?" * (n + 1), text) for n, text in enumerate(TEXTS)]
+    asked += [
+        (pictures[1], "What?", TEXTS[1]),
+        (None, "No picture?", TEXTS[0]),
+        (shown(engine, 0, "Before"), "?", TEXTS[0]),
+    ]
+    rows = [row(engine, *item) for item in asked]
+    for (picture, _, _), item, answer in zip(asked, rows, engine._reader.answer(rows), strict=True):
+        expected = states_at_seg(engine, item, picture)
+        assert answer.ids == item.answer
         assert answer.states.shape == expected.shape
         assert torch.allclose(answer.states, expected, atol=1e-4)
         assert not answer.truncated
 
 
-def test_different_prefixes_fall_back_to_one_pass_each(engine: Engine) -> None:
-    tokens = image_tokens(engine)
-    row = picture_row(engine, "Liver?", TEXTS[0])
-    other = Row((*ids_of(engine, "earlier"), *row.prefix), row.suffix, 0, row.answer, 8)
-    alone = Row((), ids_of(engine, "no picture"), None, ids_of(engine, TEXTS[0]), 8)
-    answers = engine._reader.answer([row, other, alone], tokens)
-    assert engine.counts.prefix_reads == 2
-    for item, answer in zip((row, other, alone), answers, strict=True):
-        seg = [
-            i for i, t in enumerate([*item.prefix, *item.suffix, *(item.answer or ())]) if t == engine.processor.ids.seg
-        ]
-        assert torch.allclose(answer.states, whole_pass(engine, item, tokens)[seg], atol=1e-4)
+def test_questions_about_one_picture_share_what_they_begin_with(engine: Engine) -> None:
+    picture = shown(engine)
+    rows = [row(engine, picture, f"Please segment {name}.", TEXTS[0]) for name in ("liver", "spleen")]
+    engine._reader.answer(rows[:1])
+    alone = engine.counts.text_tokens
+    shared = len(ids_of(engine, "Please segment "))
+    engine._reader.answer(rows)
+    together = engine.counts.text_tokens - alone
+    assert together <= 2 * alone - shared + 2
+    rest = len(ids_of(engine, TEXTS[0])) - ids_of(engine, TEXTS[0]).index(engine.processor.ids.seg) - 1
+    assert alone == len(rows[0].suffix) + len(rows[0].answer or ()) - rest, "nothing is read behind the last [SEG]"
+
+
+def test_many_answers_take_several_sheets_and_change_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = shown(engine)
+    rows = [row(engine, picture, f"Number {n}?", TEXTS[n % 2]) for n in range(5)]
+    whole = engine._reader.answer(rows)
+    monkeypatch.setattr(generate, "_SHEET_NODES", 40)
+    for a, b in zip(whole, engine._reader.answer(rows), strict=True):
+        assert torch.allclose(a.states, b.states, atol=1e-5)
+
+
+def test_scored_answers_have_the_probabilities_of_a_whole_pass(engine: Engine) -> None:
+    picture = shown(engine)
+    rows = [
+        replace(row(engine, picture, "What is it?", text + "<|end|>"), scored=True) for text in ("liver", "lung", "a")
+    ]
+    for item, answer in zip(rows, engine._reader.answer(rows), strict=True):
+        ids = item.answer or ()
+        logits = engine.model.logits(whole_pass(engine, item, picture)[-len(ids) - 1 : -1])
+        expected = logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].sum()
+        assert answer.log_probability == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_reading_an_answer_equals_writing_it(engine: Engine) -> None:
-    tokens = image_tokens(engine)
+    picture = shown(engine)
     questions = ["Short?", "A question with many more words than the other one?", "Third?"]
-    read = engine._reader.answer([picture_row(engine, q, t) for q, t in zip(questions, TEXTS, strict=True)], tokens)
+    read = engine._reader.answer([row(engine, picture, q, t) for q, t in zip(questions, TEXTS, strict=True)])
     force(engine, list(TEXTS))
-    written = engine._reader.answer([picture_row(engine, q, None, limit=64) for q in questions], tokens)
+    written = engine._reader.answer([row(engine, picture, q, None, limit=64) for q in questions])
     assert engine.counts.decode_steps == max(len(a.ids) for a in read) - 1
     for a, b in zip(read, written, strict=True):
         assert a.ids == b.ids
@@ -124,24 +168,37 @@ def test_written_and_read_masks_are_equal(engine: Engine) -> None:
 
 
 def test_writing_in_a_batch_equals_writing_alone(engine: Engine) -> None:
-    tokens = image_tokens(engine, 2)
-    rows = [picture_row(engine, q, None, n, 20) for n, q in enumerate(("One?", "A longer second question?"))]
-    rows.append(Row((), ids_of(engine, engine.processor.chat("Without a picture")), None, None, 20))
-    together = engine._reader.answer(rows, tokens)
-    alone = [engine._reader.answer([row], tokens)[0] for row in rows]
+    pictures = [shown(engine, 0), shown(engine, 1), None]
+    questions = ("One?", "A longer second question?", "Without a picture")
+    rows = [row(engine, p, q, None, 20) for p, q in zip(pictures, questions, strict=True)]
+    together = engine._reader.answer(rows)
+    alone = [engine._reader.answer([item])[0] for item in rows]
     assert [a.ids for a in together] == [a.ids for a in alone]
     assert len({a.ids for a in together}) == 3
-    for row, answer in zip(rows, together, strict=True):
-        everything = Row(row.prefix, row.suffix, row.picture, answer.ids, 20)
-        hidden = whole_pass(engine, everything, tokens)
-        first = len(row.prefix) + len(row.suffix) - 1
-        best = engine.model.logits(hidden[first : first + len(answer.ids)]).argmax(-1)
+    for item, answer, picture in zip(rows, together, pictures, strict=True):
+        hidden = whole_pass(engine, replace(item, answer=answer.ids), picture)
+        best = engine.model.logits(hidden[-len(answer.ids) - 1 : -1]).argmax(-1)
         assert tuple(best.tolist()) == answer.ids, "greedy without a cache gives the same"
+
+
+def test_a_step_gives_the_states_of_a_whole_pass(engine: Engine) -> None:
+    """With rows of different lengths, and after one of them has left."""
+    picture = shown(engine)
+    rows = [row(engine, picture, "One?", None), row(engine, picture, "A longer second question?", None)]
+    _, stepper = engine._reader._prompted(rows, 8)
+    fed = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    steps = [stepper.step(fed[:, n]) for n in range(2)]
+    stepper.keep(torch.tensor([1]))
+    steps.append(stepper.step(fed[1:, 2]))
+    for number, item in enumerate(rows):
+        expected = whole_pass(engine, replace(item, answer=tuple(fed[number].tolist())), picture)[-3:]
+        for n, states in enumerate(steps if number else steps[:2]):
+            assert torch.allclose(states[number if n < 2 else 0], expected[n], atol=1e-4)
 
 
 def write(engine: Engine, text: str, limit: int = 64) -> Answer:
     force(engine, [text + " and more that must not be written"])
-    return engine._reader.answer([picture_row(engine, "What?", None, limit=limit)], image_tokens(engine))[0]
+    return engine._reader.answer([row(engine, shown(engine), "What?", None, limit=limit)])[0]
 
 
 @pytest.mark.parametrize("text", ["yes<|end|>", "It is [SEG].<|end|>", "a\n<|end|>", "yes<|im_end|>"])
@@ -183,10 +240,8 @@ def test_a_seg_that_never_goes_in_has_no_state_and_is_reported(engine: Engine) -
 
 
 def test_a_small_budget_splits_the_batch_and_changes_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = image_tokens(engine)
-    rows = [picture_row(engine, f"Number {n}?", TEXTS[n % 2]) for n in range(5)]
-    whole = engine._reader.answer(rows, tokens)
-    engine._reader.working_bytes = 1
+    rows = [row(engine, shown(engine, n), f"Number {n}?", TEXTS[n % 2]) for n in range(5)]
+    rows += [replace(item, answer=None, max_new_tokens=5) for item in rows]
     calls: list[int] = []
     language = engine.model.language
 
@@ -195,7 +250,11 @@ def test_a_small_budget_splits_the_batch_and_changes_nothing(engine: Engine, mon
         return language(embeddings, *args, **options)
 
     monkeypatch.setattr(engine.model, "language", counted)
-    split = engine._reader.answer(rows, tokens)
-    assert calls == [1] * 6, "the prefix and each row apart"
+    whole = engine._reader.answer(rows)
+    assert calls == [5, 5]
+    engine._reader.working_bytes = 1
+    split = engine._reader.answer(rows)
+    assert calls[2:] == [1] * 10
     for a, b in zip(whole, split, strict=True):
+        assert a.ids == b.ids
         assert torch.allclose(a.states, b.states, atol=1e-5)

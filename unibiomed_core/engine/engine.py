@@ -148,12 +148,13 @@ class Engine:
         """
         question = resolve(prompt, piece, self.processor)
         work = [
-            _Work(replace(question, answer=text if END in text else text + END), 0, picture)
+            _Work(replace(question, answer=text if END in text else text + END, choices=()), 0, picture)
             for picture in [_boxed(Picture.of(to_rgb(piece.pixels, window)), prompt)]
             for text in answers
         ]
-        self._answer(work, score=True)
-        return tuple(item.answer.likelihood for item in work if item.answer and item.answer.likelihood is not None)
+        self._answer(work, scored=True)
+        given = [item.answer for item in work if item.answer is not None]
+        return tuple((answer.log_probability or 0.0) / len(answer.ids) for answer in given)
 
     def run(
         self,
@@ -195,24 +196,32 @@ class Engine:
         self.features.clear()
         devices.release(self.placement)
 
-    def _answer(self, work: Sequence[_Work], score: bool = False) -> None:
-        """Give every piece of work its answer."""
-        seen = {item.picture.key: item.picture for item in work if item.shows_picture}
-        numbers = {key: number for number, key in enumerate(seen)}
-        tokens = self.features.image_tokens(list(seen.values())) if seen else []
-        rows = []
-        for item in work:
-            number = numbers[item.picture.key] if item.shows_picture else None
-            rows.append(self._row(item.question, number, 0 if number is None else len(tokens[number])))
-        for item, answer in zip(work, self._reader.answer(rows, tokens, score), strict=True):
-            item.answer = answer
+    def _answer(self, work: Sequence[_Work], scored: bool = False) -> None:
+        """Give every piece of work its answer; of several closed answers the likeliest."""
+        cut = [self._cut(item) for item in work]
+        shown = [(item.picture if item.shows_picture else None, ids) for item, (ids, _) in zip(work, cut, strict=True)]
+        rows: list[Row] = []
+        owners: list[_Work] = []
+        for item, prefix, (_, suffix) in zip(work, self.features.prefixes(shown), cut, strict=True):
+            question, limit = item.question, item.question.prompt.max_new_tokens
+            for text in question.choices or (question.answer,):
+                ids = None if text is None else tuple(self.processor.encode(text))
+                self._check_length(prefix.length + len(suffix) + len(ids or (0,)))
+                rows.append(Row(prefix, suffix, ids, limit, scored or bool(question.choices)))
+                owners.append(item)
+        for item, answer in zip(owners, self._reader.answer(rows), strict=True):
+            best = item.answer
+            if best is None or (answer.log_probability or 0.0) > (best.log_probability or 0.0):
+                item.answer = answer
 
-    def _row(self, question: Question, picture: int | None, image_tokens: int) -> Row:
-        """The ids of a question, cut behind the picture."""
-        text = self.processor.chat(question.text)
-        if picture is not None:
-            text = self.processor.expand_image(text, [image_tokens // self.config.vision.tokens_per_tile])
-        ids = self.processor.encode(text)
+    def _cut(self, item: _Work) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of a question up to the picture's closing mark, and those behind it."""
+        text, image_tokens = self.processor.chat(item.question.text), 0
+        if item.shows_picture:
+            tiles = self.processor.tile_count(item.picture.rgb.shape[:2])
+            text = self.processor.expand_image(text, [tiles])
+            image_tokens = tiles * self.config.vision.tokens_per_tile
+        ids = tuple(self.processor.encode(text))
         places = [i for i, token in enumerate(ids) if token == self.processor.ids.image_context]
         if len(places) != image_tokens:
             raise PromptError(
@@ -220,14 +229,14 @@ class Engine:
                 f"{len(places) - image_tokens} more than the picture has",
                 f"only the placeholder {IMAGE}",
             )
-        answer = None if question.answer is None else tuple(self.processor.encode(question.answer))
-        longest = len(ids) + len(answer or (0,))
-        if longest > self.config.language.max_positions:
-            raise PromptError(
-                "Prompt too long", f"{longest} tokens", f"at most {self.config.language.max_positions}", "Shorten it."
-            )
+        self._check_length(len(ids))
         cut = places[-1] + 2 if places else 0  # the last image token and its closing mark
-        return Row(tuple(ids[:cut]), tuple(ids[cut:]), picture, answer, question.prompt.max_new_tokens)
+        return ids[:cut], ids[cut:]
+
+    def _check_length(self, tokens: int) -> None:
+        longest = self.config.language.max_positions
+        if tokens > longest:
+            raise PromptError("Prompt too long", f"{tokens} tokens", f"at most {longest}", "Shorten it.")
 
     def _ground(self, work: Sequence[_Work], pictures: Sequence[Picture]) -> None:
         """Decode the masks of all answers; a batch without ``[SEG]`` never touches SAM 2."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unibiomed_core.engine.devices import Placement
+from unibiomed_core.engine.prefixes import Prefix, empty_prefix, read_prefixes
 from unibiomed_core.model.grounder import GroundingFeatures
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
+
+T = TypeVar("T")
 
 _TILES_PER_PASS = 16
 """Tiles that go through the vision transformer at once; a large picture alone has up to 13."""
@@ -33,6 +36,7 @@ class Counts:
         grounding_encodes: Pictures that went through SAM 2's image encoder.
         vision_encodes: Pictures that went through the vision transformer.
         prefix_reads: Pictures whose image tokens went through the language model.
+        text_tokens: Ids behind pictures that went through the language model to be read, prompts and known answers.
         decode_steps: Language passes that gave one new token to each of a batch of answers.
         mask_decodes: Calls of the mask decoder, each for a batch of ``[SEG]``.
     """
@@ -40,6 +44,7 @@ class Counts:
     grounding_encodes: int = 0
     vision_encodes: int = 0
     prefix_reads: int = 0
+    text_tokens: int = 0
     decode_steps: int = 0
     mask_decodes: int = 0
 
@@ -67,7 +72,7 @@ class FeatureStore:
     placement: Placement
     budget_bytes: int
     counts: Counts = field(default_factory=Counts)
-    _kept: OrderedDict[tuple[str, str], Tensor | GroundingFeatures] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[Hashable, Tensor | GroundingFeatures | Prefix] = field(default_factory=OrderedDict)
 
     @property
     def held_bytes(self) -> int:
@@ -78,29 +83,51 @@ class FeatureStore:
 
     def image_tokens(self, pictures: Sequence[Picture]) -> list[Tensor]:
         """The language side's view of each picture, (P, D) each."""
-        return self._get("vision", pictures, self._encode_tiles)
+        return self._get([("vision", p.key) for p in pictures], pictures, self._encode_tiles)
+
+    def prefixes(self, asked: Sequence[tuple[Picture | None, tuple[int, ...]]]) -> list[Prefix]:
+        """What the language model made of each picture and the ids around it, up to the picture's closing mark.
+
+        A picture that was read before with the same ids goes through neither the vision transformer nor the language
+        model. Equal ones are the same object; without a picture nothing is read.
+        """
+        shown = [(p, ids) for p, ids in asked if p is not None]
+        read = iter(self._get([("prefix", p.key, ids) for p, ids in shown], shown, self._read_prefixes))
+        nothing = empty_prefix(self.model)
+        return [nothing if p is None else next(read) for p, _ in asked]
 
     def grounding(self, pictures: Sequence[Picture]) -> GroundingFeatures:
         """SAM 2's view, one row a picture, in the order given; float32."""
-        rows: list[GroundingFeatures] = self._get("grounding", pictures, self._encode_grounding)
+        rows = self._get([("grounding", p.key) for p in pictures], pictures, self._encode_grounding)
         return GroundingFeatures(
             torch.cat([row.fine for row in rows]).float(),
             torch.cat([row.middle for row in rows]).float(),
             torch.cat([row.embedding for row in rows]).float(),
         )
 
-    def _get(self, kind: str, pictures: Sequence[Picture], encode: Callable[[list[Picture]], list[Any]]) -> list[Any]:
-        missing = {p.key: p for p in pictures if (kind, p.key) not in self._kept}
+    def _get(self, keys: Sequence[Hashable], items: Sequence[T], make: Callable[[list[T]], Sequence[Any]]) -> list[Any]:
+        """What is kept under each key; what is missing is made of its items in one call, and kept once all of it is."""
+        missing = {key: item for key, item in zip(keys, items, strict=True) if key not in self._kept}
         # Held here too, so that a batch larger than the budget still works.
-        found = {p.key: self._kept[kind, p.key] for p in pictures if p.key not in missing}
+        found = {key: self._kept[key] for key in keys if key not in missing}
         if missing:
-            found.update(zip(missing, encode(list(missing.values())), strict=True))
+            found.update(zip(missing, make(list(missing.values())), strict=True))
         for key, item in found.items():
-            self._kept[kind, key] = item
-            self._kept.move_to_end((kind, key))
-        while self._kept and self.held_bytes > self.budget_bytes:
-            self._kept.popitem(last=False)
-        return [found[p.key] for p in pictures]
+            self._kept[key] = item
+            self._kept.move_to_end(key)
+        held = self.held_bytes
+        while self._kept and held > self.budget_bytes:
+            held -= self._kept.popitem(last=False)[1].nbytes
+        return [found[key] for key in keys]
+
+    def _read_prefixes(self, asked: list[tuple[Picture, tuple[int, ...]]]) -> list[Prefix]:
+        made: dict[int, Prefix] = {}
+        for length in dict.fromkeys(len(ids) for _, ids in asked):
+            same = [n for n, (_, ids) in enumerate(asked) if len(ids) == length]
+            tokens = self.image_tokens([asked[n][0] for n in same])
+            made.update(zip(same, read_prefixes(self.model, [asked[n][1] for n in same], tokens), strict=True))
+            self.counts.prefix_reads += len(same)
+        return [made[n] for n in range(len(asked))]
 
     def _encode_tiles(self, pictures: list[Picture]) -> list[Tensor]:
         tiles = [self.processor.tiles(p.rgb) for p in pictures]

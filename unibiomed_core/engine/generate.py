@@ -1,48 +1,52 @@
-"""The language side: what stands before the question is read once a picture, answers are written or read in batches.
+"""The language side: known answers are read, several in one sequence a picture; unknown ones are written in batches.
 
-Legend: R answers, S pictures, T tokens, D language width.
+Legend: R rows, S sheets, N nodes of a sheet, T tokens, D language width, V vocabulary.
 
-Sequences are padded on the right. Attention is causal, so a padded position can never reach a real one in the same
-pass; only when tokens follow behind the padding (writing) is a mask needed. Positions are always those the sequence
-would have alone.
+A sheet holds what is to be read behind one prefix as a tree of ids (:mod:`unibiomed_core.engine.trees`). Written rows
+are padded on the right; a padded place is never looked at. Positions are always those a text would have alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from unibiomed_core.engine import trees
 from unibiomed_core.engine.features import Counts
+from unibiomed_core.engine.prefixes import KeyValues, Prefix, token_bytes
+from unibiomed_core.engine.steps import Stepper
+from unibiomed_core.engine.trees import Tree
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 
+_SHEET_NODES = 384
+"""Nodes after which a sheet is full: attention grows with the square of it, and beyond it costs more than a second copy
+of the prefix (measured with mini)."""
 
-@dataclass(frozen=True, slots=True)
+_LOGITS_AT_ONCE = 64
+"""Places whose logits exist at once while answers are scored; with 150 000 words each holds 0.6 MB."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """One answer to be given.
 
     Args:
-        prefix: Ids up to and including the last image token's closing mark; empty for a text without a picture.
+        prefix: What stands before, as read; rows about one picture share the object.
         suffix: The other ids of the prompt, at least one.
-        picture: Number of the picture among the image tokens; None without one.
         answer: Ids of a known answer that is read instead of written.
         max_new_tokens: Longest answer that may be written.
+        scored: A known answer's likelihood is wanted; that costs logits at every token of it.
     """
 
-    prefix: tuple[int, ...]
+    prefix: Prefix
     suffix: tuple[int, ...]
-    picture: int | None
     answer: tuple[int, ...] | None
     max_new_tokens: int
-
-    @property
-    def longest(self) -> int:
-        """Tokens behind the prefix, at most."""
-        return len(self.suffix) + (self.max_new_tokens if self.answer is None else len(self.answer))
+    scored: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,20 +58,29 @@ class Answer:
         states: (K, D) last hidden state at each ``[SEG]`` that went in as input, in order. A ``[SEG]`` that is the very
             last token never goes in and has none, as in the published model.
         truncated: The length limit cut it.
-        likelihood: Mean log-probability of a token of a known answer; None for a written one.
+        log_probability: Of the whole answer, the sum over its tokens, where it was to be scored.
     """
 
     ids: tuple[int, ...]
     states: Tensor
     truncated: bool
-    likelihood: float | None = None
+    log_probability: float | None = None
+
+
+@dataclass(slots=True)
+class _Sheet:
+    """Known rows about one picture: their numbers, and the node of every id that is read."""
+
+    prefix: Prefix
+    tree: Tree = field(default_factory=Tree)
+    paths: dict[int, list[int]] = field(default_factory=dict)
 
 
 class Reader:
     """Answers rows with one model.
 
     Args:
-        working_bytes: Bound for the keys and values of one batch of answers; larger batches are split.
+        working_bytes: Bound for the keys and values of one batch of rows or sheets; larger batches are split.
     """
 
     def __init__(self, model: UniBiomed, processor: Processor, counts: Counts, working_bytes: int) -> None:
@@ -76,84 +89,91 @@ class Reader:
         self.counts = counts
         self.working_bytes = working_bytes
 
-    def answer(self, rows: Sequence[Row], image_tokens: Sequence[Tensor], score: bool = False) -> list[Answer]:
-        """Answer all rows, in their order.
-
-        Rows with equal prefix ids share one pass over the prefix, with one sequence for each picture.
-
-        Args:
-            image_tokens: (P, D) for each picture.
-            score: Also give the likelihood of known answers, which costs logits at every token of them.
-        """
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for number, row in enumerate(rows):
-            groups.setdefault(row.prefix, []).append(number)
+    def answer(self, rows: Sequence[Row]) -> list[Answer]:
+        """Answer all rows, in their order."""
         answers: dict[int, Answer] = {}
-        for prefix, numbers in groups.items():
-            pictures = sorted({p for n in numbers if (p := rows[n].picture) is not None}) if prefix else []
-            shared = self.read_prefix(prefix, [image_tokens[p] for p in pictures])
-            for part in self._parts(rows, numbers, len(prefix)):
-                chosen = [rows[n] for n in part]
-                # Always a copy: reading and writing extend a cache in place.
-                cache = _select(shared, [pictures.index(r.picture) for r in chosen if r.picture is not None])
-                known = chosen[0].answer is not None
-                given = self._read(chosen, cache, score) if known else self._write(chosen, cache)
-                answers.update(zip(part, given, strict=True))
+        for sheets in self._batches(self._sheets(rows)):
+            answers.update(self._read(rows, sheets))
+        for numbers in self._written_parts(rows):
+            answers.update(zip(numbers, self._write([rows[n] for n in numbers]), strict=True))
         return [answers[n] for n in range(len(rows))]
 
-    def read_prefix(self, prefix: tuple[int, ...], image_tokens: Sequence[Tensor]) -> DynamicCache:
-        """Keys and values of S pictures' common prefix."""
-        cache = DynamicCache()
-        if prefix:
-            ids = self._tensor([prefix] * len(image_tokens))  # (S, T)
-            self.model.language(self.model.embed(ids, torch.stack(list(image_tokens))), cache=cache)
-            self.counts.prefix_reads += len(image_tokens)
-        return cache
+    # Known answers
 
-    def _parts(self, rows: Sequence[Row], numbers: list[int], prefix_length: int) -> Iterator[list[int]]:
-        """Row numbers in batches that fit; known and unknown answers apart."""
-        sizes = self.model.config.language
-        item_bytes = self.model.vlm.lm_head.weight.element_size()
-        token_bytes = 2 * sizes.layers * sizes.kv_heads * (sizes.hidden // sizes.heads) * item_bytes
-        for known in (True, False):
-            same = [n for n in numbers if (rows[n].answer is not None) == known]
-            if not same:
+    def _sheets(self, rows: Sequence[Row]) -> list[_Sheet]:
+        """Known rows on sheets, in the order of the rows."""
+        open_sheets: dict[int, _Sheet] = {}
+        sheets: list[_Sheet] = []
+        for number, row in enumerate(rows):
+            if row.answer is None:
                 continue
-            longest = prefix_length + max(rows[n].longest for n in same)
-            count = max(1, self.working_bytes // (token_bytes * longest))
+            sheet = open_sheets.get(id(row.prefix))
+            if sheet is None or len(sheet.tree) >= _SHEET_NODES:
+                sheet = open_sheets[id(row.prefix)] = _Sheet(row.prefix)
+                sheets.append(sheet)
+            sheet.paths[number] = sheet.tree.add((*row.suffix, *row.answer[: self._needed(row)]))
+        return sheets
+
+    def _needed(self, row: Row) -> int:
+        """How much of a known answer has to go in: up to its last ``[SEG]``, or all but the last id to score it."""
+        answer = (row.answer or ())[:-1]
+        if row.scored:
+            return len(answer)
+        return max((i + 1 for i, token in enumerate(answer) if token == self.processor.ids.seg), default=0)
+
+    def _batches(self, sheets: Sequence[_Sheet]) -> Iterator[list[_Sheet]]:
+        """Sheets with prefixes of equal length, as many as fit at once."""
+        for length in dict.fromkeys(sheet.prefix.length for sheet in sheets):
+            same = [sheet for sheet in sheets if sheet.prefix.length == length]
+            count = self._fitting(length + max(len(sheet.tree) for sheet in same))
             yield from (same[i : i + count] for i in range(0, len(same), count))
 
-    def _read(self, rows: list[Row], cache: DynamicCache, score: bool) -> list[Answer]:
-        """One pass over prompt and answer; equal to writing the same answer."""
-        given = [row.answer or () for row in rows]
-        inputs = [(*row.suffix, *answer[:-1]) for row, answer in zip(rows, given, strict=True)]
-        hidden = self.model.language(self.model.embed(self._padded(inputs), None), cache=cache)  # (R, T, D)
-        answers = []
-        for row, answer, states in zip(rows, given, hidden, strict=True):
-            start = len(row.suffix)  # a [SEG] in the prompt is not searched
-            where = [start + i for i, token in enumerate(answer[:-1]) if token == self.processor.ids.seg]
-            likelihood = None
-            if score:
-                logits = self.model.logits(states[start - 1 : start - 1 + len(answer)]).float()  # (G, V)
-                chosen = logits.log_softmax(-1).gather(1, self._tensor(answer).unsqueeze(1))
-                likelihood = float(chosen.mean())
-            truncated = answer[-1:] == (self.processor.ids.seg,)
-            answers.append(Answer(answer, states[where], truncated, likelihood))
-        return answers
-
-    def _write(self, rows: list[Row], cache: DynamicCache) -> list[Answer]:
-        """Greedy decoding until the stop text or the limit; a finished answer leaves the batch."""
+    def _read(self, rows: Sequence[Row], sheets: Sequence[_Sheet]) -> Iterator[tuple[int, Answer]]:
+        """One pass over sheets; equal to writing the same answers."""
+        width, before = max(len(s.tree) for s in sheets), sheets[0].prefix.length
+        ids = self._padded([s.tree.tokens for s in sheets])  # (S, N)
+        positions = self._padded([s.tree.depths for s in sheets]) + before
+        mask = torch.from_numpy(trees.attention([s.tree for s in sheets], before)).to(ids.device)  # (S, 1, N, W)
+        cache = KeyValues([s.prefix for s in sheets], width).cache()
+        hidden = self.model.language(self.model.embed(ids, None), mask, positions, cache)  # (S, N, D)
+        self.counts.text_tokens += sum(len(s.tree) for s in sheets)
         seg = self.processor.ids.seg
-        start = cache.get_seq_length()
-        lengths = self._tensor([len(row.suffix) for row in rows])  # (R,)
-        room = self.model.config.language.max_positions - start
+        for sheet, states in zip(sheets, hidden, strict=True):
+            scores = self._scores(rows, sheet, states)
+            for number, path in sheet.paths.items():
+                row = rows[number]
+                answer, start = row.answer or (), len(row.suffix)  # a [SEG] in the prompt is not searched
+                where = [node for node, token in zip(path[start:], answer, strict=False) if token == seg]
+                yield number, Answer(answer, states[where], answer[-1:] == (seg,), scores.get(number))
+
+    def _scores(self, rows: Sequence[Row], sheet: _Sheet, states: Tensor) -> dict[int, float]:
+        """Log-probability of each answer of a sheet that is to be scored."""
+        asked = [(n, path[len(rows[n].suffix) - 1 :]) for n, path in sheet.paths.items() if rows[n].scored]
+        nodes = sorted({node for _, path in asked for node in path})  # answers that begin alike share their logits
+        tables: dict[int, Tensor] = {}  # (V,) each
+        for start in range(0, len(nodes), _LOGITS_AT_ONCE):
+            part = nodes[start : start + _LOGITS_AT_ONCE]
+            tables.update(zip(part, self.model.logits(states[part]).float().log_softmax(-1).unbind(), strict=True))
+        return {
+            number: float(sum(tables[node][token] for node, token in zip(path, rows[number].answer or (), strict=True)))
+            for number, path in asked
+        }
+
+    # Unknown answers
+
+    def _written_parts(self, rows: Sequence[Row]) -> Iterator[list[int]]:
+        """Numbers of rows that are written together: prefixes of equal length, as many as fit."""
+        unknown = [n for n, row in enumerate(rows) if row.answer is None]
+        for length in dict.fromkeys(rows[n].prefix.length for n in unknown):
+            same = [n for n in unknown if rows[n].prefix.length == length]
+            count = self._fitting(length + max(len(rows[n].suffix) + rows[n].max_new_tokens for n in same))
+            yield from (same[i : i + count] for i in range(0, len(same), count))
+
+    def _write(self, rows: Sequence[Row]) -> list[Answer]:
+        """Greedy decoding until the stop text or the limit; a finished answer leaves the batch."""
+        room = self.model.config.language.max_positions - rows[0].prefix.length
         limits = [min(row.max_new_tokens, room - len(row.suffix)) for row in rows]
-        hidden = self.model.language(self.model.embed(self._padded([r.suffix for r in rows]), None), cache=cache)
-        width = hidden.shape[1]
-        real = torch.arange(width, device=lengths.device) < lengths.unsqueeze(1)
-        mask = torch.cat([real.new_ones(len(rows), start), real], dim=1).long()  # (R, start + T)
-        last = hidden[torch.arange(len(rows), device=lengths.device), lengths - 1]  # (R, D)
-        position = start + lengths
+        last, stepper = self._prompted(rows, max(limits))
         written: list[list[int]] = [[] for _ in rows]
         states: list[list[Tensor]] = [[] for _ in rows]
         cut = [True] * len(rows)
@@ -171,16 +191,13 @@ class Reader:
                 break
             if len(going) < len(running):
                 keep = self._tensor(going)
-                cache.batch_select_indices(keep)
-                chosen, mask, position = chosen[keep], mask[keep], position[keep]
+                stepper.keep(keep)
+                chosen = chosen[keep]
                 running = [running[place] for place in going]
-            mask = torch.cat([mask, mask.new_ones(len(running), 1)], dim=1)
-            embeddings = self.model.embed(chosen.unsqueeze(1), None)  # (R', 1, D)
-            last = self.model.language(embeddings, mask, position.unsqueeze(1), cache)[:, 0]
-            position = position + 1
+            last = stepper.step(chosen)  # (R', D)
             self.counts.decode_steps += 1
             for place, number in enumerate(running):
-                if written[number][-1] == seg:
+                if written[number][-1] == self.processor.ids.seg:
                     states[number].append(last[place])
         empty = last.new_zeros(0, last.shape[-1])
         return [
@@ -188,20 +205,31 @@ class Reader:
             for ids, found, truncated in zip(written, states, cut, strict=True)
         ]
 
+    def _prompted(self, rows: Sequence[Row], longest: int) -> tuple[Tensor, Stepper]:
+        """Read the prompts of R rows; (R, D) states at the last id of each, and what goes on from there."""
+        start = rows[0].prefix.length
+        lengths = self._tensor([len(row.suffix) for row in rows])  # (R,)
+        width = int(lengths.max())
+        past = KeyValues([row.prefix for row in rows], width + longest)
+        ids = self._padded([row.suffix for row in rows])
+        hidden = self.model.language(self.model.embed(ids, None), cache=past.cache())  # (R, T, D)
+        past.filled(width)
+        self.counts.text_tokens += int(lengths.sum())
+        seen = None
+        if int(lengths.min()) < width:
+            places = torch.arange(start + width + longest, device=lengths.device)
+            seen = (places < start + lengths.unsqueeze(1)) | (places >= start + width)  # (R, W)
+        last = hidden[torch.arange(len(rows), device=lengths.device), lengths - 1]
+        return last, Stepper(self.model, past, start + lengths, seen)
+
+    def _fitting(self, tokens: int) -> int:
+        """How many sequences of so many tokens are within the budget."""
+        return max(1, self.working_bytes // (token_bytes(self.model) * tokens))
+
     def _padded(self, sequences: Sequence[Sequence[int]]) -> Tensor:
-        """(R, T) ids, padded on the right."""
+        """(R, T) int64, padded on the right."""
         width = max(len(s) for s in sequences)
-        return self._tensor([[*s, *[self.processor.ids.pad] * (width - len(s))] for s in sequences])
+        return self._tensor([[*s, *[0] * (width - len(s))] for s in sequences])
 
     def _tensor(self, values: object) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self.model.device)
-
-
-def _select(cache: DynamicCache, rows: Sequence[int]) -> DynamicCache:
-    """A new cache whose rows are copies of the rows numbered; an empty one stays empty."""
-    picked = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
-            index = torch.tensor(rows, device=layer.keys.device)
-            picked.update(layer.keys[index], layer.values[index], number)
-    return picked

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from unibiomed_core import modalities, vocabulary
+from unibiomed_core.engine.closed_sets import choices
 from unibiomed_core.errors import PromptError
 from unibiomed_core.model.config import UniBiomedConfig
 from unibiomed_core.model.processor import Processor
@@ -23,13 +24,15 @@ class Question:
     Args:
         text: What stands between the chat markers, ``<image>`` not yet expanded.
         target: Canonical name that an answer without words of its own stands for; empty where there is none.
-        answer: A known answer, with its end mark; None where the model writes.
+        answer: A known answer, with its end mark; None where the model writes, or chooses.
+        choices: Closed answers, with their end marks, of which the model gives the likeliest; empty where it writes.
     """
 
     prompt: Prompt
     text: str
     target: str
     answer: str | None
+    choices: tuple[str, ...] = ()
 
 
 def resolve(prompt: Prompt, piece: Slice, processor: Processor) -> Question:
@@ -71,7 +74,7 @@ def resolve(prompt: Prompt, piece: Slice, processor: Processor) -> Question:
             check_text("", "question")
         # A text to be grounded stands as the answer to the question that reports are asked with.
         text = config.wording.get("report", TASKS["report"].instruction)
-    return Question(prompt, text, target, processor.known_answer(asked))
+    return Question(prompt, text, target, processor.known_answer(asked), choices(asked, piece.modality, config))
 
 
 def known_target(name: str, modality: str, config: UniBiomedConfig) -> tuple[str, str]:
