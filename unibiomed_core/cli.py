@@ -29,6 +29,15 @@ WindowName = Annotated[str, typer.Option(metavar="PRESET", help="CT window, e.g.
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")]
 Dtype = Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16", help="Precision.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Open no network connection at all.")]
+PlanName = Annotated[
+    str,
+    typer.Option(
+        "--plan", metavar="NAME", help="Which slices: all, coarse-to-fine, key-slices, propagate, published-video."
+    ),
+]
+SmoothMm = Annotated[
+    float, typer.Option("--smooth-mm", metavar="MM", help="Smooth findings in 3D by so much; 0 is off.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are in the folder.")]
 SliceNumber = Annotated[int | None, typer.Option("--slice", metavar="K", help="From 1 in the file's own order.")]
 Exact = Annotated[
@@ -55,7 +64,9 @@ def report(
     path: ImagePath,
     out_dir: Out,
     targets: Annotated[list[str] | None, typer.Option(metavar="A,B", help="What to look for; may be repeated.")] = None,
+    plan: PlanName = "all",
     every: Annotated[int, typer.Option(metavar="N", help="Examine every Nth slice.")] = 1,
+    smooth_mm: SmoothMm = 0.0,
     model: Model = "mini",
     modality: Modality = "",
     plane: PlaneName = "axial",
@@ -69,14 +80,19 @@ def report(
 
     Ctrl-C stops after the current slice and writes what was found until then.
     """
+    from unibiomed_core.engine import plans
     from unibiomed_core.io.export import report_names, write_report
 
+    plans.find(plan)
     job = Job(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
     study = job.open(report_names)
     names = [name.strip() for value in targets or () for name in value.split(",") if name.strip()]
     engine = job.engine()
     with stoppable() as cancel:
-        stream = engine.run(study.volume, names, plane=study.plane, every=every, window=study.window, cancel=cancel)
+        stream = engine.run(
+            study.volume, names, plane=study.plane, every=every, window=study.window, cancel=cancel, plan=plan,
+            smooth_mm=smooth_mm,
+        )  # fmt: skip
         result, _ = follow(stream)
         files = write_report(result, study.volume, study.window, out_dir, overwrite=overwrite)
     show(result.narrative, files)

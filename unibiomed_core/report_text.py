@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from unibiomed_core.modalities import modality
@@ -16,6 +17,7 @@ FLAG_WORDS = {
     "touches_edge": "reaches the edge of the image, so its size is a lower bound",
     "low_score": "low score",
     "interpolated": "partly interpolated, between the slices examined",
+    "smoothed": "outline smoothed in 3D",
 }
 """What a flag means; the words before the comma also stand alone."""
 
@@ -24,6 +26,9 @@ MOST_SENTENCES = 40
 
 MOST_RANGES = 12
 """Longer lists of slices that were not examined are summed up."""
+
+
+_SIDES = {"both": "both sides", "midline": "midline"}
 
 
 def narrative(report: Report) -> str:
@@ -37,6 +42,7 @@ def narrative(report: Report) -> str:
     lines = [f"{what} {'picture' if flat else 'volume'} '{image['name']}'."]
     if not flat:
         lines[0] += f" {done} of {total} {plane} slices were examined; slice numbers count from 1 in the file's order."
+        lines += _plan(report)
     if report.cancelled:
         lines.append(f"Stopped by the user after {done} of {total} slices; what follows covers those only.")
     if report.findings:
@@ -45,6 +51,7 @@ def narrative(report: Report) -> str:
         more = len(report.findings) - MOST_SENTENCES
         if more > 0:
             lines.append(f"In the list of findings only: {_count(more, 'further finding')}.")
+        lines += _together(report, total, turned)
     elif not report.absences:
         lines.append(f"No finding was produced{'' if flat else f' on the {done} slices examined'}.")
     if report.absences:
@@ -74,7 +81,7 @@ def finding_text(finding: Finding, report: Report) -> str:
     name = finding.target or finding.phrase
     parts = []
     if m.side != "unknown" and m.side not in name.lower():
-        parts.append({"both": "both sides", "midline": "midline"}.get(m.side, m.side))
+        parts.append(_SIDES.get(m.side, m.side))
     if not report.image["is_2d"]:
         total, turned = report.slices_total, bool(report.image["slice_numbers_reversed"])
         many = len(finding.slices) > 1
@@ -95,6 +102,42 @@ def finding_text(finding: Finding, report: Report) -> str:
     text = f"{name[:1].upper()}{name[1:]}: {', '.join(parts)}"
     notes = [FLAG_WORDS.get(flag, flag) for flag in finding.flags]
     return f"{text}; {'; '.join(notes)}." if notes else f"{text}."
+
+
+def _plan(report: Report) -> list[str]:
+    """How the slices were chosen, where it was not simply all of them."""
+    name, step = report.settings.get("plan", "all"), report.settings.get("every", 1)
+    if report.settings.get("indices") is not None:
+        return ["The slices were named one by one."]
+    if step > 1 and name == "all":
+        return [f"Plan: every {_ordinal(step)} slice."]
+    if step > 1:
+        return [f"Plan: {name}, with a first pass over every {_ordinal(step)} slice."]
+    return [] if name == "all" else [f"Plan: {name}."]
+
+
+def _together(report: Report, total: int, turned: bool) -> list[str]:
+    """Targets that were found more than once, each summed up in a sentence."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        groups.setdefault(finding.target or finding.phrase, []).append(finding)
+    lines = []
+    for name, group in groups.items():
+        if len(group) < 2:
+            continue
+        parts = [_count(len(group), "finding")]
+        sides = Counter(f.measurements.side for f in group if f.measurements.side != "unknown")
+        if sides and not any(side in name.lower() for side in ("left", "right")):
+            parts[0] += f" ({', '.join(f'{number} {_SIDES.get(side, side)}' for side, number in sides.items())})"
+        volumes = [f.measurements.volume_ml for f in group]
+        if all(volume is not None for volume in volumes):
+            parts.append(f"{number_text(sum(v for v in volumes if v is not None))} mL")
+        if not report.image["is_2d"]:
+            carrying = {index for f in group for index in f.slices}
+            numbers = sorted(slice_number(index, total, turned) for index in carrying)
+            parts.append(f"between {group[0].plane} slices {numbers[0]} and {numbers[-1]}")
+        lines.append(f"{name[:1].upper()}{name[1:]} in all: {', '.join(parts)}.")
+    return lines
 
 
 def _not_examined(report: Report, total: int, turned: bool, plane: str) -> list[str]:
@@ -151,6 +194,12 @@ def number_text(value: float | None) -> str:
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     text = f"{value:.{min(digits, 6)}f}"
     return text.replace("-", "\u2212")
+
+
+def _ordinal(number: int) -> str:
+    """2nd, 3rd, 4th, 11th, 21st."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def _count(number: int, noun: str) -> str:
