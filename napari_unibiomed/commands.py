@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_unibiomed.settings import PLUGIN
+from napari_unibiomed.messages import from_error
+from napari_unibiomed.settings import PLUGIN, read_settings
 from napari_unibiomed.shared_findings import findings_of
+from unibiomed_core.errors import UniBiomedError
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -48,6 +50,28 @@ def segment_layer(viewer: Viewer) -> None:
 def classify_region(viewer: Viewer) -> None:
     """Name what lies in a box: open the dock and let the user drag one."""
     open_dock(viewer).draw_box()
+
+
+def measure_labels(viewer: Viewer) -> None:
+    """Measure the selected labels: findings of ours in the panel, other labels as a new layer with a table of features."""
+    from napari.utils.notifications import show_info, show_warning
+
+    from napari_unibiomed.layers import LayerGateway
+    from napari_unibiomed.measuring import measure_layer
+
+    gateway = LayerGateway(getattr(viewer, "__wrapped__", viewer), read_settings())
+    labels = gateway.active_labels()
+    if labels is None:
+        show_warning("Select a labels layer in the list of layers first.")
+    elif gateway.is_ours(labels, "findings"):
+        open_panel(viewer)
+    else:
+        try:
+            made = measure_layer(gateway, labels)
+        except UniBiomedError as error:
+            show_warning(from_error(error).text)
+        else:
+            show_info(f"\u201c{made.name}\u201d holds the measurements: see its features table.")
 
 
 def run_report(viewer: Viewer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSize, Qt
@@ -70,6 +71,7 @@ class UniBiomedDock(QWidget):
         self.saving = Saving(self.session, self, self.running.say)
         self.links = MessageLinks(self.running, self.image, self.model)
         self.keys = Keys(self)
+        self._disconnect: list[Callable[[], None]] = []
         self._assemble()
         self._connect()
         findings_of(self.session)  # listens from now on, so that a panel that is opened later knows every run
@@ -145,9 +147,8 @@ class UniBiomedDock(QWidget):
 
         Qt's side of this widget may be gone already, so only Python objects are touched.
         """
-        for disconnect in self._disconnect:
-            disconnect()
-        self._disconnect = []
+        while self._disconnect:
+            self._disconnect.pop()()
         self.session.phase_changed.disconnect(self._on_phase, missing_ok=True)
         self.session.runs_changed.disconnect(self._on_runs, missing_ok=True)
         for part in (self.keys, self.boxes, self.letters, self.image_binding, self.model_binding, self.running):
@@ -226,7 +227,6 @@ class UniBiomedDock(QWidget):
         self._on_plane()
         if binding.volume is not None:
             self.task.set_targets(self.model_binding.targets(binding.volume.modality))
-            self.links.offer_restore(binding.volume, self.image.layer)
         elif binding.problem is not None and not self.session.phase.busy:
             self.running.say(binding.problem)
 

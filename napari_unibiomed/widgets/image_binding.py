@@ -83,7 +83,7 @@ class ImageBinding:
 
     def follow_window(self) -> None:
         """Another window: show it on the canvas while it is linked."""
-        window, layer = self.section.window, self.section.layer
+        window, layer = self.section.chosen_window, self.section.layer
         if window is not None and layer is not None and self.section.linked.isChecked():
             layer.contrast_limits = (window.low, window.high)
         self.follow_view()
@@ -143,4 +143,4 @@ class ImageBinding:
         region = self.region
         if region is not None and self.section.chosen_plane is None and region.plane != plane:
             region = None
-        self.section.preview.show_picture(model_picture(volume, plane, index, self.section.window, region))
+        self.section.preview.show_picture(model_picture(volume, plane, index, self.section.chosen_window, region))

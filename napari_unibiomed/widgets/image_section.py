@@ -86,9 +86,9 @@ class ImageSection(Section):
         return chosen
 
     @property
-    def window(self) -> Window | None:
+    def chosen_window(self) -> Window | None:
         """What the model is given; None where a picture goes in as it is."""
-        return self.window_box.window
+        return self.window_box.chosen_window
 
     @property
     def previewing(self) -> bool:
@@ -135,7 +135,7 @@ class ImageSection(Section):
         """Offer the windows of a volume, and say in one line what is chosen."""
         self.plane.setVisible(volume is None or not volume.is_2d)
         self.window_box.set_volume(volume)
-        self.linked.setVisible(self.window is not None)
+        self.linked.setVisible(self.chosen_window is not None)
         self.say(volume, plane)
 
     def say(self, volume: Volume | None, plane: Plane) -> None:

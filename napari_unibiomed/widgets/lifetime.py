@@ -25,7 +25,7 @@ class Once:
     """Calls a bound method at most once, and not at all when its object is gone; never keeps the object alive."""
 
     def __init__(self, method: Callable[[], None]) -> None:
-        self._method = weakref.WeakMethod(method)  # type: ignore[arg-type]
+        self._method = weakref.WeakMethod(method)
         self.done = False
 
     def __call__(self, *_: Any) -> None:
@@ -58,7 +58,7 @@ class FrameWatch(QObject):
     ) -> None:
         super().__init__(widget)
         self.cleanup = Once(cleanup)
-        self._shown = None if shown is None else weakref.WeakMethod(shown)  # type: ignore[arg-type]
+        self._shown = None if shown is None else weakref.WeakMethod(shown)
         self._found = False
         widget.installEventFilter(self)
 

@@ -10,14 +10,16 @@ from qtpy.QtWidgets import QApplication
 from napari_unibiomed.message import Link, Message
 
 if TYPE_CHECKING:
-    from napari.layers import Image
-
     from napari_unibiomed.widgets.image_section import ImageSection
     from napari_unibiomed.widgets.model_section import ModelSection
     from napari_unibiomed.widgets.running import Running
-    from unibiomed_core.types import Volume
 
-COPIED = Message("info", "Details copied", "They are on the clipboard; they name no file and no patient.")
+COPIED = Message(
+    "info",
+    "Details copied",
+    "They are on the clipboard and may name files.",
+    "Paste them into an issue of the project after a look at them.",
+)
 
 
 class MessageLinks:
@@ -27,9 +29,11 @@ class MessageLinks:
         self._running, self._image, self._model = running, image, model
         self._calls: Mapping[Link, Callable[[], object]] = {
             Link.RESUME: running.resume,
+            Link.RESTORE: running.session.restore_saved,
             Link.DISCARD: self._discard,
             Link.RETRY: running.retry,
             Link.COPY_DETAILS: self._copy_details,
+            Link.REPORT_PROBLEM: self._copy_details,
             Link.USE_PERCENTILES: image.window_box.use_percentiles,
             Link.CHOOSE_FOLDER: model.ask_for_folder,
             Link.CHOOSE_ANOTHER_FOLDER: model.ask_for_folder,
@@ -40,12 +44,13 @@ class MessageLinks:
         """Do what a link says."""
         self._calls[link]()
 
-    def offer_restore(self, volume: Volume, source: Image | None) -> None:
-        """Say that an earlier run of this very image was saved."""
-
     def _discard(self) -> None:
-        """Take away what a cancelled run left."""
-        self._running.undo()
+        """Take away what a cancelled run left, or the kept run that is offered."""
+        if any(Link.RESTORE in message.links for message in self._running.section.shown):
+            if self._running.session.delete_saved():
+                self._running.say()
+        else:
+            self._running.undo()
 
     def _copy_details(self) -> None:
         details = "\n\n".join(message.details or message.text for message in self._running.section.shown)

@@ -18,7 +18,7 @@ class Preview(QLabel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.picture: NDArray[np.uint8] | None = None
+        self.shown: NDArray[np.uint8] | None = None
         self._pixels = QPixmap()
         self.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -28,15 +28,15 @@ class Preview(QLabel):
 
     def show_picture(self, rgb: NDArray[np.uint8]) -> None:
         """Show an (H, W, 3) picture."""
-        self.picture = np.ascontiguousarray(rgb)
-        height, width = self.picture.shape[:2]
-        image = QImage(self.picture.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+        self.shown = np.ascontiguousarray(rgb)
+        height, width = self.shown.shape[:2]
+        image = QImage(self.shown.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
         self._pixels = QPixmap.fromImage(image)
         self._fit()
 
     def say(self, words: str) -> None:
         """Show words instead of a picture."""
-        self.picture = None
+        self.shown = None
         self._pixels = QPixmap()
         self.setMaximumHeight(LARGEST_HEIGHT)
         self.setText(words)

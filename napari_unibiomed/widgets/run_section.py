@@ -18,6 +18,8 @@ RUN_WORDS: dict[JobKind, str] = {"report": "Report", "segment": "Segment", "ask"
 
 
 MOST_MESSAGES = 4
+FOLLOWED = frozenset(Link) - {Link.SET_AXES, Link.SAVE_PLAIN}
+"""What can be clicked here; other words stay words."""
 
 
 class RunSection(Section):
@@ -132,7 +134,7 @@ def as_html(message: Message) -> str:
     """Icon, bold title, meaning and action; the words of its links can be clicked."""
     title = message.title if message.title.endswith((".", "?", "!")) else f"{message.title}."
     action = html.escape(message.action, quote=False)
-    for link in message.links:
+    for link in (link for link in message.links if link in FOLLOWED):
         words = html.escape(link.value, quote=False)
         action = action.replace(words, f'<a href="{link.name}" style="color:{{colour}}">{words}</a>', 1)
     body = " ".join(part for part in (html.escape(message.meaning, quote=False), action) if part)

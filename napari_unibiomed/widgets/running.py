@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from napari_unibiomed import messages
 from napari_unibiomed.asking import Wishes, make_job, range_around, segment_in_box
+from napari_unibiomed.ending import expected_seconds_per_slice
 from napari_unibiomed.jobs import Answer, Job, Run
 from napari_unibiomed.message import Message
+from napari_unibiomed.preflight import estimate_text, preflight, slice_count
 from napari_unibiomed.roi import phrase_of
 from napari_unibiomed.shared_findings import findings_of
 from napari_unibiomed.widgets.run_layers import LAYER_KINDS
@@ -45,6 +47,7 @@ class Running:
         signals = (
             (session.slice_done, self._on_slice),
             (session.finished, self._on_finished),
+            (session.restored, self._on_restored),
             (session.message_shown, self._on_message),
             (session.progressed, section.show_progress),
         )
@@ -60,7 +63,7 @@ class Running:
             return False
         try:
             boxes = self.boxes.boxes(source, volume) if wishes.task == "roi" else ()
-            window, current = self.image.section.window, self.image.current
+            window, current = self.image.section.chosen_window, self.image.current
             job = make_job(wishes, volume, self.image.plane, window, current=current, boxes=boxes)
         except UniBiomedError as error:
             self.say(messages.from_error(error))
@@ -81,7 +84,8 @@ class Running:
     def begin(self, job: Job, notes: list[Message] | None = None) -> bool:
         """Pre-flight, then run; what blocks is said, and everything else is said beside the progress."""
         source = self.image.section.layer
-        checked = list(notes or ())
+        found = preflight(job, info=self.session.info, seconds_per_slice=self.session.seconds_per_slice)
+        checked = [*(notes or ()), *found.messages]
         blocking = [message for message in checked if message.kind == "error"]
         if blocking or source is None:
             self.say(*(blocking or [messages.no_image()]))
@@ -131,8 +135,18 @@ class Running:
             self.session.image_closed(run.job.volume)
 
     def estimate(self, wishes: Wishes) -> str:
-        """How long the task may take."""
-        return ""
+        """How many slices a task looks at and how long it may take; empty for boxes, which take a moment."""
+        volume, source = self.image.volume, self.image.section.layer
+        if volume is None or source is None or wishes.task == "roi":
+            return ""
+        try:
+            job = make_job(Wishes(slices=wishes.slices), volume, self.image.plane, None, current=self.image.current)
+        except UniBiomedError:
+            return ""
+        info, seconds = self.session.info, self.session.seconds_per_slice
+        if seconds is None and info is not None and info.device == "cpu":
+            seconds = expected_seconds_per_slice(info.parameters)
+        return estimate_text(slice_count(job), seconds)
 
     def range_from_view(self) -> tuple[int, int]:
         """Slice numbers around the shown slice."""
@@ -169,6 +183,13 @@ class Running:
 
     def _on_slice(self, run: Run, index: int) -> None:
         self.layers.on_slice(run, index)
+
+    def _on_restored(self, run: Run) -> None:
+        """A kept run of the chosen image is back: show it like one that ended."""
+        source = self.image.section.layer
+        if source is not None and self.image.volume is run.job.volume:
+            self.layers.begin(run, source)
+        self._on_finished(run)
 
     def _on_message(self, message: Message) -> None:
         self._show()

@@ -28,7 +28,7 @@ class WindowBox(QWidget):
         super().__init__()
         self._first = preset
         self._volume: Volume | None = None
-        self.window: Window | None = None
+        self.chosen_window: Window | None = None
         self.preset = Chooser()
         self.width_box, self.centre_box = QDoubleSpinBox(), QDoubleSpinBox()
         self.width_box.setRange(1e-3, LARGEST)
@@ -54,7 +54,7 @@ class WindowBox(QWidget):
     @property
     def words(self) -> str:
         """``soft tissue 400/40``; empty where a picture goes in as it is."""
-        return "" if self.window is None else _words(self.window)
+        return "" if self.chosen_window is None else _words(self.chosen_window)
 
     def set_volume(self, volume: Volume | None) -> None:
         """Offer the windows of another volume, its default chosen; the same volume keeps the choice."""
@@ -68,11 +68,11 @@ class WindowBox(QWidget):
             if volume.intensity_unit == "HU":
                 offered = list(CT_WINDOWS.values())
                 default = CT_WINDOWS.get(self._first, default)
-            self.window = default
+            self.chosen_window = default
         else:
-            self.window = None
+            self.chosen_window = None
         self.setVisible(bool(offered))
-        self.preset.fill([*((_words(w), w) for w in offered), (OWN, None)], self.window)
+        self.preset.fill([*((_words(w), w) for w in offered), (OWN, None)], self.chosen_window)
         self._fill_numbers()
 
     def use_percentiles(self) -> None:
@@ -82,7 +82,7 @@ class WindowBox(QWidget):
             self._own(choose_window(replace(self._volume, intensity_unit="intensity", modality="mri")))
 
     def _own(self, window: Window) -> None:
-        self.window = window
+        self.chosen_window = window
         self.preset.blockSignals(True)
         self.preset.setCurrentIndex(self.preset.count() - 1)
         self.preset.blockSignals(False)
@@ -90,11 +90,14 @@ class WindowBox(QWidget):
         self.changed.emit()
 
     def _fill_numbers(self) -> None:
-        if self.window is None:
+        if self.chosen_window is None:
             return
-        width = self.window.high - self.window.low
+        width = self.chosen_window.high - self.chosen_window.low
         decimals = 0 if width >= 20 else 2 if width >= 0.5 else 5
-        for box, value in ((self.width_box, width), (self.centre_box, (self.window.high + self.window.low) / 2)):
+        for box, value in (
+            (self.width_box, width),
+            (self.centre_box, (self.chosen_window.high + self.chosen_window.low) / 2),
+        ):
             box.blockSignals(True)
             box.setDecimals(decimals)
             box.setSingleStep(max(10.0**-decimals, round(width / 40, decimals)))
@@ -104,7 +107,7 @@ class WindowBox(QWidget):
     def _on_preset(self) -> None:
         chosen = self.preset.currentData()
         if chosen is not None:
-            self.window = chosen
+            self.chosen_window = chosen
             self._fill_numbers()
             self.changed.emit()
 
