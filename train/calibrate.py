@@ -60,17 +60,23 @@ class Calibrated:
 
 
 def calibrated(
-    model: UniBiomed, processor: Processor, training: RecordSet, held_out: NDArray[np.bool_], facts: Mapping[str, str]
+    model: UniBiomed,
+    processor: Processor,
+    training: RecordSet,
+    held_out: NDArray[np.bool_],
+    facts: Mapping[str, str],
+    started: bool,
 ) -> Calibrated:
     """Fill in the model's configuration: its presence rule, the targets it knows, its facts.
 
     Args:
         held_out: (N,) bool, records of patients that were kept from training.
+        started: Whether the run went on from trained weights.
     """
     known = trained_targets(training)
     open_config = replace(model.config, presence=Presence("object"), targets={}, default_targets={})
     model.config = processor.config = open_config
-    rule, found = _presence(Engine(model, processor, device="cpu"), training, held_out, known)
+    rule, found = _presence(Engine(model, processor, device="cpu"), training, held_out, known, started)
     about = {"presence": found.origin if found else "presence not calibrated: too few cases"}
     config = replace(
         open_config,
@@ -84,7 +90,11 @@ def calibrated(
 
 
 def _presence(
-    engine: Engine, training: RecordSet, held_out: NDArray[np.bool_], known: Mapping[str, Sequence[str]]
+    engine: Engine,
+    training: RecordSet,
+    held_out: NDArray[np.bool_],
+    known: Mapping[str, Sequence[str]],
+    started: bool,
 ) -> tuple[Presence, Reliability | None]:
     """The rule of the first of held-out and training pictures that has cases enough."""
     for kept, usable, most in ((True, held_out, PER_DATASET_HELD_OUT), (False, ~held_out, PER_DATASET)):
@@ -96,7 +106,7 @@ def _presence(
         rule = fit(cases, shrinkage)
         pooled, own = thresholds(rule, cases)
         rule = replace(rule, threshold=pooled, thresholds=own)
-        return rule, measured(cases, shrinkage, pictures, kept)
+        return rule, measured(cases, shrinkage, pictures, kept, started)
     return PLAIN, None
 
 

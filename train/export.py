@@ -51,7 +51,8 @@ def export_model(run: Run, folder: Path, layout: str = "unibiomed") -> None:
         run.model.config = replace(run.model.config, presence=Presence("mask", 0.0), facts=about)
         processor.config = run.model.config
     else:
-        reliability = calibrated(run.model, processor, records, run.material.held_out, about).reliability
+        held_out, started = run.material.held_out, bool(run.config.init)
+        reliability = calibrated(run.model, processor, records, held_out, about, started).reliability
     if layout == "published":
         save_published(run.model, processor, folder)
     else:

@@ -56,7 +56,8 @@ class Reliability:
     fitted without its patient.
 
     Args:
-        held_out: Whether the patients were held out from training.
+        held_out: Whether the patients were held out from the run's training.
+        started: Whether the run went on from trained weights, which may have seen any patient.
         shrinkage: Inverse variance of the offsets of single targets; infinite for no offsets.
     """
 
@@ -65,6 +66,7 @@ class Reliability:
     patients: int
     pictures: int
     held_out: bool
+    started: bool
     shrinkage: float
     before: Stated
     after: Stated
@@ -74,14 +76,16 @@ class Reliability:
         """One sentence on where the probabilities come from."""
         of = f"{self.pictures} pictures of {self.patients} patients"
         if self.held_out:
-            return f"presence calibrated on {of} held out from training"
+            seen = ", which the weights it started from may have seen" if self.started else ""
+            return f"presence calibrated on {of} held out from this run{seen}"
         return f"presence calibrated by cross-fitting on {of} that were trained on, so too sure elsewhere"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the JSON file."""
         return {
             "origin": self.origin,
-            "held_out_from_training": self.held_out,
+            "held_out_from_this_run": self.held_out,
+            "started_from_trained_weights": self.started,
             "cases": self.cases,
             "cases_present": self.present,
             "patients": self.patients,
@@ -92,16 +96,15 @@ class Reliability:
         }
 
 
-def measured(cases: Cases, shrinkage: float, pictures: int, held_out: bool) -> Reliability:
+def measured(cases: Cases, shrinkage: float, pictures: int, held_out: bool, started: bool) -> Reliability:
     """Reliability of the plain scores and of the rule, whose probabilities are cross-fitted over patients."""
     before, after = (
         Stated(reliability(p, cases.present), log_loss(p, cases.present), auc(p, cases.present))
         for p in (cases.scores, cross_fitted(cases, shrinkage))
     )
     patients = len(set(cases.patients.tolist()))
-    return Reliability(
-        len(cases), int(cases.present.sum()), patients, pictures, held_out, shrinkage, before, after
-    )  # fmt: skip
+    there = int(cases.present.sum())
+    return Reliability(len(cases), there, patients, pictures, held_out, started, shrinkage, before, after)
 
 
 def write_reliability(found: Reliability, folder: Path) -> tuple[Path, Path]:

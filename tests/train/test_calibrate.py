@@ -101,7 +101,7 @@ def test_thresholds_split_where_balanced_accuracy_is_high() -> None:
 
 def test_reliability_numbers_and_picture_stand_beside_the_folder(tmp_path: Path) -> None:
     given = cases([0, 1])
-    found = measured(given, np.inf, pictures=300, held_out=False)
+    found = measured(given, np.inf, pictures=300, held_out=False, started=False)
     numbers, picture = write_reliability(found, tmp_path / "export")
     assert (numbers.name, picture.name) == ("export-reliability.json", "export-reliability.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -141,10 +141,10 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordSet:
 def test_held_out_patients_calibrate_where_there_are_enough(training: RecordSet) -> None:
     model, processor = toy_model()
     held_out = np.arange(len(training)) >= 12
-    found = calibrated(model, processor, training, held_out, {"licence": "none"})
+    found = calibrated(model, processor, training, held_out, {"licence": "none"}, True)
     assert found.reliability is not None
     assert (found.reliability.held_out, found.reliability.pictures, found.reliability.cases) == (True, 12, 12)
-    assert "held out from training" in found.config.facts["presence"]
+    assert "held out from this run, which the weights it started from may have seen" in found.config.facts["presence"]
     assert found.config is model.config is processor.config
     assert found.config.presence.threshold == 0.5
     assert found.config.targets == {"endoscopy": ("polyp",)}
@@ -154,7 +154,7 @@ def test_held_out_patients_calibrate_where_there_are_enough(training: RecordSet)
 def test_without_enough_held_out_patients_training_ones_do_and_it_is_said(training: RecordSet) -> None:
     model, processor = toy_model()
     held_out = np.arange(len(training)) >= 20
-    found = calibrated(model, processor, training, held_out, {})
+    found = calibrated(model, processor, training, held_out, {}, False)
     assert found.reliability is not None
     assert (found.reliability.held_out, found.reliability.cases) == (False, 20)
     assert "were trained on" in found.config.facts["presence"]
@@ -163,7 +163,7 @@ def test_without_enough_held_out_patients_training_ones_do_and_it_is_said(traini
 def test_too_few_cases_leave_the_plain_score(training: RecordSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "MINIMUM_EACH", 50)
     model, processor = toy_model()
-    found = calibrated(model, processor, training, np.zeros(len(training), bool), {})
+    found = calibrated(model, processor, training, np.zeros(len(training), bool), {}, False)
     assert found.reliability is None
     assert found.config.presence == calibrate.PLAIN
     assert "not calibrated" in found.config.facts["presence"]
