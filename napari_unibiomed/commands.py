@@ -53,7 +53,7 @@ def classify_region(viewer: Viewer) -> None:
 
 
 def measure_labels(viewer: Viewer) -> None:
-    """Measure the selected labels: findings of ours in the panel, other labels as a new layer with a table of features."""
+    """Measure the selected labels: findings of ours in the panel, others as a new layer with a table of features."""
     from napari.utils.notifications import show_info, show_warning
 
     from napari_unibiomed.layers import LayerGateway

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_unibiomed import painting, view
 from napari_unibiomed.geometry import placement_of
+from napari_unibiomed.layer_events import LayerEvents
 from napari_unibiomed.placement import KEY, Placement, image_layer
 from napari_unibiomed.settings import Settings
 from unibiomed_core.types import CroppedMask, Plane, Volume
@@ -26,11 +27,10 @@ OUTLINE = "UniBiomed outline"
 BOX_COLOUR = "#00FF00"
 """Pure green, as the box is drawn on the picture that the model gets."""
 
-Disconnect = Callable[[], None]
-Role = Literal["findings", "outline", "roi"]
+Role = Literal["findings", "measured", "outline", "roi"]
 
 
-class LayerGateway:
+class LayerGateway(LayerEvents):
     """Reads image layers, adds and updates result layers. It never changes or removes a layer of the user's.
 
     Args:
@@ -65,6 +65,13 @@ class LayerGateway:
         """The image layer that is selected in the list of layers."""
         return next((layer for layer in self.images() if layer is self.viewer.layers.selection.active), None)
 
+    def active_labels(self) -> Labels | None:
+        """The labels layer that is selected in the list of layers."""
+        from napari.layers import Labels
+
+        layer = self.viewer.layers.selection.active
+        return layer if isinstance(layer, Labels) else None
+
     def add_image(self, volume: Volume) -> Image:
         """Show a volume; a volume starts at its middle slice."""
         data, about, _ = image_layer(volume)
@@ -97,6 +104,21 @@ class LayerGateway:
         )
         self._mark(layer, "findings", run=run, volume=volume, placement=placement, names={}, painted={})
         self.update_labels(layer, run)
+        return layer
+
+    def add_measured(
+        self, labels: Labels, volume: Volume, placement: Placement, rows: Sequence[Mapping[str, Any]]
+    ) -> Labels:
+        """A copy of a labels layer of the user's, in its colours, with a row of features for each of its numbers."""
+        layer = self.viewer.add_labels(
+            np.array(labels.data),
+            name=f"{labels.name} measured",
+            opacity=labels.opacity,
+            colormap=labels.colormap,
+            features=painting.features(rows),
+            **self._same_transform(labels),
+        )
+        self._mark(layer, "measured", volume=volume, placement=placement)
         return layer
 
     def update_labels(self, layer: Labels, run: Run, shown_slice: int | None = None) -> bool:
@@ -256,32 +278,6 @@ class LayerGateway:
         axis = volume.plane_axis(plane)
         voxel = found[1].to_voxel(found[0].world_to_data(view.point(self.viewer)))
         return int(np.clip(np.rint(voxel[axis]), 0, volume.shape[axis] - 1))
-
-    def on_layers_changed(self, call: Callable[[], None]) -> Disconnect:
-        """Call after a layer was added, removed, moved or renamed; returns what disconnects."""
-        events = self.viewer.layers.events
-        return view.connect([events.inserted, events.removed, events.reordered, events.renamed], lambda _: call())
-
-    def on_layer_event(self, names: Collection[str], call: Callable[[], None]) -> Disconnect:
-        """Call after an event of one of these names of any layer, as "visible"."""
-        return view.connect([self.viewer.layers.events], lambda event: call() if event.type in names else None)
-
-    def on_view_changed(self, call: Callable[[], None]) -> Disconnect:
-        """Call after another slice, axis order or 2D/3D display was chosen."""
-        events = self.viewer.dims.events
-        return view.connect([events.current_step, events.order, events.ndisplay], lambda _: call())
-
-    def on_painted(self, layer: Labels, call: Callable[[frozenset[int]], None]) -> Disconnect:
-        """Call with the numbers that gained or lost voxels after the user painted, erased or filled."""
-        return view.connect([layer.events.paint], lambda event: call(painting.numbers_in(event.value)))
-
-    def on_selected_label(self, layer: Labels, call: Callable[[int], None]) -> Disconnect:
-        """Call with the number that was picked on a labels layer."""
-        return view.connect([layer.events.selected_label], lambda _: call(int(layer.selected_label)))
-
-    def on_recoloured(self, layer: Labels, call: Callable[[], None]) -> Disconnect:
-        """Call after the colours of a labels layer changed."""
-        return view.connect([layer.events.colormap], lambda _: call())
 
     @staticmethod
     def _mark(layer: Layer, role: Role, **about: Any) -> None:

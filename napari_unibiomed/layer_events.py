@@ -1,0 +1,46 @@
+"""What can be heard of a viewer's layers and sliders, each with what disconnects it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from napari_unibiomed import painting, view
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+Disconnect = Callable[[], None]
+
+
+class LayerEvents:
+    """Connections of one viewer; every method returns a function that disconnects and may be called twice."""
+
+    viewer: ViewerModel
+
+    def on_layers_changed(self, call: Callable[[], None]) -> Disconnect:
+        """Call after a layer was added, removed, moved or renamed; returns what disconnects."""
+        events = self.viewer.layers.events
+        return view.connect([events.inserted, events.removed, events.reordered, events.renamed], lambda _: call())
+
+    def on_layer_event(self, names: Collection[str], call: Callable[[], None]) -> Disconnect:
+        """Call after an event of one of these names of any layer, as "visible"."""
+        return view.connect([self.viewer.layers.events], lambda event: call() if event.type in names else None)
+
+    def on_view_changed(self, call: Callable[[], None]) -> Disconnect:
+        """Call after another slice, axis order or 2D/3D display was chosen."""
+        events = self.viewer.dims.events
+        return view.connect([events.current_step, events.order, events.ndisplay], lambda _: call())
+
+    def on_painted(self, layer: Labels, call: Callable[[frozenset[int]], None]) -> Disconnect:
+        """Call with the numbers that gained or lost voxels after the user painted, erased or filled."""
+        return view.connect([layer.events.paint], lambda event: call(painting.numbers_in(event.value)))
+
+    def on_selected_label(self, layer: Labels, call: Callable[[int], None]) -> Disconnect:
+        """Call with the number that was picked on a labels layer."""
+        return view.connect([layer.events.selected_label], lambda _: call(int(layer.selected_label)))
+
+    def on_recoloured(self, layer: Labels, call: Callable[[], None]) -> Disconnect:
+        """Call after the colours of a labels layer changed."""
+        return view.connect([layer.events.colormap], lambda _: call())
