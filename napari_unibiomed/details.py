@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unibiomed.exporting import window_of
-from napari_unibiomed.rows import COLUMNS, DASH, Column, FindingRow, cell_text, slice_cell
+from napari_unibiomed.rows import COLUMNS, DASH, Column, FindingRow, cell_text, runs_backwards, slice_cell
 from unibiomed_core.report import FLAG_WORDS, number_text
 
 if TYPE_CHECKING:
@@ -60,17 +60,35 @@ def raw_answer(run: Run, row: FindingRow) -> str:
     return "\n".join(dict.fromkeys(raw))
 
 
-def key_slices(row: FindingRow) -> list[tuple[int, str]]:
-    """(canonical index, words) of the first, the largest and the last slice of a row, each slice once."""
+def key_slices(run: Run, row: FindingRow) -> list[tuple[int, str]]:
+    """(canonical index, words) of the first, the largest and the last slice of a row, each once.
+
+    First and last are those of the file's own order.
+    """
     if not row.slice_indices or row.slice_largest is None:
         return []
     places: dict[int, list[str]] = {}
-    ends = (row.slice_indices[0], row.slice_largest, row.slice_indices[-1])
-    for word, index in zip(("first", "largest", "last"), ends, strict=True):
+    order = in_file_order(run, row)
+    for word, index in zip(("first", "largest", "last"), (order[0], row.slice_largest, order[-1]), strict=True):
         places.setdefault(index, []).append(word)
     if len(places) == 1:
         return [(row.slice_largest, "only slice")]
     return [(index, ", ".join(words)) for index, words in places.items()]
+
+
+def in_file_order(run: Run, row: FindingRow) -> tuple[int, ...]:
+    """Canonical indices of a row's slices, in the order in which the file counts them."""
+    return row.slice_indices[::-1] if runs_backwards(run.volume, row.plane) else row.slice_indices
+
+
+def slice_beside(run: Run, row: FindingRow, index: int, step: int) -> int | None:
+    """The slice of a row that comes next (1) or before (-1) in the file's order; gaps are skipped."""
+    order = in_file_order(run, row)
+    here = slice_cell(index, run.volume, row.plane)
+    numbers = [(slice_cell(i, run.volume, row.plane), i) for i in order]
+    if step > 0:
+        return next((i for number, i in numbers if number > here), None)
+    return next((i for number, i in reversed(numbers) if number < here), None)
 
 
 def caption_of(run: Run, row: FindingRow, index: int, words: str) -> str:
@@ -98,7 +116,7 @@ def thumbnail(
         for other in (*others, row)
         if other.finding is not None
     ]
-    if row.answers and (box := row.answers[0].region) is not None:
+    if row.answer is not None and (box := row.answer.region) is not None:
         drawn = np.zeros(run.volume.slice(index, row.plane).shape, bool)
         drawn[box.y0 : box.y1 + 1, box.x0 : box.x1 + 1] = True
         outlines.append((drawn, row.colour, True))
@@ -113,4 +131,4 @@ def place_text(run: Run, row: FindingRow, index: int | None) -> str:
     number = slice_cell(index, run.volume, row.plane)
     if index not in row.slice_indices:
         return f"{row.plane} slice {number} · not here"
-    return f"{row.plane} slice {number} · {row.slice_indices.index(index) + 1} of {len(row.slice_indices)}"
+    return f"{row.plane} slice {number} · {in_file_order(run, row).index(index) + 1} of {len(row.slice_indices)}"

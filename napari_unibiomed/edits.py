@@ -110,7 +110,8 @@ class History:
     @property
     def words(self) -> str:
         """What would be taken back next; empty where there is nothing."""
-        return self.steps[-1][0].words if self.steps else ""
+        newest = self._open or (self.steps[-1] if self.steps else ())
+        return newest[0].words if newest else ""
 
 
 def mask_on_canvas(number: int, picture: NDArray[Any], own: Mapping[int, CroppedMask]) -> CroppedMask:
@@ -128,13 +129,18 @@ def mask_on_canvas(number: int, picture: NDArray[Any], own: Mapping[int, Cropped
     covered = np.zeros(before.crop.shape, bool)
     under = picture[before.box]
     for other in (int(n) for n in np.unique(under) if n not in (0, number)):
-        if other in own:
+        if other in own and _lies_on(other, number, own):
             covered |= before.crop & (under == other) & _inside(own[other], before)
     if not covered.any():
         return shown
     whole = shown.full()
     whole[before.box] |= covered
     return CroppedMask.from_full(whole)
+
+
+def _lies_on(upper: int, lower: int, own: Mapping[int, CroppedMask]) -> bool:
+    """Whether one finding is painted over another one: the smaller, or of equal ones the later."""
+    return (own[upper].count, -upper) < (own[lower].count, -lower)
 
 
 def _inside(mask: CroppedMask, frame: CroppedMask) -> NDArray[np.bool_]:

@@ -145,15 +145,6 @@ class FindingsModel:
             return numbers[0 if step > 0 else -1]
         return numbers[(numbers.index(self._selection) + step) % len(numbers)]
 
-    def slice_beside(self, index: int, step: int) -> int | None:
-        """The next (1) or previous (-1) canonical slice index that contains the selected finding; gaps are skipped."""
-        row = self.row(self._selection) if self._selection is not None else None
-        if row is None:
-            return None
-        if step > 0:
-            return next((i for i in row.slice_indices if i > index), None)
-        return next((i for i in reversed(row.slice_indices) if i < index), None)
-
     @property
     def filter_text(self) -> str:
         return self._filter_text

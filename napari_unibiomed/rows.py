@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from napari_unibiomed.painting import colour_of
 from unibiomed_core.report import number_text, ranges_text, slice_number
-from unibiomed_core.types import Finding, Plane, Volume
+from unibiomed_core.types import PLANES, Finding, Plane, Volume
 
 if TYPE_CHECKING:
     from napari_unibiomed.jobs import Answer
@@ -96,6 +98,11 @@ class FindingRow:
         return self.finding is not None
 
     @property
+    def answer(self) -> Answer | None:
+        """The answer that names the box of this row, None for findings."""
+        return self.answers[0] if self.answers else None
+
+    @property
     def size(self) -> float | None:
         """The first of volume, area and voxel count that is known."""
         known = (self.volume_ml, self.area_mm2, self.voxel_count)
@@ -153,6 +160,21 @@ def slice_cell(index: int, volume: Volume, plane: Plane) -> int:
 def runs_backwards(volume: Volume, plane: Plane) -> bool:
     """Whether the file counts its slices against the canonical indices of a plane."""
     return not volume.is_2d and volume.stored.flips[volume.plane_axis(plane)]
+
+
+def centre_of(row: FindingRow, index: int) -> tuple[float, float, float] | None:
+    """Canonical (z, y, x) centre of what a row has on one slice, or of its box; None where it has neither."""
+    axis = PLANES.index(row.plane)
+    if row.finding is not None:
+        mask = row.finding.mask
+        points = np.argwhere(np.take(mask.crop, index - mask.offset[axis], axis=axis))
+        middle = points.mean(axis=0) + [o for i, o in enumerate(mask.offset) if i != axis]
+    elif row.answer is not None and (box := row.answer.region) is not None:
+        middle = np.array([(box.y0 + box.y1) / 2, (box.x0 + box.x1) / 2])
+    else:
+        return None
+    z, y, x = np.insert(middle, axis, index)
+    return float(z), float(y), float(x)
 
 
 def cell_text(row: FindingRow, column: Column) -> str:

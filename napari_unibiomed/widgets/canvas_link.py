@@ -11,10 +11,11 @@ import numpy as np
 from superqt.utils import qdebounced
 
 from napari_unibiomed import edits, view
+from napari_unibiomed.details import slice_beside
 from napari_unibiomed.findings import FindingsModel
 from napari_unibiomed.jobs import Run
 from napari_unibiomed.layers import KEY, LayerGateway
-from napari_unibiomed.rows import FindingRow
+from napari_unibiomed.rows import FindingRow, centre_of
 from unibiomed_core.types import CroppedMask
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class CanvasLink:
         self._layer_connections: list[Callable[[], None]] = []
         self._quiet = False
         self._touched: set[int] = set()
+        self._label = 0
         self._connections = [
             gateway.on_layers_changed(self._find_layer),
             *_connected(
@@ -68,10 +70,11 @@ class CanvasLink:
 
     def step(self, direction: int) -> bool:
         """Go to the next (1) or previous (-1) slice that contains the selected finding; False at its ends."""
-        row = self._selected_row()
-        here = self.current_index()
-        beside = None if row is None or here is None else self.model.slice_beside(here, direction)
-        return row is not None and beside is not None and self.show_slice(row, beside)
+        run, row, here = self.model.run, self._selected_row(), self.current_index()
+        if run is None or row is None or here is None:
+            return False
+        beside = slice_beside(run, row, here, direction)
+        return beside is not None and self.show_slice(row, beside)
 
     def current_index(self) -> int | None:
         """Canonical index of the slice shown, across the plane of the selected row."""
@@ -101,6 +104,11 @@ class CanvasLink:
         of_run = (i for i in self.gateway.images() if np.may_share_memory(i.data, run.volume.voxels))
         return next(of_run, None)
 
+    def repaint(self) -> None:
+        """Paint the layer of the shown run anew."""
+        if self.layer is not None and self.model.run is not None:
+            self.gateway.update_labels(self.layer, self.model.run)
+
     # Layer to model
 
     def _find_layer(self) -> None:
@@ -114,6 +122,7 @@ class CanvasLink:
         self.layer = layer
         self._touched.clear()
         if layer is not None:
+            self._label = layer.selected_label
             self._layer_connections = [
                 self.gateway.on_selected_label(layer, self._on_picked),
                 self.gateway.on_painted(layer, self._on_painted),
@@ -124,8 +133,10 @@ class CanvasLink:
             self._show_unseen()
 
     def _on_picked(self, number: int) -> None:
-        if not self._quiet:
+        # napari tells of the selected label after a change of colours too.
+        if number != self._label and not self._quiet:
             self.model.select(number)
+        self._label = number
 
     def _on_recoloured(self) -> None:
         if self.layer is not None and not self._quiet:
@@ -215,22 +226,6 @@ def _connected(*pairs: tuple[Any, Callable[..., None]]) -> list[Callable[[], Non
         return lambda: signal.disconnect(call)
 
     return [undo(signal, call) for signal, call in pairs]
-
-
-def centre_of(row: FindingRow, index: int) -> tuple[float, float, float] | None:
-    """Canonical (z, y, x) centre of what a row has on one slice; of its box where it has no mask."""
-    axis = ("axial", "coronal", "sagittal").index(row.plane)
-    if row.finding is not None:
-        mask = row.finding.mask
-        points = np.argwhere(np.take(mask.crop, index - mask.offset[axis], axis=axis))
-        middle = points.mean(axis=0) + [o for i, o in enumerate(mask.offset) if i != axis]
-    elif row.answers and row.answers[0].region is not None:
-        box = row.answers[0].region
-        middle = np.array([(box.y0 + box.y1) / 2, (box.x0 + box.x1) / 2])
-    else:
-        return None
-    z, y, x = np.insert(middle, axis, index)
-    return float(z), float(y), float(x)
 
 
 def same_mask(first: CroppedMask, second: CroppedMask) -> bool:

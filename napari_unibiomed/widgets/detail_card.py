@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QScrollArea, QToolButton, QVBoxL
 from superqt import QElidingLabel
 
 from napari_unibiomed.contrast import ink
-from napari_unibiomed.details import caption_of, facts_of, key_slices, place_text, thumbnail
+from napari_unibiomed.details import caption_of, facts_of, key_slices, place_text, slice_beside, thumbnail
 from napari_unibiomed.rows import FindingRow
 from napari_unibiomed.widgets.section import describe
 from napari_unibiomed.widgets.section import row as side_by_side
@@ -91,7 +91,7 @@ class DetailCard(QScrollArea):
         steps = not run.volume.is_2d
         for widget in (self.back, self.forth, self.place):
             widget.setVisible(steps)
-        self._waiting = [(s, i, w) for s, (i, w) in zip(self.shots, key_slices(row), strict=False)]
+        self._waiting = [(s, i, w) for s, (i, w) in zip(self.shots, key_slices(run, row), strict=False)]
         self._timer.start()
 
     def show_place(self, index: int | None) -> None:
@@ -100,8 +100,8 @@ class DetailCard(QScrollArea):
             return
         run, row = self._shown
         self.place.setText(place_text(run, row, index))
-        self.back.setEnabled(index is not None and any(i < index for i in row.slice_indices))
-        self.forth.setEnabled(index is not None and any(i > index for i in row.slice_indices))
+        for button, step in ((self.back, -1), (self.forth, 1)):
+            button.setEnabled(index is not None and slice_beside(run, row, index, step) is not None)
 
     def _draw_next(self) -> None:
         if not self._waiting or self._shown is None:

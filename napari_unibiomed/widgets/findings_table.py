@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtCore import (
+    QAbstractTableModel,
+    QEvent,
+    QModelIndex,
+    QPersistentModelIndex,
+    QSize,
+    QSortFilterProxyModel,
+    Qt,
+    Signal,
+)
 from qtpy.QtGui import QColor, QFont, QKeyEvent, QPalette, QResizeEvent
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QTableView,
+    QWidget,
+)
 
-from napari_unibiomed.contrast import ink
+from napari_unibiomed.contrast import readable
 from napari_unibiomed.findings import FindingsModel
 from napari_unibiomed.rows import COLUMNS, NARROW_COLUMNS, TEXT_COLUMNS, Column, FindingRow, cell_text, cell_value
 
 Role = Qt.ItemDataRole
 NAME_WIDTH_PX = 130
 """The name keeps at least this much before a further column is shown."""
+
+GREY = "#808080"
+"""Of rejected and hidden rows, before it is made readable on the table's background."""
+
+CHIP_PX = 12
 
 PADDING_PX = 12
 """Room beside the widest text of a column."""
@@ -41,6 +60,7 @@ class FindingsTableModel(QAbstractTableModel):
         super().__init__()
         self.model = model
         self.rows: list[FindingRow] = list(model.rows)
+        self.grey = QColor(GREY)
 
     def reload(self) -> None:
         """Take all rows anew."""
@@ -69,7 +89,7 @@ class FindingsTableModel(QAbstractTableModel):
             return COLUMNS[section].value
         return TOOLTIPS[COLUMNS[section]] if role == Role.ToolTipRole else None
 
-    def flags(self, index: Index) -> Qt.ItemFlag:
+    def flags(self, index: QModelIndex) -> Qt.ItemFlag:
         flags = super().flags(index)
         if not index.isValid():
             return flags
@@ -109,18 +129,12 @@ class FindingsTableModel(QAbstractTableModel):
             return True
         return False
 
-    @staticmethod
-    def _colour(row: FindingRow, column: Column, role: int) -> Any:
-        if column is Column.NUMBER:
-            if role == Role.BackgroundRole:
-                return QColor(row.colour)
-            if role == Role.ForegroundRole:
-                return QColor(ink(row.colour))
-            if role == Role.CheckStateRole and row.has_mask:
-                return Qt.CheckState.Unchecked if row.hidden else Qt.CheckState.Checked
-        elif role == Role.ForegroundRole and (row.rejected or row.hidden):
-            return QPalette().color(QPalette.ColorGroup.Disabled, QPalette.ColorRole.Text)
-        return None
+    def _colour(self, row: FindingRow, column: Column, role: int) -> Any:
+        if column is Column.NUMBER and role == Role.DecorationRole:
+            return QColor(row.colour)
+        if column is Column.NUMBER and role == Role.CheckStateRole and row.has_mask:
+            return Qt.CheckState.Unchecked if row.hidden else Qt.CheckState.Checked
+        return self.grey if role == Role.ForegroundRole and (row.rejected or row.hidden) else None
 
 
 def _tooltip(row: FindingRow, column: Column) -> str:
@@ -139,8 +153,8 @@ class FindingsProxy(QSortFilterProxyModel):
         source = self.sourceModel()
         return not isinstance(source, FindingsTableModel) or source.model.passes(source.rows[source_row])
 
-    def lessThan(self, left: Index, right: Index) -> bool:
-        values = [self.sourceModel().data(index, Role.UserRole) for index in (left, right)]
+    def lessThan(self, left: QModelIndex, right: QModelIndex) -> bool:
+        values = [index.data(Role.UserRole) for index in (left, right)]
         if None in values:
             ascending = self.sortOrder() is Qt.SortOrder.AscendingOrder
             return (values[1] is None) == ascending and values[0] is not values[1]
@@ -153,6 +167,8 @@ class FindingsTable(QTableView):
     jump_requested = Signal(int)
     reject_requested = Signal(int)
     number_selected = Signal(object)
+
+    _telling = True  # Qt selects before the constructor is done
 
     def __init__(self, model: FindingsModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -167,19 +183,21 @@ class FindingsTable(QTableView):
         self.setSortingEnabled(True)
         self.setWordWrap(False)
         self.setShowGrid(False)
+        self.setIconSize(QSize(CHIP_PX, CHIP_PX))
         self.setTabKeyNavigation(False)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.verticalHeader().hide()
-        header = self.horizontalHeader()
+        side, header = self.verticalHeader(), self.horizontalHeader()
+        assert side is not None
+        assert header is not None
+        side.hide()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(COLUMNS.index(Column.FINDING), QHeaderView.ResizeMode.Stretch)
         header.setHighlightSections(False)
         header.setMinimumSectionSize(24)
         self.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         self.doubleClicked.connect(lambda index: self.jump_requested.emit(self.number_at(index)))
-        self._telling = True
 
-    def number_at(self, index: Index) -> int:
+    def number_at(self, index: QModelIndex) -> int:
         """The number of the finding at a place of the view."""
         return self.table.rows[self.proxy.mapToSource(index).row()].number
 
@@ -190,6 +208,13 @@ class FindingsTable(QTableView):
         self._telling = True
         self.fit_columns()
 
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Another theme: grey is taken anew from its background."""
+        super().changeEvent(event)
+        if event is not None and event.type() is QEvent.Type.StyleChange and self.model() is not None:
+            background = self.palette().color(QPalette.ColorRole.Base).name()
+            self.table.grey = QColor(readable(GREY, background))
+
     def refilter(self) -> None:
         self.proxy.invalidate()
 
@@ -199,7 +224,7 @@ class FindingsTable(QTableView):
         place = next((p for p, row in enumerate(self.table.rows) if row.number == number), None)
         index = QModelIndex() if place is None else self.proxy.mapFromSource(self.table.index(place, 1))
         if index.isValid():
-            if index.row() != self.currentIndex().row() or not self.selectionModel().isSelected(index):
+            if index.row() not in {chosen.row() for chosen in self.selectedIndexes()}:
                 self.setCurrentIndex(index)
             self.scrollTo(index)
         else:
@@ -209,9 +234,11 @@ class FindingsTable(QTableView):
     def fit_columns(self) -> None:
         """Show as many columns as the width allows, the first four always."""
         widths = {c: self.sizeHintForColumn(n) + PADDING_PX for n, c in enumerate(COLUMNS)}
-        titles = {c: self.horizontalHeader().sectionSizeHint(n) for n, c in enumerate(COLUMNS)}
+        header = self.horizontalHeader()
+        assert header is not None
+        titles = {c: header.sectionSizeHint(n) for n, c in enumerate(COLUMNS)}
         widths[Column.FINDING] = NAME_WIDTH_PX
-        left = self.viewport().width()
+        left = self.contentsRect().width()
         for number, column in enumerate(COLUMNS):
             wanted = widths[column] if column in NARROW_COLUMNS else max(widths[column], titles[column])
             left -= wanted
@@ -225,8 +252,8 @@ class FindingsTable(QTableView):
     def selectionChanged(self, selected: Any, deselected: Any) -> None:
         super().selectionChanged(selected, deselected)
         if self._telling:
-            rows = self.selectionModel().selectedRows()
-            self.number_selected.emit(self.number_at(rows[0]) if rows else None)
+            chosen = self.selectedIndexes()
+            self.number_selected.emit(self.number_at(chosen[0]) if chosen else None)
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:
         index = self.currentIndex()

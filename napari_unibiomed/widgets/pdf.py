@@ -136,7 +136,7 @@ def _pictures(document: QTextDocument, run: Run, rows: list[FindingRow]) -> Iter
     yield "<h2>Key slices</h2>"
     for row in sorted(largest, key=lambda row: row.number):
         cells = []
-        for index, words in key_slices(row):
+        for index, words in key_slices(run, row):
             name = f"slice:{row.number}-{index}"
             picture = pixmap_of(thumbnail(run, row, index, rows, PICTURE_PX))
             document.addResource(int(QTextDocument.ResourceType.ImageResource.value), QUrl(name), picture)

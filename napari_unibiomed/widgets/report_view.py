@@ -36,10 +36,12 @@ class ReportView(QTextBrowser):
         Args:
             colours: Number -> #RRGGBB of its label.
         """
-        place = self.verticalScrollBar().value()
+        bar = self.verticalScrollBar()
+        assert bar is not None  # every scroll area has one
+        place = bar.value()
         background = self.palette().color(QPalette.ColorRole.Base).name()
         self.setHtml("".join(_paragraph(line, colours, background) for line in lines))
-        self.verticalScrollBar().setValue(place)
+        bar.setValue(place)
 
     def leaveEvent(self, event: QEvent | None) -> None:
         super().leaveEvent(event)

@@ -146,16 +146,6 @@ def test_neighbours_go_around_and_skip_filtered_rows() -> None:
     assert model.counts_text == "1 of 2 shown, 1 rejected"
 
 
-def test_steps_go_over_the_gap_to_slices_that_contain_the_finding() -> None:
-    model = shown(a_run())
-    assert model.slice_beside(4, 1) is None
-    model.select(1)
-    assert model.slice_beside(4, 1) == 6
-    assert model.slice_beside(6, -1) == 4
-    assert model.slice_beside(7, 1) is None
-    assert model.slice_beside(0, 1) == 3
-
-
 def test_reject_rename_and_paint_are_taken_back_one_by_one() -> None:
     run = a_run()
     model = shown(run)

@@ -1,0 +1,284 @@
+"""The findings panel: runs, table, report text and detail card of one window. It assembles and connects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QPoint, QSize, Qt
+from qtpy.QtGui import QPalette
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSplitter,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt.utils import qthrottled
+
+from napari_unibiomed.exporting import edited_report
+from napari_unibiomed.jobs import Run
+from napari_unibiomed.layers import LayerGateway
+from napari_unibiomed.links import report_lines
+from napari_unibiomed.message import Message
+from napari_unibiomed.rows import Column
+from napari_unibiomed.shared_findings import findings_of
+from napari_unibiomed.widgets.canvas_link import CanvasLink
+from napari_unibiomed.widgets.detail_card import DetailCard
+from napari_unibiomed.widgets.findings_table import COLUMNS, FindingsTable
+from napari_unibiomed.widgets.lifetime import FrameWatch, shared_session
+from napari_unibiomed.widgets.panel_menu import entries, menu_of
+from napari_unibiomed.widgets.report_view import ReportView
+from napari_unibiomed.widgets.row_actions import RowActions
+from napari_unibiomed.widgets.section import Chooser, describe, row
+from unibiomed_core.types import NOTICE
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+TEXT_PAUSE_MS = 50
+"""The text of a run is written anew no more often than this."""
+
+NO_RUN = (
+    "<b>Findings appear here after a run.</b><br><br>"
+    "<b>Report</b>: one click on a volume or a picture.<br>"
+    "<b>Segment</b>: name what to look for.<br>"
+    "<b>ROI</b>: draw a box and ask what it is."
+)
+WAITING = "Rows appear slice by slice."
+CLEAR = "clear"
+
+
+class FindingsPanel(QWidget):
+    """The findings of the runs in one viewer.
+
+    Args:
+        viewer: napari passes its own.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.session = shared_session(viewer)
+        self.session.attach()
+        self.model = findings_of(self.session)
+        self.gateway = LayerGateway(viewer, self.session.settings)
+        self.link = CanvasLink(self.gateway, self.model)
+        self.actions_of_row = RowActions(self.session, self.model, self.link, self, self.say)
+        self._build()
+        self._assemble()
+        self._refresh_text = qthrottled(self.refresh_text, timeout=TEXT_PAUSE_MS)
+        self._connect()
+        self._watch = FrameWatch(self, self.cleanup)
+        self._on_runs()
+        self._on_changed()
+
+    def sizeHint(self) -> QSize:
+        return QSize(320, 560)
+
+    def _build(self) -> None:
+        self.runs = Chooser()
+        describe(self.runs, "Run", "Which run is shown. Every run keeps its own findings and edits.")
+        self.undo = QPushButton("Undo")
+        self.table = FindingsTable(self.model)
+        self.state = QLabel()
+        self.state.setWordWrap(True)
+        self.state.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.state.setMargin(6)
+        self.state.setAccessibleName("State of the findings")
+        self.stack = QStackedWidget()
+        self.stack.addWidget(self.state)
+        self.stack.addWidget(self.table)
+        self.text = ReportView()
+        self.card = DetailCard()
+        self.counts = QLabel()
+        self.counts.setAccessibleName("Counts")
+        self.filter = QLineEdit()
+        self.filter.setPlaceholderText("Filter")
+        self.filter.setClearButtonEnabled(True)
+        describe(self.filter, "Filter", "Show the rows that hold all these words: name, side or flag.")
+        self.hide_rejected = QCheckBox("Hide rejected")
+        describe(self.hide_rejected, "Hide rejected", "Leave rejected rows out of the table.")
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        self.message.setAccessibleName("Message")
+        self.message.hide()
+
+    def _assemble(self) -> None:
+        splitter = QSplitter(Qt.Orientation.Vertical)
+        for widget, share in ((self.stack, 3), (self.text, 3), (self.card, 4)):
+            splitter.addWidget(widget)
+            splitter.setStretchFactor(splitter.indexOf(widget), share)
+            widget.setMinimumHeight(72)
+        splitter.setChildrenCollapsible(False)
+        notice = QLabel(NOTICE)
+        notice.setWordWrap(True)
+        notice.setAccessibleName("Research use only")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(4, 4, 4, 4)
+        column.setSpacing(4)
+        column.addLayout(row(self.runs, self.undo, stretch=0))
+        column.addWidget(splitter, 1)
+        column.addLayout(row(self.counts, self.hide_rejected, stretch=0))
+        column.addWidget(self.filter)
+        column.addWidget(self.message)
+        column.addWidget(notice)
+        self.setMinimumWidth(260)
+
+    def _connect(self) -> None:
+        self._signals: list[tuple[Any, Callable[..., Any]]] = [
+            (self.session.runs_changed, self._on_runs),
+            (self.session.finished, self._on_finished),
+            (self.model.changed, self._on_changed),
+            (self.model.row_changed, self._on_row),
+            (self.model.selected, self._on_selected),
+        ]
+        for signal, slot in self._signals:
+            signal.connect(slot)
+        self._disconnect_view = self.gateway.on_view_changed(self._on_view)
+        self.runs.currentIndexChanged.connect(self._on_run_chosen)
+        self.undo.clicked.connect(self.model.undo)
+        self.table.number_selected.connect(self.model.select)
+        self.table.jump_requested.connect(self.actions_of_row.jump)
+        self.table.reject_requested.connect(self.reject_or_restore)
+        self.table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.table.customContextMenuRequested.connect(self._on_menu)
+        self.text.finding_clicked.connect(self._on_link)
+        self.text.finding_hovered.connect(self.link.highlight)
+        self.card.step_requested.connect(self.link.step)
+        self.card.slice_requested.connect(self._on_slice_asked)
+        self.filter.textChanged.connect(self._on_filter)
+        self.hide_rejected.toggled.connect(self._on_hide_rejected)
+        self.state.linkActivated.connect(lambda _: self.model.clear_filter())
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Another theme: links are coloured to be read on its background."""
+        super().changeEvent(event)
+        if event is not None and event.type() is QEvent.Type.StyleChange and hasattr(self, "_refresh_text"):
+            self._show_counts()
+            self._refresh_text()
+
+    def cleanup(self) -> None:
+        """Disconnect from everything that lives longer; called once, when the dock frame ends."""
+        for signal, slot in self._signals:
+            signal.disconnect(slot, missing_ok=True)
+        self._refresh_text.cancel()
+        self._disconnect_view()
+        self.link.cleanup()
+        self.session.detach()
+
+    def say(self, *said: Message) -> None:
+        """Show messages until the next action."""
+        self.message.setText("\n".join(message.text for message in said))
+        self.message.setVisible(bool(said))
+
+    def reject_or_restore(self, number: int) -> None:
+        """Delete rejects a row, and restores one that is rejected."""
+        found = self.model.row(number)
+        if found is not None:
+            (self.model.restore if found.rejected else self.model.reject)(number)
+
+    def refresh_text(self) -> None:
+        """Write the text of the shown run anew."""
+        run = self.model.run
+        if run is None:
+            self.text.clear()
+            return
+        report = None if run.report is None else edited_report(run, self.model.rows)
+        self.text.show_lines(report_lines(run, report, self.model.rows), {r.number: r.colour for r in self.model.rows})
+
+    # The model changed
+
+    def _on_runs(self) -> None:
+        shown = self.model.run
+        rows = [(f"{run.number} · {run.job.name}", run.number) for run in self.session.runs]
+        self.runs.fill(list(rows), None if shown is None else shown.number)
+        self.runs.setEnabled(len(rows) > 1)
+
+    def _on_changed(self) -> None:
+        self._on_runs()
+        self.table.reload()
+        self.filter.setText(self.model.filter_text)
+        self.hide_rejected.setChecked(self.model.hide_rejected)
+        self._show_counts()
+        self._on_selected(self.model.selection)
+        self._refresh_text()
+
+    def _on_row(self, number: int) -> None:
+        self.table.table.reload_row(number)
+        self.table.refilter()
+        self._show_counts()
+        if number == self.model.selection:
+            self._on_selected(number)
+        self._refresh_text()
+
+    def _on_selected(self, number: int | None) -> None:
+        self.table.show_selected(number)
+        self.card.show_row(self.model.run, None if number is None else self.model.row(number))
+        self._on_view()
+
+    def _show_counts(self) -> None:
+        self.counts.setText(self.model.counts_text if self.model.run is not None else "")
+        words = self.model.undo_words
+        self.undo.setEnabled(bool(words))
+        describe(self.undo, "Undo edit", f"Take back: {words.lower()}." if words else "There is no edit to take back.")
+        state = self._state_text()
+        self.state.setText(state)
+        self.stack.setCurrentWidget(self.state if state else self.table)
+
+    def _state_text(self) -> str:
+        """Why there is no table; empty where there is one."""
+        run, model = self.model.run, self.model
+        if run is None:
+            return NO_RUN
+        if model.empty_state == "all filtered":
+            colour = self.palette().color(QPalette.ColorRole.WindowText).name()
+            return f'{model.counts_text}. <a href="{CLEAR}" style="color:{colour}">Clear filter</a>'
+        if model.rows:
+            return ""
+        if not model.finished:
+            return WAITING
+        if run.job.kind == "ask":
+            return "The answer is below. It names no region."
+        where = "" if run.volume.is_2d else f" in {len(run.slices_done)} slices"
+        return f"No finding was produced{where}. This does not say that the image is normal."
+
+    # The user did something
+
+    def _on_run_chosen(self, _: int) -> None:
+        number = self.runs.currentData()
+        self.model.set_run(next((run for run in self.session.runs if run.number == number), None))
+
+    def _on_finished(self, run: Run) -> None:
+        self.actions_of_row.finish(run)
+
+    def _on_view(self) -> None:
+        if self.model.selection is not None:
+            self.card.show_place(self.link.current_index())
+
+    def _on_link(self, number: int) -> None:
+        self.model.select(number)
+        self.actions_of_row.jump(number)
+
+    def _on_slice_asked(self, index: int) -> None:
+        selected = None if self.model.selection is None else self.model.row(self.model.selection)
+        if selected is not None:
+            self.link.show_slice(selected, index)
+
+    def _on_filter(self, text: str) -> None:
+        self.model.filter_text = text
+
+    def _on_hide_rejected(self, hide: bool) -> None:
+        self.model.hide_rejected = hide
+
+    def _on_menu(self, where: QPoint) -> None:
+        index = self.table.indexAt(where)
+        found = self.model.row(self.table.number_at(index)) if index.isValid() else None
+        if found is None:
+            return
+        name = index.siblingAtColumn(COLUMNS.index(Column.FINDING))
+        menu = menu_of(entries(found, self.model, self.actions_of_row, lambda: self.table.edit(name)), self.table)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        menu.popup(self.table.mapToGlobal(where))
