@@ -8,10 +8,11 @@ import numpy as np
 from superqt.utils import qthrottled
 
 from napari_unibiomed import messages
-from napari_unibiomed.geometry import KEY, volume_of
+from napari_unibiomed.geometry import volume_of
 from napari_unibiomed.layers import LayerGateway
 from napari_unibiomed.message import Message
 from napari_unibiomed.picture import model_picture
+from napari_unibiomed.placement import volumes_in
 from napari_unibiomed.widgets.image_section import ImageSection
 from unibiomed_core.errors import UniBiomedError
 from unibiomed_core.types import Plane, Region, Volume
@@ -94,7 +95,7 @@ class ImageBinding:
     def _adopt(self) -> None:
         """Take up another layer: its kind where it is known, its steps where it has some."""
         layer = self.section.layer
-        known = None if layer is None else layer.metadata.get(KEY, {}).get("volume")
+        known = None if layer is None else next(iter(volumes_in(layer)), None)
         self.section.set_modality("" if known is None else known.modality)
         self.section.prepare_step()
         self._take()
