@@ -125,8 +125,8 @@ class LayerGateway(LayerEvents):
         """Paint what a run has found so far: by phrase while it runs, by finding once its report is there.
 
         Args:
-            shown_slice: The slice that is displayed; the picture is refreshed only where that one changed. None
-                refreshes always.
+            shown_slice: The slice that is displayed; while the run's plane is shown, the picture is refreshed only
+                where that slice changed. None refreshes always.
 
         Returns:
             Whether the picture was refreshed.
@@ -146,7 +146,8 @@ class LayerGateway(LayerEvents):
         if len(about["names"]) + 1 != len(layer.features):
             rows = [{"index": number, "finding": name} for name, number in about["names"].items()]
             self.set_features(layer, rows)
-        if refreshed := shown_slice is None or shown_slice in new:
+        elsewhere = bool(new) and self.displayed_plane(run.job.volume) != run.job.plane
+        if refreshed := shown_slice is None or shown_slice in new or elsewhere:
             layer.refresh()
         return refreshed
 

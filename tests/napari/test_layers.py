@@ -87,6 +87,7 @@ def test_labels_lie_on_their_source() -> None:
 def test_slices_are_painted_as_they_come_with_smaller_things_on_top(plane: Plane) -> None:
     _, gateway, volume, source = scene()
     run = running(volume, plane)
+    gateway.jump(volume, plane, 3)
     layer = gateway.add_labels(run, source)
     size = volume.slice(4, plane).shape
     run.predictions[4] = answer(plane, 4, lesion=block(size, (3, 5), (3, 6)), liver=block(size, (2, 9), (2, 10)))
@@ -100,6 +101,18 @@ def test_slices_are_painted_as_they_come_with_smaller_things_on_top(plane: Plane
     assert gateway.update_labels(layer, run, shown_slice=5)
     assert picture[5, 8, 8] == 2
     assert not gateway.update_labels(layer, run, shown_slice=5)
+
+
+@pytest.mark.parametrize("display", [{"order": (1, 0, 2)}, {"ndisplay": 3}])
+def test_another_view_is_refreshed_by_every_slice(display: dict[str, Any]) -> None:
+    viewer, gateway, volume, source = scene()
+    run = running(volume)
+    layer = gateway.add_labels(run, source)
+    for name, value in display.items():
+        setattr(viewer.dims, name, value)
+    run.predictions[4] = answer("axial", 4, liver=block(volume.slice(0).shape, (2, 9), (2, 9)))
+    assert gateway.update_labels(layer, run, shown_slice=9)
+    assert not gateway.update_labels(layer, run, shown_slice=9)
 
 
 def test_further_answers_on_a_slice_are_painted_too() -> None:
