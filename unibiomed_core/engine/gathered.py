@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,7 @@ class Gathered:
         masks: After conflicts between targets were settled.
         best: Target -> highest slice score, masks that were withdrawn included.
         found: Prompt -> slice -> highest score of a mask that it gave there.
+        searched: Target -> slices on which it was looked for; "" stands for questions that name none.
         truncated: Slices on which the length limit cut an answer.
         contested: (winner, loser) -> pixels that both claimed.
     """
@@ -35,20 +36,23 @@ class Gathered:
     masks: list[SliceMask] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
     found: dict[Prompt, dict[int, float]] = field(default_factory=dict)
+    searched: dict[str, set[int]] = field(default_factory=dict)
     truncated: list[int] = field(default_factory=list)
     contested: Counter[tuple[str, str]] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
 
-    @property
-    def positive(self) -> set[int]:
-        """Slices on which something was found."""
-        return {index for slices in self.found.values() for index in slices}
+    def positive(self, prompts: Iterable[Prompt]) -> set[int]:
+        """Slices on which one of the prompts found something."""
+        return {index for prompt in prompts for index in self.found.get(prompt, ())}
 
     def take(self, index: int, predictions: Sequence[Prediction], modality: str) -> None:
         """Keep what one slice says."""
         self.done.append(index)
         masks: list[SliceMask] = []
         for prediction in predictions:
+            if prediction.text or prediction.phrases:  # else it was not asked here
+                target = canonical_target(prediction.prompt.target, modality) if prediction.prompt.target else ""
+                self.searched.setdefault(target, set()).add(index)
             for phrase in prediction.phrases:
                 name = canonical_target(phrase.target or phrase.text, modality)
                 self.best[name] = max(self.best.get(name, 0.0), phrase.score)
@@ -68,11 +72,15 @@ class Gathered:
             return []
         present = {f.target for f in findings}
         names = {canonical_target(p.target, modality): None for p in prompts if p.task == "segment" and p.target}
-        absences = [Absence(name, self.best.get(name, 0.0), len(self.done)) for name in names if name not in present]
+        absences = [
+            Absence(name, self.best.get(name, 0.0), len(self.searched.get(name, ())))
+            for name in names
+            if name not in present
+        ]
         open_ended = any(TASKS[p.task].gives_masks and not p.target for p in prompts)
         if open_ended and not findings:
             highest = max((s for name, s in self.best.items() if name not in names), default=0.0)
-            absences.append(Absence("abnormality", highest, len(self.done)))
+            absences.append(Absence("abnormality", highest, len(self.searched.get("", ()))))
         return absences
 
     def contest_notes(self, volume: Volume) -> list[str]:

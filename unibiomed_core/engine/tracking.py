@@ -41,6 +41,11 @@ class Stretch:
     high: int
 
 
+def followable(prompt: Prompt) -> bool:
+    """Whether the answer is known beforehand and marks one target."""
+    return prompt.task == "segment" and bool(prompt.target) and not prompt.exact and not prompt.question
+
+
 def check(errand: Errand, follows: str) -> None:
     """Refuse what cannot be followed, before any slice is computed.
 
@@ -49,7 +54,7 @@ def check(errand: Errand, follows: str) -> None:
         PromptError: No prompt, or for the published path not every one, has an answer known beforehand with one mask.
     """
     require_memory(errand.engine.model.grounder)
-    left = [p for p in errand.prompts if not _followable(p)]
+    left = [p for p in errand.prompts if not followable(p)]
     if left and (follows == "published" or len(left) == len(errand.prompts)):
         raise PromptError("Nothing to follow", f"a prompt of the task '{left[0].task}'", "targets to segment")
 
@@ -58,7 +63,7 @@ def stretches(errand: Errand, route: Route, gathered: Gathered) -> list[Stretch]
     """Where to follow what the first pass found."""
     found = []
     count = errand.volume.slice_count(errand.plane)
-    for prompt in filter(_followable, errand.prompts):
+    for prompt in filter(followable, errand.prompts):
         scores = gathered.found.get(prompt, {})
         keys: list[int] = []
         before = -1
@@ -88,7 +93,7 @@ def carried(errand: Errand, route: Route, gathered: Gathered) -> Iterator[Batch]
                 return
             track.prompt(_features(errand, key), _vector(errand, way.prompt, [key]))
     forward = [Track(t.grounder, t.length, t.prompted) for t in backward]
-    slices = route.further(gathered.positive)
+    slices = route.further(gathered.positive(filter(followable, errand.prompts)))
     seen: dict[int, dict[Prompt, Phrase]] = {}
     for index in reversed(slices):
         if errand.cancel.cancelled:
@@ -117,10 +122,6 @@ def published(errand: Errand) -> Iterator[Batch]:
             return
         phrases = {p: _phrase(errand, p, index, o) for p, o in zip(errand.prompts, next(outputs), strict=True)}
         yield [(index, tuple(_prediction(errand, p, index, phrases[p]) for p in errand.prompts))]
-
-
-def _followable(prompt: Prompt) -> bool:
-    return prompt.task == "segment" and bool(prompt.target) and not prompt.exact and not prompt.question
 
 
 def _kept(way: Stretch) -> list[int]:

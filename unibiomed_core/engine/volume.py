@@ -84,7 +84,7 @@ def run(
     finished = False
     try:
         yield from _examine(errand, route, known or {}, gathered, began)
-        cancelled = len(gathered.done) < len(_planned(route, gathered))
+        cancelled = len(gathered.done) < _planned(errand, route, gathered)
         found, specks = _findings(errand, route, gathered, cancelled, smooth_mm)
         for finding in found:
             yield FindingFound(finding)
@@ -144,9 +144,17 @@ def _prompts(engine: Engine, volume: Volume, asks: Sequence[Prompt | str]) -> li
     return list(dict.fromkeys(prompts))
 
 
-def _planned(route: Route, gathered: Gathered) -> list[int]:
-    """The first pass and what, as far as is known, comes after it."""
-    return [*route.first_pass, *route.further(gathered.positive.intersection(route.first_pass))]
+def _planned(errand: Errand, route: Route, gathered: Gathered) -> int:
+    """Slices of the first pass and those that, as far as is known, come after it."""
+    return len(route.first_pass) + len(_further(errand, route, gathered))
+
+
+def _further(errand: Errand, route: Route, gathered: Gathered) -> list[int]:
+    if route.plan.further is None:
+        return []
+    follows = route.plan.follows == "memory"
+    prompts = [p for p in errand.prompts if tracking.followable(p) or not follows]
+    return route.further(gathered.positive(prompts))
 
 
 def _examine(
@@ -158,7 +166,7 @@ def _examine(
         for index, predictions in batch:
             gathered.take(index, predictions, errand.volume.modality)
             yield SliceDone(index, predictions)
-        done, total = len(gathered.done), len(_planned(route, gathered))
+        done, total = len(gathered.done), _planned(errand, route, gathered)
         yield Progress(done, total, (time.monotonic() - began) / done * (total - done))
 
 
@@ -176,7 +184,7 @@ def _passes(
     if route.plan.follows == "memory":
         yield from _on_device(errand, tracking.carried(errand, route, gathered))
     else:
-        yield from answered(errand, route.further(gathered.positive), gathered.warnings)
+        yield from answered(errand, _further(errand, route, gathered), gathered.warnings)
 
 
 def _on_device(errand: Errand, batches: Iterator[Batch]) -> Iterator[Batch]:
