@@ -66,6 +66,12 @@ def test_half_precision_leaves_sam_in_float32() -> None:
     assert prediction.raw_text == "It is [SEG].<|end|>"
 
 
+def test_attention_is_the_fused_one_everywhere() -> None:
+    model = toy_engine().model
+    parts = (model.vlm, model.vlm.model.vision_tower, model.vlm.model.language_model, model.grounder.sam)
+    assert {part.config._attn_implementation for part in parts} == {"sdpa"}
+
+
 def test_the_model_is_only_read() -> None:
     model = toy_engine().model
     assert not model.training
@@ -88,7 +94,8 @@ def test_a_small_device_takes_small_batches() -> None:
     assert sizes == sorted(sizes)
     assert sizes[0] == 1
     assert 1 < sizes[2] <= 16
-    assert devices.batch_size(mini(), devices.Placement(torch.device("cpu"), torch.float32, 2**40)) == 1
+    cpu = devices.Placement(torch.device("cpu"), torch.float32, 2**40)
+    assert (devices.batch_size(mini(), cpu), devices.batch_size(config, cpu)) == (4, 1)
 
 
 def test_the_budget_for_features_holds_at_least_four_slices() -> None:

@@ -9,18 +9,24 @@ from dataclasses import dataclass
 
 import torch
 
+from unibiomed_core.engine.quantise import packed_elements
 from unibiomed_core.errors import DeviceError
 from unibiomed_core.model.config import UniBiomedConfig
 from unibiomed_core.model.unibiomed import UniBiomed
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+INT8 = "int8"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, INT8: torch.float32}
+"""Precision -> what values between layers are kept in."""
 
 _MIB = 2**20
 _RUNTIME_BYTES = 400 * _MIB
 """What the libraries themselves hold once loaded (measured on Linux, CPU build)."""
 
-_MAX_BATCH = {"cuda": 16, "mps": 4}
-"""On a CPU batches gain nothing (the cores are full with one slice) and would make stopping slower: one slice."""
+_MAX_BATCH = {"cuda": 16, "mps": 4, "cpu": 4}
+
+_CPU_BATCH_BYTES = 256 * _MIB
+"""On a CPU a few small slices at once save a tenth of the encoders' time; large ones fill the cores alone, and more of
+them would only make stopping slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +37,17 @@ class Placement:
         dtype: Precision of the language side. SAM 2's weights stay float32 on every device: its positional matrix
             loses its meaning in half precision, and outlines move. On CUDA its image encoder runs under autocast.
         free_bytes: Memory that was free when this was decided.
+        int8: The language side's linear layers are int8 (``engine/quantise.py``) between values of ``dtype``.
     """
 
     device: torch.device
     dtype: torch.dtype
     free_bytes: int
+    int8: bool = False
 
     @property
     def dtype_name(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
+        return INT8 if self.int8 else str(self.dtype).removeprefix("torch.")
 
     @property
     def working_bytes(self) -> int:
@@ -64,13 +72,13 @@ def choose(device: str = "auto", dtype: str = "auto") -> Placement:
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto", "float32", "bfloat16", "float16", or "int8" (CPU only).
 
     Raises:
         DeviceError: The device or the precision is unknown or not available here.
     """
     chosen = _device(device)
-    return Placement(chosen, _dtype(dtype, chosen), free_bytes(chosen))
+    return Placement(chosen, _dtype(dtype, chosen), free_bytes(chosen), dtype == INT8)
 
 
 def place(model: UniBiomed, placement: Placement) -> UniBiomed:
@@ -91,7 +99,8 @@ def place(model: UniBiomed, placement: Placement) -> UniBiomed:
 def parameter_bytes(model: UniBiomed, placement: Placement) -> int:
     """Bytes of the weights once placed."""
     grounding = sum(p.numel() for p in model.grounder.parameters())
-    return 4 * grounding + placement.dtype.itemsize * (model.parameter_count - grounding)
+    packed = packed_elements(model) if placement.int8 else 0
+    return 4 * grounding + placement.dtype.itemsize * (model.parameter_count - grounding) + packed
 
 
 def activation_bytes(config: UniBiomedConfig, tiles: int = 1) -> int:
@@ -125,7 +134,11 @@ def feature_budget(config: UniBiomedConfig, placement: Placement) -> int:
 
 def batch_size(config: UniBiomedConfig, placement: Placement) -> int:
     """How many slices are encoded at once."""
-    fits = placement.free_bytes // 2 // activation_bytes(config, config.preprocessing.max_tiles)
+    room = placement.free_bytes // 2
+    if placement.device.type == "cpu":
+        room = min(room, _CPU_BATCH_BYTES)
+    pre = config.preprocessing
+    fits = room // activation_bytes(config, pre.max_tiles if pre.tiling == "dynamic" else 1)
     return int(max(1, min(_MAX_BATCH.get(placement.device.type, 1), fits)))
 
 
@@ -205,6 +218,8 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if half else torch.float32
     if name not in DTYPES:
         raise DeviceError("Unknown precision", f"'{name}'", f"one of auto, {', '.join(DTYPES)}")
+    if name == INT8 and device.type != "cpu":
+        raise DeviceError("Precision not available", f"int8 on {device}", "a CPU for it, or bfloat16 or float32 here")
     if name == "float16" and device.type == "cpu":
         raise DeviceError(
             "Precision not available",

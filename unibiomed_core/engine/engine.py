@@ -16,6 +16,7 @@ from unibiomed_core.engine.features import Counts, FeatureStore, Picture
 from unibiomed_core.engine.generate import Answer, Reader, Row
 from unibiomed_core.engine.info import ModelInfo, describe
 from unibiomed_core.engine.masks import Region, regions, words
+from unibiomed_core.engine.quantise import quantise_gated
 from unibiomed_core.engine.questions import Question, resolve
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import Window, draw_box, to_rgb
@@ -50,7 +51,7 @@ class Engine:
     Args:
         model: In float32; it is moved to the device and switched to inference.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto", "float32", "bfloat16", "float16", or "int8", which is refused where it would change masks.
         batch_size: Slices encoded at once; None chooses it by device and free memory.
         folder: Where the weights came from.
 
@@ -77,6 +78,8 @@ class Engine:
         self.features = FeatureStore(model, processor, self.placement, budget)
         self._reader = Reader(model, processor, self.counts, self.placement.working_bytes)
         self.info: ModelInfo = describe(model, self.placement, folder)
+        if self.placement.int8:
+            quantise_gated(self)
 
     @classmethod
     def load(
