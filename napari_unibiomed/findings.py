@@ -236,8 +236,7 @@ class FindingsModel:
 
     def show_only(self, numbers: Sequence[int] | None) -> None:
         """Hide all findings but these; None shows all."""
-        for row in self.rows:
-            self.hide(row.number, numbers is not None and row.number not in numbers)
+        self._put_many([replace(r, hidden=numbers is not None and r.number not in numbers) for r in self.rows])
 
     def mark_box_removed(self, number: int) -> None:
         """The box of an answer was deleted; the row stays."""
@@ -247,10 +246,8 @@ class FindingsModel:
 
     def set_colours(self, colours: Mapping[int, str]) -> None:
         """Take the colours (#RRGGBB) that the labels have on the canvas."""
-        for number, colour in colours.items():
-            row = self.row(number)
-            if row is not None and row.colour.casefold() != colour.casefold():
-                self._put(replace(row, colour=colour))
+        rows = [row for row in self.rows if colours.get(row.number, row.colour).casefold() != row.colour.casefold()]
+        self._put_many([replace(row, colour=colours[row.number]) for row in rows])
 
     @property
     def unseen(self) -> frozenset[int]:
@@ -273,3 +270,9 @@ class FindingsModel:
     def _put(self, row: FindingRow) -> None:
         self._state.rows[row.number] = row
         self.row_changed.emit(row.number)
+
+    def _put_many(self, rows: Sequence[FindingRow]) -> None:
+        """Change many rows and say so once."""
+        self._state.rows |= {row.number: row for row in rows}
+        if rows:
+            self.changed.emit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from napari_unibiomed.details import slice_beside
 from napari_unibiomed.findings import FindingsModel
 from napari_unibiomed.jobs import Run
 from napari_unibiomed.layers import KEY, LayerGateway
+from napari_unibiomed.message import Message
 from napari_unibiomed.rows import FindingRow, centre_of
 from unibiomed_core.types import CroppedMask
 
@@ -28,10 +29,14 @@ _NOTHING = CroppedMask(np.zeros((0, 0, 0), bool), (0, 0, 0), (0, 0, 0))
 
 
 class CanvasLink:
-    """Follows the labels layer of the run that the model shows. It reads and recolours our own layers only."""
+    """Follows the labels layer of the run that the model shows. It reads and recolours our own layers only.
 
-    def __init__(self, gateway: LayerGateway, model: FindingsModel) -> None:
-        self.gateway, self.model = gateway, model
+    Args:
+        say: Shows a message.
+    """
+
+    def __init__(self, gateway: LayerGateway, model: FindingsModel, say: Callable[[Message], None]) -> None:
+        self.gateway, self.model, self._say = gateway, model, say
         self.layer: Labels | None = None
         self._layer_connections: list[Callable[[], None]] = []
         self._quiet = False
@@ -130,7 +135,6 @@ class CanvasLink:
                 view.connect([layer.events.set_data], self._on_redrawn),
             ]
             self._on_recoloured()
-            self._show_unseen()
 
     def _on_picked(self, number: int) -> None:
         # napari tells of the selected label after a change of colours too.
@@ -163,6 +167,9 @@ class CanvasLink:
         own = {row.number: row.finding.mask for row in self.model.rows if row.finding is not None}
         changed = {n: edits.mask_on_canvas(n, picture, own) for n in sorted(self._touched) if n in own}
         changed = {n: mask for n, mask in changed.items() if not same_mask(mask, own[n])}
+        strangers = sorted(n for n in self._touched - own.keys() if (picture == n).any())
+        if strangers:
+            self._say(no_finding(strangers))
         if changed:
             with self.model.group():
                 for number, mask in changed.items():
@@ -172,13 +179,10 @@ class CanvasLink:
 
     def _on_changed(self) -> None:
         self._find_layer()
-        self._show_unseen()
+        self._mirror()
 
     def _on_row(self, number: int) -> None:
-        self._show_unseen()
-        if self.layer is not None and self.model.finished:
-            with self._silence():
-                self.gateway.set_features(self.layer, feature_rows(self.model.rows))
+        self._mirror()
         if number == self.model.selection:
             self._outline(number)
 
@@ -200,10 +204,15 @@ class CanvasLink:
         with self._silence():
             self.gateway.select_label(self.layer, label, mask)
 
-    def _show_unseen(self) -> None:
-        if self.layer is not None and self.gateway.hidden(self.layer) != self.model.unseen:
-            with self._silence():
+    def _mirror(self) -> None:
+        """Bring what the layer hides and tells of its numbers in line with the rows."""
+        if self.layer is None:
+            return
+        with self._silence():
+            if self.gateway.hidden(self.layer) != self.model.unseen:
                 self.gateway.hide(self.layer, self.model.unseen)
+            if self.model.finished and self.layer.metadata[KEY]["run"].report is not None:
+                self.gateway.set_features(self.layer, feature_rows(self.model.rows))
 
     def _selected_row(self) -> FindingRow | None:
         return None if self.model.selection is None else self.model.row(self.model.selection)
@@ -226,6 +235,15 @@ def _connected(*pairs: tuple[Any, Callable[..., None]]) -> list[Callable[[], Non
         return lambda: signal.disconnect(call)
 
     return [undo(signal, call) for signal, call in pairs]
+
+
+def no_finding(numbers: Sequence[int]) -> Message:
+    """The user painted with numbers that no finding has."""
+    listed = ", ".join(map(str, numbers))
+    title = f"Label {listed} is no finding" if len(numbers) == 1 else f"Labels {listed} are no findings"
+    return Message(
+        "warning", title, "It is neither measured nor exported.", "Select a row first to paint on its finding."
+    )
 
 
 def same_mask(first: CroppedMask, second: CroppedMask) -> bool:

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import qthrottled
 
+from napari_unibiomed.empty_states import state_text
 from napari_unibiomed.exporting import edited_report
 from napari_unibiomed.jobs import Run
 from napari_unibiomed.layers import LayerGateway
@@ -29,7 +30,7 @@ from napari_unibiomed.shared_findings import findings_of
 from napari_unibiomed.widgets.canvas_link import CanvasLink
 from napari_unibiomed.widgets.detail_card import DetailCard
 from napari_unibiomed.widgets.findings_table import COLUMNS, FindingsTable
-from napari_unibiomed.widgets.lifetime import FrameWatch, shared_session
+from napari_unibiomed.widgets.lifetime import FrameWatch, plain_viewer, shared_session
 from napari_unibiomed.widgets.panel_menu import entries, menu_of
 from napari_unibiomed.widgets.report_view import ReportView
 from napari_unibiomed.widgets.row_actions import RowActions
@@ -37,35 +38,27 @@ from napari_unibiomed.widgets.section import Chooser, describe, row
 from unibiomed_core.types import NOTICE
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
+    import napari.viewer
 
 TEXT_PAUSE_MS = 50
 """The text of a run is written anew no more often than this."""
-
-NO_RUN = (
-    "<b>Findings appear here after a run.</b><br><br>"
-    "<b>Report</b>: one click on a volume or a picture.<br>"
-    "<b>Segment</b>: name what to look for.<br>"
-    "<b>ROI</b>: draw a box and ask what it is."
-)
-WAITING = "Rows appear slice by slice."
-CLEAR = "clear"
 
 
 class FindingsPanel(QWidget):
     """The findings of the runs in one viewer.
 
     Args:
-        viewer: napari passes its own.
+        viewer: napari passes its own, which it knows by this very annotation.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
+        viewer = plain_viewer(viewer)
         self.session = shared_session(viewer)
         self.session.attach()
         self.model = findings_of(self.session)
         self.gateway = LayerGateway(viewer, self.session.settings)
-        self.link = CanvasLink(self.gateway, self.model)
+        self.link = CanvasLink(self.gateway, self.model, self.say)
         self.actions_of_row = RowActions(self.session, self.model, self.link, self, self.say)
         self._build()
         self._assemble()
@@ -137,21 +130,22 @@ class FindingsPanel(QWidget):
         ]
         for signal, slot in self._signals:
             signal.connect(slot)
+        # Only own methods below: Qt would hold anything else that leads back here, and with it this widget, for ever.
         self._disconnect_view = self.gateway.on_view_changed(self._on_view)
         self.runs.currentIndexChanged.connect(self._on_run_chosen)
-        self.undo.clicked.connect(self.model.undo)
+        self.undo.clicked.connect(self._on_undo)
         self.table.number_selected.connect(self.model.select)
-        self.table.jump_requested.connect(self.actions_of_row.jump)
+        self.table.jump_requested.connect(self._on_jump)
         self.table.reject_requested.connect(self.reject_or_restore)
         self.table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.table.customContextMenuRequested.connect(self._on_menu)
         self.text.finding_clicked.connect(self._on_link)
-        self.text.finding_hovered.connect(self.link.highlight)
-        self.card.step_requested.connect(self.link.step)
+        self.text.finding_hovered.connect(self._on_hovered)
+        self.card.step_requested.connect(self._on_step)
         self.card.slice_requested.connect(self._on_slice_asked)
         self.filter.textChanged.connect(self._on_filter)
         self.hide_rejected.toggled.connect(self._on_hide_rejected)
-        self.state.linkActivated.connect(lambda _: self.model.clear_filter())
+        self.state.linkActivated.connect(self._on_clear_filter)
 
     def changeEvent(self, event: QEvent | None) -> None:
         """Another theme: links are coloured to be read on its background."""
@@ -224,26 +218,9 @@ class FindingsPanel(QWidget):
         words = self.model.undo_words
         self.undo.setEnabled(bool(words))
         describe(self.undo, "Undo edit", f"Take back: {words.lower()}." if words else "There is no edit to take back.")
-        state = self._state_text()
+        state = state_text(self.model, self.palette().color(QPalette.ColorRole.WindowText).name())
         self.state.setText(state)
         self.stack.setCurrentWidget(self.state if state else self.table)
-
-    def _state_text(self) -> str:
-        """Why there is no table; empty where there is one."""
-        run, model = self.model.run, self.model
-        if run is None:
-            return NO_RUN
-        if model.empty_state == "all filtered":
-            colour = self.palette().color(QPalette.ColorRole.WindowText).name()
-            return f'{model.counts_text}. <a href="{CLEAR}" style="color:{colour}">Clear filter</a>'
-        if model.rows:
-            return ""
-        if not model.finished:
-            return WAITING
-        if run.job.kind == "ask":
-            return "The answer is below. It names no region."
-        where = "" if run.volume.is_2d else f" in {len(run.slices_done)} slices"
-        return f"No finding was produced{where}. This does not say that the image is normal."
 
     # The user did something
 
@@ -261,6 +238,21 @@ class FindingsPanel(QWidget):
     def _on_link(self, number: int) -> None:
         self.model.select(number)
         self.actions_of_row.jump(number)
+
+    def _on_undo(self) -> None:
+        self.model.undo()
+
+    def _on_jump(self, number: int) -> None:
+        self.actions_of_row.jump(number)
+
+    def _on_hovered(self, number: int | None) -> None:
+        self.link.highlight(number)
+
+    def _on_step(self, direction: int) -> None:
+        self.link.step(direction)
+
+    def _on_clear_filter(self) -> None:
+        self.model.clear_filter()
 
     def _on_slice_asked(self, index: int) -> None:
         selected = None if self.model.selection is None else self.model.row(self.model.selection)

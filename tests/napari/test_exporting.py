@@ -39,7 +39,7 @@ def test_without_edits_the_files_are_those_of_the_command_line(
     from unibiomed_core import cli
     from unibiomed_core.engine.engine import Engine
 
-    image = nibabel.Nifti1Image(ct_volume(5).voxels.transpose(2, 1, 0), np.diag([-1.5, 1.5, 4.0, 1.0]))
+    image = nibabel.Nifti1Image(ct_volume(3).voxels.transpose(2, 1, 0), np.diag([-1.5, 1.5, 4.0, 1.0]))
     nibabel.save(image, tmp_path / "ct.nii.gz")
     monkeypatch.setattr(Engine, "load", lambda *_, **__: toy_engine())
     words = ["report", tmp_path / "ct.nii.gz", "--targets", "liver,spleen", "--plane", plane, "--modality", "ct"]

@@ -221,7 +221,9 @@ def test_colours_of_the_canvas_are_taken() -> None:
     heard = Heard(model)
     model.set_colours({1: "#123456", 2: model.row(2).colour.lower(), 9: "#000000"})
     assert model.row(1).colour == "#123456"
-    assert heard.rows == [1]
+    assert (heard.changed, heard.rows) == (1, [])
+    model.set_colours({1: "#123456"})
+    assert heard.changed == 1
 
 
 def test_answers_about_boxes_are_rows_without_a_mask() -> None:

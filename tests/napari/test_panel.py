@@ -5,7 +5,9 @@ Rows and texts have tests of their own, and so has the panel's dock frame.
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 pytest.importorskip("qtpy.QtWidgets", exc_type=ImportError)
 from fake_engine import FakeEngine, ct
 from napari.components import ViewerModel
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QEvent, QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_unibiomed import session as sessions
@@ -245,6 +247,13 @@ def test_painting_over_another_finding_takes_from_it(desk: Desk) -> None:
     assert {n: desk.model.row(n).voxel_count for n in (1, 2)} == {1: before[1], 2: before[2] - 1}
 
 
+def test_a_number_that_is_no_finding_is_said(desk: Desk) -> None:
+    desk.run("liver", "spleen")
+    desk.layer.data_setitem((np.array([2]), np.array([40]), np.array([40])), 7)
+    desk.qtbot.waitUntil(lambda: "Label 7 is no finding" in desk.panel.message.text(), timeout=10_000)
+    assert not any(row.edited for row in desk.model.rows)
+
+
 def test_recolouring_reaches_chips_and_links(desk: Desk) -> None:
     from napari.utils.colormaps import DirectLabelColormap
 
@@ -331,3 +340,15 @@ def test_cleanup_leaves_no_connection(desk: Desk) -> None:
     assert heard == (None, 2)
     assert not len(desk.panel.model.changed)
     assert not len(desk.panel.model.selected)
+
+
+def test_a_panel_that_ended_is_freed(desk: Desk) -> None:
+    desk.run("liver")
+    panel = FindingsPanel(desk.viewer)
+    held = weakref.ref(panel)
+    panel.cleanup()
+    panel.deleteLater()
+    del panel
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    gc.collect()
+    assert held() is None
