@@ -35,8 +35,9 @@ def open_panel(viewer: Viewer) -> Any:
 
 
 def _open(viewer: Viewer, name: str, tabify: bool) -> Any:
-    viewer = getattr(viewer, "__wrapped__", viewer)
-    frame, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=tabify)
+    from napari_unibiomed.widgets.lifetime import plain_viewer
+
+    frame, widget = plain_viewer(viewer).window.add_plugin_dock_widget(PLUGIN, name, tabify=tabify)
     frame.show()
     frame.raise_()
     return widget

@@ -53,7 +53,7 @@ _ALL = _MODEL | _IMAGE | _OUTPUT | _PANEL | {Controls.TASK, Controls.RUN}
 
 ENABLED: Mapping[Phase, frozenset[Controls]] = MappingProxyType(
     {
-        Phase.NO_MODEL: _MODEL | _IMAGE | _PANEL,
+        Phase.NO_MODEL: _MODEL | _IMAGE | _PANEL | {Controls.TASK, Controls.RUN},
         Phase.DOWNLOADING: _IMAGE | _PANEL | {Controls.CANCEL},
         Phase.LOADING: _IMAGE | _PANEL | {Controls.CANCEL},
         Phase.NO_IMAGE: _MODEL | _IMAGE | _PANEL,
@@ -64,7 +64,8 @@ ENABLED: Mapping[Phase, frozenset[Controls]] = MappingProxyType(
         Phase.FAILED: _ALL | {Controls.RETRY},
     }
 )
-"""The panel can always be opened. A job that is being cancelled cannot be cancelled again."""
+"""The panel can always be opened. A job that is being cancelled cannot be cancelled again. A run loads the chosen model
+first where none is in memory, so that one click is enough."""
 
 SHOWN: Mapping[Phase, tuple[str, str]] = MappingProxyType(
     {

@@ -98,7 +98,8 @@ class LayerGateway(LayerEvents):
             data,
             name=f"{source.name} {run.job.label or 'findings'}",
             opacity=self.settings.labels_opacity,
-            colormap=painting.colormap(()),
+            # A colour table that is there from the start spares the run the building of a shader for every new target.
+            colormap=painting.colormap((n, painting.colour_of(n)) for n in range(1, painting.READY_COLOURS + 1)),
             features=painting.features(()),
             **self._lying_on(source, placement),
         )
@@ -168,7 +169,7 @@ class LayerGateway(LayerEvents):
         kept = self.colours_of(layer)
         layer.features = painting.features(rows)
         colours = {int(r["index"]): kept.get(int(r["index"]), painting.colour_of(int(r["index"]))) for r in rows}
-        if colours != kept:
+        if colours != self.colours_of(layer):
             layer.colormap = painting.colormap(colours.items(), self.hidden(layer))
 
     def colours_of(self, layer: Labels) -> dict[int, str]:

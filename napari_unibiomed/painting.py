@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from napari_unibiomed.placement import Placement
 
 
+READY_COLOURS = 64
+"""So many numbers have their colour before anything is found."""
+
+
 def colour_of(number: int) -> str:
     """#RRGGBB of a finding's number: the Okabe-Ito colours in the order of ``report.OKABE_ITO``, then again."""
     return OKABE_ITO[(number - 1) % len(OKABE_ITO)]

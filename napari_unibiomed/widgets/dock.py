@@ -20,7 +20,7 @@ from napari_unibiomed.widgets.box_drawing import BoxDrawing
 from napari_unibiomed.widgets.image_binding import ImageBinding
 from napari_unibiomed.widgets.image_section import ImageSection
 from napari_unibiomed.widgets.keys import Keys
-from napari_unibiomed.widgets.lifetime import FrameWatch, shared_session
+from napari_unibiomed.widgets.lifetime import FrameWatch, plain_viewer, shared_session
 from napari_unibiomed.widgets.message_links import MessageLinks
 from napari_unibiomed.widgets.model_binding import ModelBinding
 from napari_unibiomed.widgets.model_section import ModelSection
@@ -35,7 +35,7 @@ from unibiomed_core import __version__
 from unibiomed_core.types import NOTICE
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
+    import napari.viewer
 
     from napari_unibiomed.jobs import JobKind
 
@@ -48,11 +48,12 @@ class UniBiomedDock(QWidget):
     """Choose a model, an image and a task; run it; take the results.
 
     Args:
-        viewer: napari passes its own.
+        viewer: napari passes its own, which it knows by this very annotation.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
+        viewer = plain_viewer(viewer)
         self.session = shared_session(viewer)
         self.session.attach()
         self.gateway = LayerGateway(viewer, self.session.settings)

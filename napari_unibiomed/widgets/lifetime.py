@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, Qt, Signal
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QDockWidget, QWidget
 
 from napari_unibiomed.session import Session, call_now, session_of
@@ -50,7 +50,7 @@ class FrameWatch(QObject):
     Args:
         widget: Both methods may be its own: they are held weakly. It owns this object.
         cleanup: A bound method; called at most once.
-        shown: A bound method that takes the frame, called before the first event loop turn that shows the widget.
+        shown: A bound method that takes the frame, called once.
     """
 
     def __init__(
@@ -60,20 +60,28 @@ class FrameWatch(QObject):
         self.cleanup = Once(cleanup)
         self._shown = None if shown is None else weakref.WeakMethod(shown)
         self._found = False
+        self._widget = weakref.ref(widget)
         widget.installEventFilter(self)
+        # A window that is not shown yet sends no show event; by the next turn of the event loop the widget is docked.
+        QTimer.singleShot(0, self._look)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Wait for the first show inside of a frame."""
-        if not self._found and event is not None and event.type() == QEvent.Type.Show and isinstance(watched, QWidget):
-            frame = frame_of(watched)
-            if frame is not None:
-                self._found = True
-                watched.removeEventFilter(self)
-                frame.destroyed.connect(self.cleanup)
-                shown = None if self._shown is None else self._shown()
-                if shown is not None:
-                    shown(frame)
+        if event is not None and event.type() == QEvent.Type.Show:
+            self._look()
         return False
+
+    def _look(self) -> None:
+        widget = self._widget()
+        frame = None if widget is None or self._found else frame_of(widget)
+        if widget is None or frame is None:
+            return
+        self._found = True
+        widget.removeEventFilter(self)
+        frame.destroyed.connect(self.cleanup)
+        shown = None if self._shown is None else self._shown()
+        if shown is not None:
+            shown(frame)
 
 
 class Mailbox(QObject):
@@ -94,12 +102,18 @@ class Mailbox(QObject):
         call()
 
 
-def shared_session(viewer: Viewer) -> Session:
-    """The session of a viewer, which from now on speaks in the window's thread. Call it in that thread.
+def plain_viewer(viewer: Viewer) -> Viewer:
+    """The viewer behind the proxy that napari hands to plugins.
 
-    Menus hand over a proxy of the viewer; both have one session.
+    A proxy makes a new proxy of every layer that is asked for, so that no layer would be the one it was before.
     """
-    session = session_of(getattr(viewer, "__wrapped__", viewer))
+    plain: Viewer = getattr(viewer, "__wrapped__", viewer)
+    return plain
+
+
+def shared_session(viewer: Viewer) -> Session:
+    """The session of a viewer, which from now on speaks in the window's thread. Call it in that thread."""
+    session = session_of(plain_viewer(viewer))
     if session.deliver is call_now:
         session.deliver = Mailbox().deliver
     return session

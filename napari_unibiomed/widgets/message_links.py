@@ -30,10 +30,10 @@ class MessageLinks:
         self._calls: Mapping[Link, Callable[[], object]] = {
             Link.RESUME: running.resume,
             Link.RESTORE: running.session.restore_saved,
-            Link.DISCARD: self._discard,
+            Link.DISCARD: running.undo,
+            Link.DELETE_SAVED: self._delete_saved,
             Link.RETRY: running.retry,
             Link.COPY_DETAILS: self._copy_details,
-            Link.REPORT_PROBLEM: self._copy_details,
             Link.USE_PERCENTILES: image.window_box.use_percentiles,
             Link.CHOOSE_FOLDER: model.ask_for_folder,
             Link.CHOOSE_ANOTHER_FOLDER: model.ask_for_folder,
@@ -44,13 +44,10 @@ class MessageLinks:
         """Do what a link says."""
         self._calls[link]()
 
-    def _discard(self) -> None:
-        """Take away what a cancelled run left, or the kept run that is offered."""
-        if any(Link.RESTORE in message.links for message in self._running.section.shown):
-            if self._running.session.delete_saved():
-                self._running.say()
-        else:
-            self._running.undo()
+    def _delete_saved(self) -> None:
+        """Delete the kept run that is offered."""
+        if self._running.session.delete_saved():
+            self._running.say()
 
     def _copy_details(self) -> None:
         details = "\n\n".join(message.details or message.text for message in self._running.section.shown)

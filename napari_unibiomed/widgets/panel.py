@@ -180,7 +180,8 @@ class FindingsPanel(QWidget):
         if run is None:
             self.text.clear()
             return
-        report = None if run.report is None else edited_report(run, self.model.rows)
+        # While the last word of a run is on its way its report is there and its rows are not.
+        report = edited_report(run, self.model.rows) if run.report is not None and self.model.finished else None
         self.text.show_lines(report_lines(run, report, self.model.rows), {r.number: r.colour for r in self.model.rows})
 
     # The model changed

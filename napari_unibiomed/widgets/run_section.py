@@ -18,7 +18,7 @@ RUN_WORDS: dict[JobKind, str] = {"report": "Report", "segment": "Segment", "ask"
 
 
 MOST_MESSAGES = 4
-FOLLOWED = frozenset(Link) - {Link.SET_AXES, Link.SAVE_PLAIN}
+FOLLOWED = frozenset(Link) - {Link.SAVE_PLAIN}
 """What can be clicked here; other words stay words."""
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QTimer
 
 from napari_unibiomed import messages
 from napari_unibiomed.asking import Wishes, make_job, range_around, segment_in_box
@@ -205,7 +208,8 @@ class Running:
         if run.job.kind in ("ask", "roi"):
             self.section.show_answer(answer_words(run.answers))
         # After an error or a cancel the message in the dock matters more than the table in front of it.
-        self._open_panel(run.complete and run.job.kind in LAYER_KINDS)
+        in_front = run.complete and run.job.kind in LAYER_KINDS
+        QTimer.singleShot(0, partial(self._open_panel, in_front))  # a turn of its own: to build a panel takes a moment
 
 
 def answer_words(answers: Sequence[Answer]) -> str:
