@@ -73,9 +73,10 @@ class FindingsModel:
     def counts_text(self) -> str:
         """How many rows there are and how many are shown, and how many were rejected."""
         total, shown = len(self.rows), len(self.shown_rows)
+        one, many = ("box", "boxes") if self.run is not None and self.run.job.kind == "roi" else ("finding", "findings")
         if not total:
-            return "No findings"
-        noun = "finding" if total == 1 else "findings"
+            return f"No {many}"
+        noun = one if total == 1 else many
         text = f"{total} {noun}" if shown == total else f"{shown} of {total} shown"
         rejected = sum(row.rejected for row in self.rows)
         return f"{text}, {rejected} rejected" if rejected else text

@@ -122,13 +122,15 @@ def _shared(mask: CroppedMask, flat: CroppedMask, axis: int, index: int) -> int:
 def _header(run: Run, report: Report | None) -> Line:
     """Image, model, window and plane in one line."""
     parts = [run.job.volume.name]
+    model = run.model if report is None else report.model
+    if model.get("name"):
+        parts.append(f"model {model['name']}")
     if report is not None:
-        parts.append(f"model {report.model.get('name', '–')}")
         window = report.image.get("window")
         if window:
             low, high = number_text(window["low"]), number_text(window["high"])
             parts.append(f"{window['name']} {low} to {high} {report.image.get('window_unit', '')}".rstrip())
-    if not run.job.volume.is_2d:
+    if not run.job.volume.is_2d and run.job.kind != "roi":
         parts.append(run.job.plane)
     return (Span(" · ".join(parts), kind="title"),)
 

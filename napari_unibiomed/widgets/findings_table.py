@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 
 from napari_unibiomed.contrast import readable
 from napari_unibiomed.findings import FindingsModel
-from napari_unibiomed.rows import COLUMNS, NARROW_COLUMNS, TEXT_COLUMNS, Column, FindingRow, cell_text, cell_value
+from napari_unibiomed.rows import COLUMNS, DASH, NARROW_COLUMNS, TEXT_COLUMNS, Column, FindingRow, cell_text, cell_value
 
 Role = Qt.ItemDataRole
 NAME_WIDTH_PX = 130
@@ -37,6 +37,9 @@ CHIP_PX = 12
 
 PADDING_PX = 12
 """Room beside the widest text of a column."""
+
+TITLE_PADDING_PX = 20
+"""Room beside a title for its margins and the arrow of the sorting."""
 
 Index = QModelIndex | QPersistentModelIndex
 
@@ -146,6 +149,14 @@ def _tooltip(row: FindingRow, column: Column) -> str:
     return cell_text(row, column)
 
 
+def _silent_columns(rows: list[FindingRow]) -> set[Column]:
+    """Columns in which no row says anything; a volume keeps the side, whose dash means midline or unknown."""
+    if not rows:
+        return set()
+    silent = {column for column in COLUMNS if all(cell_text(row, column) in ("", DASH) for row in rows)}
+    return silent if Column.SLICES in silent else silent - {Column.SIDE}
+
+
 class FindingsProxy(QSortFilterProxyModel):
     """Sorted by value, unknown values last in both directions; filtered as the findings model says."""
 
@@ -232,22 +243,22 @@ class FindingsTable(QTableView):
         self._telling = True
 
     def fit_columns(self) -> None:
-        """Show as many columns as the width allows, the first four always."""
-        widths = {c: self.sizeHintForColumn(n) + PADDING_PX for n, c in enumerate(COLUMNS)}
+        """Show as many columns as the width allows: the first four always, and none that has nothing to say."""
         header = self.horizontalHeader()
         assert header is not None
-        titles = {c: header.sectionSizeHint(n) for n, c in enumerate(COLUMNS)}
-        widths[Column.FINDING] = NAME_WIDTH_PX
-        left = self.contentsRect().width()
+        metrics, silent = header.fontMetrics(), _silent_columns(self.table.rows)
+        left, full = self.contentsRect().width(), False
         for number, column in enumerate(COLUMNS):
-            wanted = widths[column] if column in NARROW_COLUMNS else max(widths[column], titles[column])
-            left -= wanted
-            shown = column in NARROW_COLUMNS or left >= 0
+            title = metrics.horizontalAdvance(column.value) + TITLE_PADDING_PX
+            wanted = max(self.sizeHintForColumn(number) + PADDING_PX, title)
+            wanted = NAME_WIDTH_PX if column is Column.FINDING else wanted
+            shown = column not in silent and (column in NARROW_COLUMNS or (not full and left >= wanted))
+            # No later column is shown where an earlier one had no room.
+            full = full or (not shown and column not in silent)
+            left -= wanted if shown else 0
             self.setColumnHidden(number, not shown)
             if shown and column is not Column.FINDING:
                 self.setColumnWidth(number, wanted)
-            if not shown:
-                left = -1  # no later column is shown where an earlier one is not
 
     def selectionChanged(self, selected: Any, deselected: Any) -> None:
         super().selectionChanged(selected, deselected)

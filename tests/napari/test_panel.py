@@ -25,7 +25,7 @@ from qtpy.QtWidgets import QApplication
 from napari_unibiomed import session as sessions
 from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.layers import LayerGateway
-from napari_unibiomed.rows import COLUMNS, Column
+from napari_unibiomed.rows import COLUMNS, Column, FindingRow
 from napari_unibiomed.session import Session
 from napari_unibiomed.shared_findings import findings_of
 from napari_unibiomed.widgets.panel import FindingsPanel
@@ -330,6 +330,17 @@ def test_a_narrow_panel_shows_four_columns_and_a_wide_one_all(desk: Desk) -> Non
     QApplication.processEvents()
     assert not any(table.isColumnHidden(n) for n in range(len(COLUMNS)))
     assert desk.panel.minimumSizeHint().height() < 700
+
+
+@pytest.mark.parametrize(("slices", "hidden"), [("–", True), ("3–5", False)])
+def test_columns_without_a_word_take_no_room(desk: Desk, slices: str, hidden: bool) -> None:
+    table = desk.panel.table
+    desk.panel.resize(1400, 600)
+    table.table.rows = [FindingRow(1, "polyp", slices)]
+    table.fit_columns()
+    for column in (Column.SLICES, Column.SIDE):
+        assert table.isColumnHidden(COLUMNS.index(column)) is hidden
+    assert table.isColumnHidden(COLUMNS.index(Column.DIAMETERS))
 
 
 def test_cleanup_leaves_no_connection(desk: Desk) -> None:
