@@ -1,4 +1,4 @@
-"""python docs/make_screenshots.py [OUT]: the pictures of the documentation, from shipped samples and the embedded model.
+"""python docs/make_screenshots.py [OUT]: the pictures of the documentation, of shipped samples and the embedded model.
 
 Needs a display: on a machine without one, ``xvfb-run -a -s "-screen 0 1920x1200x24" python docs/make_screenshots.py``.
 """

@@ -19,12 +19,12 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from train.checkpoint import Checkpoints
+from train.checkpoint import Checkpoints, Loaded
 from train.checkpoint import load as load_checkpoint
 from train.config import RunConfig, Stage
 from train.curves import draw_curves
 from train.progress import Progress, count_flops, measured_peak
-from train.restore import optimiser_tensors, random_state, restore_optimiser, restore_random, restore_weights
+from train.restore import optimiser_tensors, random_state, restore_optimiser, restore_random, restore_weights, whole
 from train.stages import KINDS, Material, StageTask, moved
 from train.validate import Validation
 from unibiomed_core.errors import ConfigError, DataError
@@ -45,6 +45,11 @@ class Run:
     config: RunConfig
     accelerator: Accelerator
     say: Callable[[str], None] = field(repr=False)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of every parameter only (FSDP2)."""
+        return bool(self.accelerator.is_fsdp2)
 
 
 def learning_rate(stage: Stage, step: int) -> float:
@@ -73,9 +78,13 @@ def run_stage(run: Run, stage: Stage) -> None:
         run.model.vlm.activation_checkpointing_enable()
     optimiser = torch.optim.AdamW(_groups(task, stage), lr=stage.learning_rate, betas=(FIRST_BETA, stage.second_beta))
     checkpoints = Checkpoints(run.folder / stage.name, config.keep, run.say)
-    start = _resume(checkpoints, task, optimiser)
+    resumed = _resumed_weights(checkpoints, task)
+    start = resumed.step if resumed else 0
     accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=task.skips_parts)
     prepared, optimiser = accelerator.prepare(task, optimiser)
+    if resumed:  # after preparing, which may put shards in place of the parameters
+        restore_optimiser(optimiser, resumed.optimiser)
+        restore_random(resumed.random)
     steps = Steps(task, accelerator.process_index, accelerator.num_processes)
     progress = _progress(run, stage, start)
     for step, micro_batches in steps.from_step(start, config.workers):
@@ -146,16 +155,14 @@ def _groups(module: nn.Module, stage: Stage) -> list[dict[str, object]]:
     return [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def _resume(checkpoints: Checkpoints, task: StageTask, optimiser: torch.optim.Optimizer) -> int:
-    """Restore the newest checkpoint; returns the step to go on with."""
+def _resumed_weights(checkpoints: Checkpoints, task: StageTask) -> Loaded | None:
+    """The newest checkpoint, its weights put into the task; None where a stage begins."""
     newest = checkpoints.newest()
     if newest is None:
-        return 0
+        return None
     loaded = load_checkpoint(newest)
     restore_weights(task, loaded.weights)
-    restore_optimiser(optimiser, loaded.optimiser)
-    restore_random(loaded.random)
-    return loaded.step
+    return loaded
 
 
 def _save(
@@ -167,19 +174,23 @@ def _save(
     progress: Progress | None,
     step: int,
 ) -> None:
-    """Validate and write a checkpoint of what is trained, on the main process; the others wait."""
+    """Validate and write a checkpoint of what is trained, on the main process; the others wait, or gather shards."""
     accelerator = run.accelerator
-    weights = accelerator.get_state_dict(prepared)
+    weights = {name: whole(value) for name, value in accelerator.get_state_dict(prepared).items()}
+    optimised = optimiser_tensors(optimiser)
     task: StageTask = accelerator.unwrap_model(prepared)
+    losses: dict[str, float] = {}
+    if run.validation and (run.sharded or progress is not None):
+        # A sheet of overlays calls parts of the model apart, which sharded parameters do not allow.
+        losses = run.validation.losses(task, stage, step, draws=not run.sharded)
     if progress is not None:
-        losses = run.validation.losses(task, stage, step) if run.validation else {}
         if losses:
             progress.scores(step, losses)
         trained = {name for name, p in task.named_parameters() if p.requires_grad}
         state = {"stage": stage.name, "recipe": run.config.recipe, "processes": accelerator.num_processes}
         kept = {name: value for name, value in weights.items() if name in trained}
         score = -sum(losses.values()) if losses else None
-        checkpoints.save(step, kept, optimiser_tensors(optimiser), state, score)
+        checkpoints.save(step, kept, optimised, state, score)
         draw_curves(run.folder, [s.name for s in run.config.stages])
     accelerator.wait_for_everyone()
 

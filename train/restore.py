@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from unibiomed_core.errors import DataError
 
@@ -29,9 +30,12 @@ def restore_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """State of every parameter as "index.name" -> tensor; hyperparameters are the caller's, not the checkpoint's."""
+    """State of every parameter as "index.name" -> tensor; hyperparameters are the caller's, not the checkpoint's.
+
+    Where parameters are sharded (FSDP2) the shards are gathered, so every process has to call it.
+    """
     return {
-        f"{index}.{name}": torch.as_tensor(value).detach()
+        f"{index}.{name}": whole(torch.as_tensor(value).detach())
         for index, values in optimiser.state_dict()["state"].items()
         for name, value in values.items()
     }
@@ -39,6 +43,8 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Load what :func:`optimiser_tensors` gave; learning rate and weight decay stay as they are.
+
+    Sharded parameters (FSDP2) get their own shard of it, whatever number of processes wrote it.
 
     Raises:
         DataError: A parameter is unknown or has another shape; the optimiser is as it was then.
@@ -54,6 +60,8 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
         elif value.ndim and value.shape != parameters[index].shape:
             wrong.append(f"{name} of parameter {index} has {tuple(value.shape)}, not {tuple(parameters[index].shape)}")
     _raise_unfit(wrong)
+    for index, values in state.items():
+        state[index] = {name: _sharded_like(parameters[index], value) for name, value in values.items()}
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
@@ -82,6 +90,17 @@ def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stored[name] = plain.clone() if memory in seen else plain
         seen.add(memory)
     return stored
+
+
+def whole(value: Tensor) -> Tensor:
+    """A sharded tensor gathered, which every process has to ask for; any other as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _sharded_like(parameter: Tensor, value: Tensor) -> Tensor:
+    if isinstance(parameter, DTensor) and value.ndim:  # the count of steps is a number on every process
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return value
 
 
 def _raise_unfit(wrong: list[str]) -> None:

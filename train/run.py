@@ -3,8 +3,8 @@
 python train/run.py datasets                      lists the data sets of the paper and how each is converted
 python train/run.py export RUN OUT [published]    writes a run's model in this product's layout, or the published one
 
-Several processes or machines: accelerate launch train/run.py RECIPE ... (its configuration chooses DDP, FSDP or
-DeepSpeed).
+Several processes or machines: accelerate launch train/run.py RECIPE ... (its configuration chooses DDP or
+FSDP 2).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import difflib
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if __package__ in (None, ""):
@@ -21,6 +22,7 @@ if __package__ in (None, ""):
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from train.config import RunConfig, override
 from train.data import records as record_files
@@ -80,6 +82,11 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
         cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if config.precision == "bfloat16" else "no",
     )
+    if accelerator.distributed_type in _UNSUPPORTED:
+        raise ConfigError(
+            "Launcher not supported", f"{accelerator.distributed_type.value}, whose optimiser state cannot be gathered",
+            "DDP or FSDP 2", "Choose it with 'accelerate config'.",
+        )  # fmt: skip
     say = _say if accelerator.is_main_process else _be_silent
     folder = Path(config.out)
     with accelerator.main_process_first():
@@ -93,11 +100,15 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
     for number, stage in enumerate(config.stages):
         if selected and stage.name not in selected:
             continue
+        if shared.sharded and number:  # the stage before left shards in the model
+            shared = replace(shared, model=initial_model(config, folder, list)[0])
         for earlier in config.stages[:number]:
             take_over(shared, earlier)
         run_stage(shared, stage)
     exported = folder / "export"
     if (not selected or "export" in selected) and accelerator.is_main_process:
+        if shared.sharded:
+            shared = replace(shared, model=initial_model(config, folder, list)[0])
         for stage in config.stages:
             take_over(shared, stage)
         export_model(shared, exported)
@@ -128,6 +139,9 @@ def _save_config(config: RunConfig, folder: Path) -> None:
         (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1), "utf-8")
     except OSError as cause:
         raise WriteError("Run folder cannot be written", f"{folder}: {cause}", "a folder with space") from cause
+
+
+_UNSUPPORTED = {DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}
 
 
 def _say(line: str) -> None:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from train.config import Stage
 from train.data.augment import normalise, picture_tensor
@@ -81,6 +82,12 @@ class StageTask(nn.Module, ABC):
         self.material = material
         self.stage = stage
         self.sampler = material.sampler(_SALTS[stage.kind])
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """What FSDP shards one by one, by the library's name for it: the transformer layers that every batch passes."""
+        kinds = {type(module).__name__ for module in self.modules()}
+        return sorted(kinds & _LAYERS)
 
     @property
     def samples_per_pass(self) -> int:
@@ -249,6 +256,10 @@ class Joint(StageTask):
         sums = {"text": text_sum(self.model, output.hidden, batch.batch.labels)}
         if output.masks is not None:
             sums |= mask_objective(output.masks, batch.truth, batch.present[batch.batch.seg_image >= 0])
+        if isinstance(self, FSDPModule):
+            # Shards are reduced over all processes, and another one may have masks: a gradient of zero, no pass.
+            unused = [p.sum() for part in (self.model.bridge, self.model.grounder) for p in part.parameters()]
+            sums["text"] = sums["text"] + 0.0 * torch.stack(unused).sum()
         return sums
 
 
@@ -289,6 +300,9 @@ KINDS: Mapping[str, Callable[[UniBiomed, Material, Stage], StageTask]] = Mapping
 
 _SALTS = {"grounding": 0, "language": 1, "joint": 2, "published": 3, "boxed": 11}
 """Added to the seed, so that stages do not show the same records in the same order."""
+
+_LAYERS = {"InternVLVisionLayer", "LlamaDecoderLayer", "Qwen2DecoderLayer"}
+"""Not those of SAM 2: a batch without masks never passes them, which only the outermost shards allow."""
 
 _TRIES = 100
 _VALIDATION = 5

@@ -33,9 +33,13 @@ class Validation:
         self.folder = folder
 
     @torch.no_grad()
-    def losses(self, task: StageTask, stage: Stage, step: int) -> dict[str, float]:
+    def losses(self, task: StageTask, stage: Stage, step: int, draws: bool = True) -> dict[str, float]:
         """The stage's losses over the held-out pictures, questions and augmentation the same each time; empty where
-        none of them fits the stage."""
+        none of them fits the stage.
+
+        Args:
+            draws: Also write the sheet of overlays.
+        """
         items = [item for n, index in enumerate(self.records) if (item := task.item(int(index), n)) is not None]
         if not items:
             return {}
@@ -50,7 +54,8 @@ class Validation:
             for name, count in task.counts(batch).items():
                 counts[name] = counts.get(name, 0.0) + count
         losses = {name: value / max(1.0, counts[name]) for name, value in sums.items()}
-        self._overlays(task, stage, step)
+        if draws:
+            self._overlays(task, stage, step)
         task.train()
         return losses
 
