@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from train.curves import write_figure
@@ -140,7 +141,7 @@ def draw_reliability(found: Reliability, path: Path) -> Path:
             [b.low for b in stated.bins], [b.count for b in stated.bins], width=0.1, align="edge", color="0.6"
         )
         panels[1, column].set(xlabel="stated presence", ylabel="cases")
-    figure.suptitle(f"{found.origin}; {found.cases} cases", fontsize="medium")
+    figure.suptitle(fill(f"{found.origin}; {found.cases} cases", 90), fontsize="medium")
     return write_figure(figure, path)
 
 
