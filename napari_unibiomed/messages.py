@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from napari_unibiomed.message import Link, Message
 from unibiomed_core.errors import UniBiomedError
 
-__all__ = ["Link", "Message", "from_error"]
-
 
 def running_on_cpu(seconds_per_slice: float) -> Message:
     """The installed torch cannot use a GPU."""
@@ -87,7 +85,11 @@ def download_stopped(percent: int | None, why: str = "The connection closed.") -
     """A download broke off; files that arrived whole are kept."""
     where = "before it began" if percent is None else f"at {percent} %"
     return Message(
-        "error", f"Download stopped {where}", why, "Press Download to continue from there.", links=(Link.DOWNLOAD,)
+        "error",
+        f"Download stopped {where}",
+        why,
+        "Press Download to continue; files that arrived whole are kept.",
+        links=(Link.DOWNLOAD,),
     )
 
 
@@ -229,9 +231,10 @@ def from_error(exception: BaseException) -> Message:
     for title, make in _CASES.items():
         if exception.title.startswith(title) and (message := make(exception)) is not None:
             return message
+    action = "" if _COMMAND_LINE.search(exception.action) else exception.action
     expected = f"Expected: {_sentence(exception.expected)}" if exception.expected else ""
     meaning = " ".join(part for part in (_sentence(exception.found), expected) if part)
-    return Message("error", exception.title, meaning, _sentence(exception.action), details=str(exception))
+    return Message("error", exception.title, meaning, _sentence(action), details=str(exception))
 
 
 def first_sentence(exception: BaseException) -> str:
@@ -250,12 +253,8 @@ def _memory(error: UniBiomedError) -> Message | None:
 
 def _not_found(error: UniBiomedError) -> Message | None:
     if "not finished" in error.found:
-        return download_stopped(None, "An earlier download was not finished; files that arrived whole are kept.")
+        return download_stopped(None, "An earlier download was not finished.")
     return weights_not_found("offline" in error.found) if "safetensors" not in error.expected else None
-
-
-def _unfit(error: UniBiomedError) -> Message:
-    return weights_do_not_fit(error.found)
 
 
 def _download(error: UniBiomedError) -> Message:
@@ -271,13 +270,17 @@ def _box(error: UniBiomedError) -> Message | None:
 _CASES: Mapping[str, Callable[[UniBiomedError], Message | None]] = {
     "Out of memory": _memory,
     "Weights not found": _not_found,
-    "Weights damaged": _unfit,
-    "These weights do not fit this model": _unfit,
+    "Weights damaged": lambda error: weights_do_not_fit(error.found),
+    "These weights do not fit this model": lambda error: weights_do_not_fit(error.found),
     "Download stopped": _download,
     "Offline mode is on": lambda error: offline_mode_on(),
     "Box too small": _box,
 }
 """Start of an error's title -> its message; None where its words are better."""
+
+
+_COMMAND_LINE = re.compile(r"unibiomed [a-z]|--[a-z]")
+"""Actions that are for the command line only."""
 
 
 def _numbers(text: str) -> Sequence[float]:
