@@ -41,7 +41,8 @@ def finish(engine: Engine, volume: Volume, asks: Sequence[Prompt | str] = ("live
     return last.report
 
 
-def test_the_stream_has_its_order(engine: Engine) -> None:
+def test_the_stream_has_its_order() -> None:
+    engine = toy_engine(batch_size=1)
     updates = list(engine.run(ct_volume(5, empty=(0,)), ["liver", "spleen"], describe=False))
     kinds = [type(u) for u in updates]
     found = kinds.count(FindingFound)
@@ -287,8 +288,9 @@ def test_peak_memory_of_the_process_stays_flat_as_slices_grow(root: Path) -> Non
     assert many <= 1.3 * few, f"{many} KiB at 300 slices, {few} KiB at 30"
 
 
-def test_a_slice_leaves_nothing_but_boolean_crops_behind(engine: Engine) -> None:
+def test_a_slice_leaves_nothing_but_boolean_crops_behind() -> None:
     """The libraries' own share hides small leaks in the test above; here only what Python and numpy hold counts."""
+    engine = toy_engine(batch_size=1)
     size, targets = 128, ["liver", "spleen"]
     held: list[int] = []
     tracemalloc.start()

@@ -123,4 +123,4 @@ def _dice(a: NDArray[np.bool_] | None, b: NDArray[np.bool_] | None) -> float | N
     """2 |A and B| / (|A| + |B|); None where both are absent, 0 where one is."""
     if a is None or b is None:
         return None if a is b else 0.0
-    return float(2 * np.count_nonzero(a & b) / max(1, np.count_nonzero(a) + np.count_nonzero(b)))
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
