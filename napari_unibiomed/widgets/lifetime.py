@@ -59,27 +59,30 @@ class FrameWatch(QObject):
         super().__init__(widget)
         self.cleanup = Once(cleanup)
         self._shown = None if shown is None else weakref.WeakMethod(shown)
-        self._found = False
+        self._bound = False
         self._widget = weakref.ref(widget)
         widget.installEventFilter(self)
         # A window that is not shown yet sends no show event; by the next turn of the event loop the widget is docked.
         QTimer.singleShot(0, self._look)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Wait for the first show inside of a frame."""
-        if event is not None and event.type() == QEvent.Type.Show:
+        """Wait until the widget is in a frame, and the frame in a window."""
+        if event is not None and event.type() in (QEvent.Type.Show, QEvent.Type.ParentChange):
             self._look()
         return False
 
     def _look(self) -> None:
         widget = self._widget()
-        frame = None if widget is None or self._found else frame_of(widget)
+        frame = None if widget is None else frame_of(widget)
         if widget is None or frame is None:
             return
-        self._found = True
+        if not self._bound:
+            self._bound = True
+            frame.destroyed.connect(self.cleanup)
+        if frame.parentWidget() is None:
+            return
         widget.removeEventFilter(self)
-        frame.destroyed.connect(self.cleanup)
-        shown = None if self._shown is None else self._shown()
+        shown, self._shown = None if self._shown is None else self._shown(), None
         if shown is not None:
             shown(frame)
 
