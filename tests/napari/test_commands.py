@@ -68,3 +68,11 @@ def test_the_selected_image_is_the_one_that_is_asked_about(open_dock: Open) -> N
     kit.viewer.layers.selection.active = first
     commands.segment_layer(kit.viewer)
     assert kit.dock.image.layer is first
+
+
+def test_napari_hands_its_viewer_to_menu_entries(open_dock: Open) -> None:
+    from napari._app_model import get_app_model
+
+    kit = open_dock(image=ct(4, 32))
+    get_app_model().commands.execute_command("napari-unibiomed.segment").result()
+    assert kit.dock.task.task == "segment"

@@ -33,7 +33,7 @@ def test_the_keys_of_a_tooltip_are_those_of_the_shortcut() -> None:
 
 def test_no_shortcut_is_taken_by_napari_or_twice() -> None:
     from napari._app_model import get_app_model
-    from napari._qt._qapp_model import init_qactions
+    from napari._qt._qapp_model.qactions import init_qactions
     from napari.utils.shortcuts import default_shortcuts
 
     ours = [plain(shortcut.keys) for shortcut in SHORTCUTS.values()]
@@ -66,6 +66,7 @@ def test_each_fires_and_none_is_left(open_dock: Open, monkeypatch: pytest.Monkey
 
     kit = open_dock()
     dock, window = kit.dock, kit.viewer.window._qt_window
+    kit.until(lambda: dock.keys.shortcuts)
     mine = [s for s in window.findChildren(QShortcut) if s in dock.keys.shortcuts]
     assert {s.key().toString() for s in mine} == {s.keys for s in SHORTCUTS.values()}
     called = []
