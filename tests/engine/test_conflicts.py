@@ -112,16 +112,16 @@ def test_smoothing_takes_slice_steps_away_and_keeps_the_size() -> None:
     for z in range(len(rough)):
         rough[z] = np.roll(truth[z], 2 if z % 2 else -2, axis=1)  # each slice off by 2 mm, to and fro
     thing = LinkedMask("liver", "liver", 0.9, cropped(rough), "axial", (4, 5), ((4, 0.9),))
-    smoothed = smooth(thing, volume, 4.0)
+    smoothed = smooth(thing, volume, 3.0)
     off = (rough ^ truth).sum(), (smoothed.mask.full() ^ truth).sum()
     assert off[1] < 0.8 * off[0]
-    assert smoothed.mask.count == pytest.approx(truth.sum(), rel=0.08)
+    assert smoothed.mask.count == pytest.approx(truth.sum(), rel=0.01)
     assert smoothed.flags == ("smoothed",)
     assert smoothed.slices == tuple(np.flatnonzero(smoothed.mask.full().any(axis=(1, 2))))
     assert smoothed.mask.shape == volume.shape
 
 
-def test_smoothing_stays_inside_the_image_and_never_erases() -> None:
+def test_smoothing_stays_inside_the_image_and_erases_nothing() -> None:
     volume = volume_of(np.zeros((10, 20, 20), np.int16), canonical_affine((2.0, 1.0, 1.0)))
     half = np.zeros(volume.shape, bool)
     half[:, :, :10] = True
@@ -130,4 +130,4 @@ def test_smoothing_stays_inside_the_image_and_never_erases() -> None:
     thin = np.zeros(volume.shape, bool)
     thin[5, 8:12, 10] = True
     small = replace(thing, mask=cropped(thin))
-    assert smooth(small, volume, 3.0) is small
+    assert smooth(small, volume, 3.0).mask.count >= 4

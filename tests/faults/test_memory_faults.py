@@ -38,7 +38,7 @@ def limited(engine: Engine, stage: str, most: int) -> list[int]:
     holder, name, row = {
         "encode": (engine.model.grounder, "encode", 0),
         "tiles": (engine.model, "encode_tiles", 0),
-        "read": (engine.model, "language", 0),
+        "read": (engine.model, "embed", 0),
         "decode": (engine.model.grounder, "decode", 1),
     }[stage]
     original: Callable[..., Any] = getattr(holder, name)

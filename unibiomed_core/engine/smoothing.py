@@ -29,10 +29,10 @@ def check(smooth_mm: float, volume: Volume) -> None:
 
 
 def smooth(thing: LinkedMask, volume: Volume, smooth_mm: float) -> LinkedMask:
-    """A thing after a 3D Gaussian on its mask, cut at one half; flagged "smoothed".
+    """A thing after a 3D Gaussian on its mask, cut where its size stays the same; flagged "smoothed".
 
-    A flat outline stays where it is, corners and single-slice steps get round. A thing that is too thin to survive
-    is given back as it was.
+    A flat outline stays where it is, corners and single-slice steps get round. Cut at one half, a ball of 18 mm would
+    lose a seventh of its volume to 4 mm of smoothing. Voxels of equal value at the cut are all kept.
 
     Args:
         smooth_mm: Standard deviation in mm, the same in all directions of the grid.
@@ -46,10 +46,8 @@ def smooth(thing: LinkedMask, volume: Volume, smooth_mm: float) -> LinkedMask:
         tuple(slice(o - a, o - a + n) for o, a, n in zip(thing.mask.offset, low, thing.mask.crop.shape, strict=True))
     ] = thing.mask.crop
     # What the image cuts off goes on outside of it: "nearest" does not round a thing off at the edge.
-    inside = ndimage.gaussian_filter(room, sigma, mode="nearest", truncate=REACH) >= 0.5
-    if not inside.any():
-        return thing
-    crop = CroppedMask.from_full(inside)
+    blurred = ndimage.gaussian_filter(room, sigma, mode="nearest", truncate=REACH)
+    crop = CroppedMask.from_full(blurred >= np.partition(blurred, -thing.mask.count, axis=None)[-thing.mask.count])
     mask = CroppedMask(crop.crop, tuple(int(a + o) for a, o in zip(low, crop.offset, strict=True)), volume.shape)
     axis = volume.plane_axis(thing.plane)
     carrying = np.flatnonzero(mask.crop.any(axis=tuple(i for i in range(3) if i != axis))) + mask.offset[axis]

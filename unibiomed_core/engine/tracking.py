@@ -165,11 +165,11 @@ def _vector(errand: Errand, prompt: Prompt, indices: Sequence[int]) -> torch.Ten
 
 def _phrase(errand: Errand, prompt: Prompt, index: int, output: MaskOutput) -> Phrase:
     """The target with its mask where the model's threshold lets it stand."""
-    config = errand.engine.config
+    config, target = errand.engine.config, _question(errand, prompt, index).target
     (region,) = regions(output, [errand.volume.slice(index, errand.plane).shape], config)
-    target = _question(errand, prompt, index).target
-    stands = region.mask.crop.size and region.presence >= config.presence.threshold_for(target)
-    return Phrase(target, 0, len(target), region.presence, region.mask if stands else None, target)
+    presence = config.presence.probability(region.presence, target)
+    stands = region.mask.crop.size and presence >= config.presence.threshold_for(target)
+    return Phrase(target, 0, len(target), presence, region.mask if stands else None, target)
 
 
 def _prediction(errand: Errand, prompt: Prompt, index: int, phrase: Phrase | None) -> Prediction:
