@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from toy import SOFT_TISSUE, ct_slice, segment, toy_engine
 
-from unibiomed_core.engine import generate
+from unibiomed_core.engine import generate, passes
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.generate import Answer, Row
-from unibiomed_core.engine.prefixes import Prefix, empty_prefix, read_prefixes
+from unibiomed_core.engine.passes import read_prefixes
+from unibiomed_core.engine.prefixes import Prefix, empty_prefix
+from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.types import Prompt
 
 
@@ -243,13 +245,13 @@ def test_a_small_budget_splits_the_batch_and_changes_nothing(engine: Engine, mon
     rows = [row(engine, shown(engine, n), f"Number {n}?", TEXTS[n % 2]) for n in range(5)]
     rows += [replace(item, answer=None, max_new_tokens=5) for item in rows]
     calls: list[int] = []
-    language = engine.model.language
+    read = passes.read
 
-    def counted(embeddings: Tensor, *args: Any, **options: Any) -> Tensor:
-        calls.append(len(embeddings))
-        return language(embeddings, *args, **options)
+    def counted(model: UniBiomed, ids: Tensor, *more: Any) -> Tensor:
+        calls.append(len(ids))
+        return read(model, ids, *more)
 
-    monkeypatch.setattr(engine.model, "language", counted)
+    monkeypatch.setattr(passes, "read", counted)
     whole = engine._reader.answer(rows)
     assert calls == [5, 5]
     engine._reader.working_bytes = 1

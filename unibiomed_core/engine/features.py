@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unibiomed_core.engine.devices import Placement
-from unibiomed_core.engine.prefixes import Prefix, empty_prefix, read_prefixes
+from unibiomed_core.engine.passes import read_prefixes
+from unibiomed_core.engine.prefixes import Prefix, empty_prefix
 from unibiomed_core.model.grounder import GroundingFeatures
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed

@@ -8,23 +8,23 @@ are padded on the right; a padded place is never looked at. Positions are always
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from unibiomed_core.engine import trees
+from unibiomed_core.engine import passes, trees
 from unibiomed_core.engine.features import Counts
+from unibiomed_core.engine.passes import Stepper
 from unibiomed_core.engine.prefixes import KeyValues, Prefix, token_bytes
-from unibiomed_core.engine.steps import Stepper
 from unibiomed_core.engine.trees import Tree
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 
 _SHEET_NODES = 384
-"""Nodes after which a sheet is full: attention grows with the square of it, and beyond it costs more than a second copy
-of the prefix (measured with mini)."""
+"""Nodes after which a sheet is full. Attention is over every pair of nodes of a sheet: with so many it takes a fifth of
+the multiplications of a pass with mini, a twentieth at 1b size."""
 
 _LOGITS_AT_ONCE = 64
 """Places whose logits exist at once while answers are scored; with 150 000 words each holds 0.6 MB."""
@@ -91,7 +91,14 @@ class Reader:
 
     def answer(self, rows: Sequence[Row]) -> list[Answer]:
         """Answer all rows, in their order."""
-        answers: dict[int, Answer] = {}
+        nothing = torch.zeros(
+            0, self.model.config.language.hidden, dtype=self.model.vlm.dtype, device=self.model.device
+        )
+        answers = {
+            n: Answer(row.answer, nothing, self._cut_at_seg(row.answer))
+            for n, row in enumerate(rows)
+            if row.answer is not None and not self._is_read(row)
+        }
         for sheets in self._batches(self._sheets(rows)):
             answers.update(self._read(rows, sheets))
         for numbers in self._written_parts(rows):
@@ -105,7 +112,7 @@ class Reader:
         open_sheets: dict[int, _Sheet] = {}
         sheets: list[_Sheet] = []
         for number, row in enumerate(rows):
-            if row.answer is None:
+            if row.answer is None or not self._is_read(row):
                 continue
             sheet = open_sheets.get(id(row.prefix))
             if sheet is None or len(sheet.tree) >= _SHEET_NODES:
@@ -113,6 +120,10 @@ class Reader:
                 sheets.append(sheet)
             sheet.paths[number] = sheet.tree.add((*row.suffix, *row.answer[: self._needed(row)]))
         return sheets
+
+    def _is_read(self, row: Row) -> bool:
+        """Whether anything is to be learnt from reading a known answer: masks of it, or its likelihood."""
+        return row.scored or self._needed(row) > 0
 
     def _needed(self, row: Row) -> int:
         """How much of a known answer has to go in: up to its last ``[SEG]``, or all but the last id to score it."""
@@ -134,26 +145,41 @@ class Reader:
         ids = self._padded([s.tree.tokens for s in sheets])  # (S, N)
         positions = self._padded([s.tree.depths for s in sheets]) + before
         mask = torch.from_numpy(trees.attention([s.tree for s in sheets], before)).to(ids.device)  # (S, 1, N, W)
-        cache = KeyValues([s.prefix for s in sheets], width).cache()
-        hidden = self.model.language(self.model.embed(ids, None), mask, positions, cache)  # (S, N, D)
+        wanted = [
+            sorted({n for number, path in s.paths.items() for n in self._looked_at(rows[number], path)}) for s in sheets
+        ]
+        past = KeyValues([s.prefix for s in sheets], width)
+        hidden = passes.read(self.model, ids, positions, mask, past, self._padded(wanted))  # (S, K, D)
         self.counts.text_tokens += sum(len(s.tree) for s in sheets)
-        seg = self.processor.ids.seg
-        for sheet, states in zip(sheets, hidden, strict=True):
-            scores = self._scores(rows, sheet, states)
+        for sheet, nodes, states in zip(sheets, wanted, hidden, strict=True):
+            place = {node: k for k, node in enumerate(nodes)}
+            scores = self._scores(rows, sheet, place, states)
             for number, path in sheet.paths.items():
-                row = rows[number]
-                answer, start = row.answer or (), len(row.suffix)  # a [SEG] in the prompt is not searched
-                where = [node for node, token in zip(path[start:], answer, strict=False) if token == seg]
-                yield number, Answer(answer, states[where], answer[-1:] == (seg,), scores.get(number))
+                answer = rows[number].answer or ()
+                where = [place[node] for node in self._seg_nodes(rows[number], path)]
+                yield number, Answer(answer, states[where], self._cut_at_seg(answer), scores.get(number))
 
-    def _scores(self, rows: Sequence[Row], sheet: _Sheet, states: Tensor) -> dict[int, float]:
-        """Log-probability of each answer of a sheet that is to be scored."""
+    def _cut_at_seg(self, answer: tuple[int, ...]) -> bool:
+        return answer[-1:] == (self.processor.ids.seg,)
+
+    def _seg_nodes(self, row: Row, path: Sequence[int]) -> list[int]:
+        """Nodes of the answer's ``[SEG]``; one in the prompt is not searched."""
+        behind = zip(path[len(row.suffix) :], row.answer or (), strict=False)
+        return [node for node, token in behind if token == self.processor.ids.seg]
+
+    def _looked_at(self, row: Row, path: Sequence[int]) -> list[int]:
+        """Nodes whose states are needed: each ``[SEG]``, or all that an answer's tokens are foretold from."""
+        return [*self._seg_nodes(row, path), *(path[len(row.suffix) - 1 :] if row.scored else ())]
+
+    def _scores(self, rows: Sequence[Row], sheet: _Sheet, place: Mapping[int, int], states: Tensor) -> dict[int, float]:
+        """Log-probability of each answer of a sheet that is to be scored; answers that begin alike share logits."""
         asked = [(n, path[len(rows[n].suffix) - 1 :]) for n, path in sheet.paths.items() if rows[n].scored]
-        nodes = sorted({node for _, path in asked for node in path})  # answers that begin alike share their logits
+        nodes = sorted({node for _, path in asked for node in path})
         tables: dict[int, Tensor] = {}  # (V,) each
         for start in range(0, len(nodes), _LOGITS_AT_ONCE):
             part = nodes[start : start + _LOGITS_AT_ONCE]
-            tables.update(zip(part, self.model.logits(states[part]).float().log_softmax(-1).unbind(), strict=True))
+            logits = self.model.logits(states[[place[node] for node in part]]).float()
+            tables.update(zip(part, logits.log_softmax(-1).unbind(), strict=True))
         return {
             number: float(sum(tables[node][token] for node, token in zip(path, rows[number].answer or (), strict=True)))
             for number, path in asked
@@ -211,15 +237,16 @@ class Reader:
         lengths = self._tensor([len(row.suffix) for row in rows])  # (R,)
         width = int(lengths.max())
         past = KeyValues([row.prefix for row in rows], width + longest)
-        ids = self._padded([row.suffix for row in rows])
-        hidden = self.model.language(self.model.embed(ids, None), cache=past.cache())  # (R, T, D)
-        past.filled(width)
+        ids = self._padded([row.suffix for row in rows])  # (R, T)
+        positions = torch.arange(start, start + width, device=ids.device).expand_as(ids)
+        mask = torch.ones(width, start + width, dtype=torch.bool, device=ids.device).tril(start)
+        mask = mask.expand(len(rows), 1, -1, -1)
+        last = passes.read(self.model, ids, positions, mask, past, lengths.unsqueeze(1) - 1)[:, 0]  # (R, D)
         self.counts.text_tokens += int(lengths.sum())
         seen = None
         if int(lengths.min()) < width:
             places = torch.arange(start + width + longest, device=lengths.device)
             seen = (places < start + lengths.unsqueeze(1)) | (places >= start + width)  # (R, W)
-        last = hidden[torch.arange(len(rows), device=lengths.device), lengths - 1]
         return last, Stepper(self.model, past, start + lengths, seen)
 
     def _fitting(self, tokens: int) -> int:

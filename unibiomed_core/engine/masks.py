@@ -33,15 +33,19 @@ def regions(output: MaskOutput, sizes: Sequence[tuple[int, int]], config: UniBio
         sizes: (height, width) of the image of each.
     """
     logits, quality = output.selected, output.quality.amax(dim=1)
+    by_object = config.presence.source == "object"
+    scores = output.object_score.float().sigmoid().tolist()
+    # Interpolated values are weighted means: where no logit is positive none becomes so, and nothing is enlarged.
+    anything = (logits.flatten(1).amax(dim=1) > 0).tolist()
     for k, size in enumerate(sizes):
-        full = upsample(logits[k : k + 1], config.grounding.image_size, size)[0]  # (height, width)
-        inside = full > 0
-        if config.presence.source == "object":
-            presence = float(output.object_score[k].float().sigmoid())
-        else:
-            found = full[inside]
-            presence = float(found.sigmoid().mean() * quality[k]) if found.numel() else 0.0
-        yield Region(CroppedMask.from_full(inside.cpu().numpy()), float(np.clip(presence, 0.0, 1.0)))
+        mask, presence = CroppedMask(np.zeros((0, 0), bool), (0, 0), size), scores[k] if by_object else 0.0
+        if anything[k]:
+            full = upsample(logits[k : k + 1], config.grounding.image_size, size)[0]  # (height, width)
+            inside = full > 0
+            mask = CroppedMask.from_full(inside.cpu().numpy())
+            if not by_object and mask.crop.size:
+                presence = float(full[inside].sigmoid().mean() * quality[k])
+        yield Region(mask, float(np.clip(presence, 0.0, 1.0)))
 
 
 def words(

@@ -34,25 +34,11 @@ class Prefix:
         return self.states.numel() * self.states.element_size()
 
 
-def read_prefixes(model: UniBiomed, ids: Sequence[Sequence[int]], image_tokens: Sequence[Tensor]) -> list[Prefix]:
-    """One pass over prefixes of equal length.
-
-    Args:
-        ids: One sequence of T ids each.
-        image_tokens: (P, D) of each, as many as its ids have places for them.
-    """
-    past = KeyValues([empty_prefix(model)] * len(ids), len(ids[0]))
-    tensor = torch.tensor([list(row) for row in ids], device=model.device)  # (R, T)
-    model.language(model.embed(tensor, torch.cat(list(image_tokens))), cache=past.cache())
-    # Copies: a view would keep the whole batch alive.
-    return [Prefix(past.states[:, :, row].clone()) for row in range(len(ids))]
-
-
 def empty_prefix(model: UniBiomed) -> Prefix:
     """What stands before a text without a picture: nothing."""
-    sizes, weight = model.config.language, model.vlm.lm_head.weight
+    sizes = model.config.language
     shape = (sizes.layers, 2, sizes.kv_heads, 0, sizes.hidden // sizes.heads)
-    return Prefix(torch.zeros(shape, dtype=model.vlm.dtype, device=weight.device))
+    return Prefix(torch.zeros(shape, dtype=model.vlm.dtype, device=model.device))
 
 
 def token_bytes(model: UniBiomed) -> int:
@@ -78,7 +64,7 @@ class KeyValues:
         self.length = start
 
     def cache(self) -> Cache:
-        """A view for the library's own forward pass, which fills the same memory; see :meth:`filled`."""
+        """A view for the library's own layers, which fill the same memory; see :meth:`filled`."""
         cache = DynamicCache()
         cache.layers = [_Layer(keys, values, self.length) for keys, values in self.states]
         return cache

@@ -146,6 +146,7 @@ class UniBiomedConfig:
     Args:
         name: Short name, shown to people and written into reports.
         wording: Task name -> instruction, where it differs from ``tasks.TASKS``.
+        answers: Task name -> wording of the known answer, where it differs from ``tasks.TASKS``.
         targets: Modality -> target names the model was trained on; empty means free text.
         default_targets: Modality -> what a report looks for when nothing is named.
         facts: Licence, training data and the like, for reports and ``unibiomed models``.
@@ -158,6 +159,7 @@ class UniBiomedConfig:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     presence: Presence = field(default_factory=Presence)
     wording: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, str] = field(default_factory=dict)
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     default_targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)

@@ -146,7 +146,7 @@ class Processor:
         """The answer's wording where it is known beforehand; None where the model has to write."""
         if prompt.answer is not None:
             return prompt.answer if END in prompt.answer else prompt.answer + END
-        known = TASKS[prompt.task].known_answer
+        known = self.config.answers.get(prompt.task, TASKS[prompt.task].known_answer)
         return None if known is None or prompt.exact or prompt.question else known + END
 
     def chat(self, text: str) -> str:

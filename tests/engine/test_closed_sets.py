@@ -1,0 +1,84 @@
+"""Closed questions: answers are listed and scored, and none is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from toy import SOFT_TISSUE, ct_slice, segment, toy_engine
+
+from unibiomed_core.engine import questions
+from unibiomed_core.engine.closed_sets import choices
+from unibiomed_core.engine.engine import Engine
+from unibiomed_core.types import Prompt, Region
+
+BOX = Region(10, 12, 30, 33)
+ASK = Prompt("roi_class", region=BOX, max_new_tokens=12)
+TARGETS = {"ct": ("liver", "spleen", "Coarse-grain lesion"), "mri": ("hippocampus",)}
+ANSWERS = ("liver in abdomen ct", "spleen in abdomen ct", "coarse-grain lesion in ct")
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return toy_engine(targets=TARGETS)
+
+
+def test_a_region_is_named_without_writing(engine: Engine) -> None:
+    asks = [ASK, *segment("liver")]
+    named, _ = engine.predict([ct_slice()], asks, SOFT_TISSUE)[0]
+    assert engine.counts.decode_steps == 0
+    assert engine.counts.prefix_reads == 2, "the boxed picture and the plain one"
+    assert named.text in ANSWERS
+    assert named.raw_text == named.text + "<|end|>"
+    assert (named.masks, named.truncated) == ((), False)
+
+
+def test_the_likeliest_whole_answer_is_given(engine: Engine) -> None:
+    """Sums over tokens, end mark included, against an uncached pass for each answer."""
+    ((named,),) = engine.predict([ct_slice()], [ASK], SOFT_TISSUE)
+    means = engine.likelihoods(ct_slice(), ASK, ANSWERS, SOFT_TISSUE)
+    sums = [m * len(engine.processor.encode(a + "<|end|>")) for m, a in zip(means, ANSWERS, strict=True)]
+    assert named.text == ANSWERS[sums.index(max(sums))]
+
+
+def test_what_the_model_would_write_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where greedy writing's own words are on the list, they are what is given, and no step is taken."""
+    engine = toy_engine()
+    ((written,),) = engine.predict([ct_slice()], [ASK], SOFT_TISSUE)
+    steps = engine.counts.decode_steps
+    backwards = engine.processor.decode(engine.processor.encode(written.raw_text)[::-1])
+    monkeypatch.setattr(questions, "choices", lambda *_: (backwards, written.raw_text, ANSWERS[0]))
+    ((named,),) = engine.predict([ct_slice()], [ASK], SOFT_TISSUE)
+    assert named.raw_text == written.raw_text
+    assert engine.counts.decode_steps == steps > 0
+
+
+def test_answers_share_the_question_and_their_beginnings(engine: Engine) -> None:
+    engine.predict([ct_slice()], [ASK], SOFT_TISSUE)
+    encode = engine.processor.encode
+    question = len(encode("\nWhat is the <region> in the picture?<|end|>\n<|assistant|>\n"))
+    answers = sum(len(encode(a + "<|end|>")) for a in ANSWERS)
+    assert engine.counts.text_tokens <= question + answers
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        replace(ASK, question="Which organ?"),
+        replace(ASK, question="<image>Which organ?", exact=True),
+        replace(ASK, answer="lung"),
+        replace(ASK, task="roi_describe"),
+    ],
+)
+def test_other_questions_are_not_closed(engine: Engine, ask: Prompt) -> None:
+    assert choices(ask, "ct", engine.config) == ()
+    engine.predict([ct_slice()], [ask], SOFT_TISSUE)
+    assert (engine.counts.decode_steps > 0) == (ask.answer is None)
+
+
+def test_models_without_a_list_for_the_modality_write() -> None:
+    assert choices(ASK, "ct", toy_engine().config) == ()
+    assert choices(ASK, "ultrasound", toy_engine(targets=TARGETS).config) == ()
+    free = toy_engine()
+    free.predict([ct_slice()], [ASK], SOFT_TISSUE)
+    assert free.counts.decode_steps > 0
