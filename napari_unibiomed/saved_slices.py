@@ -67,7 +67,7 @@ def read_job(folder: Path, volume: Volume) -> tuple[Job, dict[str, Any], int]:
             label=about["label"],
         )
         return job, about["model"], int(about["slices_total"])
-    except (OSError, ValueError, KeyError, TypeError) as cause:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as cause:
         raise ReadError("Saved run cannot be read", f"{JOB_FILE}: {cause}", f"version {VERSION}") from cause
 
 
@@ -104,7 +104,7 @@ def read_slices(folder: Path) -> tuple[Slices, int]:
     for file in sorted(folder.glob("slice_*.npz")):
         try:
             predictions = _read_slice(file)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
             damaged += 1
             continue
         if predictions:

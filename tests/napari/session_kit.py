@@ -28,6 +28,8 @@ class Watch:
         session.slice_done.connect(lambda run, index: self._note(self.slices, index))
         session.finding_found.connect(lambda run, finding: self._note(self.findings, finding))
         session.finished.connect(lambda run: self._note(self.finished, run))
+        for signal in (session.message_shown, session.saved_found, session.restored, session.runs_changed):
+            signal.connect(lambda *_: self._note([], None))
 
     def _note(self, where: list[Any], what: object) -> None:
         with self._changed:
