@@ -106,7 +106,7 @@ def test_one_click_reports_and_undo_takes_it_back(open_dock: Open) -> None:
     assert np.count_nonzero(made.data) == 11 * 40 * 30
     assert list(made.features["finding"])[1] == "liver"
     assert tuple(made.scale) == tuple(source.scale)
-    assert any("findings" in name for name in viewer.window.dock_widgets)  # the panel was opened
+    kit.until(lambda: any("findings" in name for name in viewer.window.dock_widgets))  # the panel is opened
     viewer.dims.set_current_step(0, 0)
     dock.output.undo.click()
     assert list(viewer.layers) == [source]
