@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DOCK, PANEL = "UniBiomed", "UniBiomed findings"
 
-TALL_PX = 1000
+TALL_PX = 1300
 """In a window as high as this the panel stands below the dock, else both are tabs."""
 
 

@@ -143,8 +143,8 @@ class ImageSection(Section):
         if volume is None:
             self.set_summary("no image")
             return
-        parts = ["" if volume.is_2d else plane, self.window_box.words]
-        self.set_summary(f"{volume.name} – {', '.join(part for part in parts if part)}")
+        details = ", ".join(part for part in ("" if volume.is_2d else plane, self.window_box.words) if part)
+        self.set_summary(f"{volume.name} – {details}" if details else volume.name)
 
     def show_phase(self, phase: Phase) -> None:
         """Enable what can be used."""

@@ -238,6 +238,8 @@ def test_pictures_windows_and_planes_follow_the_choice(open_dock: Open) -> None:
     kit.dock.gateway.add_image(picture())
     dock.image.image.setCurrentIndex(0)
     assert dock.image.chosen_window is None
+    dock.image.set_folded(True)
+    assert dock.image.summary.text() == "picture"
     assert dock.task.slices_row.isHidden()
     dock.run_report()
     kit.until_idle()
