@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -73,11 +73,6 @@ def folder_choice(folder: Path) -> ModelChoice:
     """Any folder with weights, such as that of a fine-tuned model; it is checked when it is loaded."""
     size = sum(file.stat().st_size for file in folder.glob("*") if file.is_file()) if folder.is_dir() else 0
     return ModelChoice(str(folder), "folder", folder.name, "a folder of yours", f"{size / 1e6:,.1f} MB")
-
-
-def fetched(choice: ModelChoice) -> ModelChoice:
-    """A published model after its download."""
-    return replace(choice, here=True)
 
 
 def load_engine(choice: ModelChoice, settings: Settings) -> Engine:

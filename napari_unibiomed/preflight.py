@@ -108,6 +108,8 @@ def _values(job: Job) -> list[Message]:
     low, high = float(sample.min()), float(sample.max())
     if volume.intensity_unit == "HU" and (low < LOWEST_HU or high > HIGHEST_HU):
         return [messages.not_hounsfield(low, high)]
+    if job.window is None and volume.intensity_unit != "HU":
+        return []  # made from the values themselves
     window = job.window or choose_window(volume)
     if high <= window.low or low >= window.high:
         return [notices.window_shows_nothing(window.low, window.high, low, high)]

@@ -64,6 +64,7 @@ class Session(SessionWork):
         if self.settings.offline:
             self._show(messages.offline_mode_on())
             return False
+        self.choice = choice
         self._retry = lambda: self.download(choice)
         return self._submit(Phase.DOWNLOADING, lambda cancel: self._fetch(choice, cancel))
 

@@ -6,6 +6,7 @@ The methods that change it are called by :class:`napari_unibiomed.session.Sessio
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from psygnal import Signal
@@ -15,7 +16,7 @@ from napari_unibiomed.autosave import Saved
 from napari_unibiomed.controls import Phase
 from napari_unibiomed.jobs import Run, meets
 from napari_unibiomed.messages import Message
-from napari_unibiomed.model_choice import EMBEDDED
+from napari_unibiomed.model_choice import EMBEDDED, ModelChoice
 from napari_unibiomed.progress import progress_text
 from napari_unibiomed.salvage import limited
 from napari_unibiomed.settings import Settings
@@ -107,6 +108,10 @@ class SessionState:
         self.info, self.model_line, self.seconds_per_slice = None, "", None
         self.model_changed.emit()
         self._tell_phase()
+
+    def _fetched(self, choice: ModelChoice) -> None:
+        self.choice = replace(choice, here=True)
+        self._be(Phase.LOADING)
 
     def _loaded(self, info: Any, line: str, cpu_only: bool) -> None:
         self.info, self.model_line = info, line

@@ -88,8 +88,7 @@ class SessionWork(SessionState):
             self._post(self.progressed.emit, download_text(done, total, seconds), done // 1000, total // 1000)
 
         self._model.fetch(choice, tell, cancel)
-        self.choice = model_choice.fetched(choice)
-        self._post(self._be, Phase.LOADING)
+        self._post(self._fetched, choice)
         self._load(cancel)
 
     def _work(self, run: Run, known: dict[int, tuple[Prediction, ...]], before_s: float, cancel: CancelToken) -> None:
