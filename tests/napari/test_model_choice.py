@@ -67,6 +67,12 @@ print("no socket")
 """
 
 
+@pytest.fixture(autouse=True)
+def no_word_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test of this process may have loaded a torch for the CPU, which is said when a model is loaded."""
+    monkeypatch.setattr("napari_unibiomed.model_choice.torch_has_no_gpu_support", lambda: False)
+
+
 @pytest.fixture
 def make() -> Iterator[Callable[..., tuple[Session, Watch]]]:
     made: list[Session] = []

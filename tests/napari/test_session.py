@@ -34,6 +34,12 @@ def model_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAME)]
 
 
+@pytest.fixture(autouse=True)
+def no_word_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test of this process may have loaded a torch for the CPU, which is said when a model is loaded."""
+    monkeypatch.setattr("napari_unibiomed.model_choice.torch_has_no_gpu_support", lambda: False)
+
+
 @pytest.fixture
 def make() -> Iterator[Make]:
     made: list[Session] = []
@@ -381,6 +387,22 @@ def test_a_model_takes_the_place_of_the_one_before(make: Make) -> None:
     watch.until_phase(Phase.NO_MODEL)
     assert session.info is None
     assert session.model_line == ""
+
+
+def test_a_torch_without_gpu_support_is_said_once_a_model_is_loaded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_unibiomed.model_choice.torch_has_no_gpu_support", lambda: True)
+    session, watch = make(FakeEngine(info=FakeInfo(parameters=1_100_000_000)))
+    session.load_model()
+    watch.until_phase(Phase.NO_IMAGE)
+    assert session.messages[-1].text.startswith(
+        "▲ Running on CPU. This torch build has no GPU support; expect about 28 s per slice."
+    )
+    other, other_watch = make(FakeEngine(info=FakeInfo(device="cuda:0")))
+    other.load_model()
+    other_watch.until_phase(Phase.NO_IMAGE)
+    assert other.messages == []
 
 
 def test_signals_are_emitted_where_deliver_calls(make: Make) -> None:
