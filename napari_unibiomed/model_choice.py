@@ -123,7 +123,7 @@ def give_back_memory() -> None:
 def memory_text(device: str) -> str:
     """``5.1 of 24 GB`` of a GPU; empty for a CPU."""
     torch = sys.modules.get("torch")
-    if torch is None or not device.startswith("cuda"):
+    if torch is None or not device.startswith("cuda") or not torch.cuda.is_available():
         return ""
     free, total = torch.cuda.mem_get_info(device)
     return f"{(total - free) / 1e9:.1f} of {total / 1e9:.0f} GB"
