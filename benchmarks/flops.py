@@ -133,4 +133,6 @@ def _is_meta(value: Any) -> bool:
 
 
 def _meta(value: Any) -> Any:
+    if isinstance(value, torch.device):
+        return torch.device("meta")
     return torch.empty_like(value, device="meta") if isinstance(value, Tensor) and not value.is_meta else value
