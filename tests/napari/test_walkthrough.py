@@ -61,9 +61,20 @@ def command_line(arguments: list[str]) -> None:
     assert done.exit_code == 0, done.output
 
 
-def test_from_the_sample_to_a_report_that_lies_on_the_grid_of_its_file(walk: Any, tmp_path: Path) -> None:
+def double_click(qtbot: Any, table: Any, number: int) -> None:
+    from qtpy.QtCore import Qt
+
+    rows = range(table.model().rowCount())
+    index = next(index for row in rows if table.number_at(index := table.model().index(row, 1)) == number)
+    where = table.visualRect(index).center()
+    qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    qtbot.mouseDClick(table.viewport(), Qt.MouseButton.LeftButton, pos=where)
+
+
+def test_from_the_sample_to_a_report_that_lies_on_the_grid_of_its_file(walk: Any, qtbot: Any, tmp_path: Path) -> None:
     import nibabel
 
+    from napari_unibiomed import commands
     from napari_unibiomed.controls import Phase
     from napari_unibiomed.shared_findings import findings_of
 
@@ -77,10 +88,10 @@ def test_from_the_sample_to_a_report_that_lies_on_the_grid_of_its_file(walk: Any
     assert with_masks, "the embedded model finds the sarcoma of the CT sample"
     assert any("findings" in layer.name for layer in viewer.layers[1:])
 
-    panel = viewer.window.dock_widgets["UniBiomed findings (UniBiomed)"]
+    panel = commands.open_panel(viewer)
     viewer.dims.set_current_step(0, 0)
     row = with_masks[0]
-    panel.table.jump_requested.emit(row.number)
+    double_click(qtbot, panel.table, row.number)
     assert viewer.dims.current_step[0] == row.slice_largest
     assert model.selection == row.number
 
