@@ -160,7 +160,7 @@ import resource, sys
 sys.path[:0] = [{here!r}, {root!r}]
 from toy import ct_volume, toy_engine
 from unibiomed_core.updates import Progress
-for update in toy_engine().run(ct_volume(2000, size=20), ["liver"], describe=False):
+for update in toy_engine(batch_size=10).run(ct_volume(2000, size=20), ["liver"], describe=False):
     if isinstance(update, Progress) and update.done in (500, 2000):
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
