@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from toy import SOFT_TISSUE, ct_slice, segment, toy_engine
 
 from unibiomed_core.engine import questions
@@ -41,16 +42,26 @@ def test_the_likeliest_whole_answer_is_given(engine: Engine) -> None:
     assert named.text == ANSWERS[sums.index(max(sums))]
 
 
-def test_what_the_model_would_write_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where greedy writing's own words are on the list, they are what is given, and no step is taken."""
-    engine = toy_engine()
-    ((written,),) = engine.predict([ct_slice()], [ASK], SOFT_TISSUE)
-    steps = engine.counts.decode_steps
-    backwards = engine.processor.decode(engine.processor.encode(written.raw_text)[::-1])
-    monkeypatch.setattr(questions, "choices", lambda *_: (backwards, written.raw_text, ANSWERS[0]))
-    ((named,),) = engine.predict([ct_slice()], [ASK], SOFT_TISSUE)
-    assert named.raw_text == written.raw_text
-    assert engine.counts.decode_steps == steps > 0
+@pytest.mark.parametrize("wanted", ANSWERS)
+def test_scored_equals_greedy(engine: Engine, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    """A model that knows one answer by heart: each of its states leads to the next token, other states to none."""
+    ids = engine.processor.encode(wanted + "<|end|>")
+    seen: list[torch.Tensor] = []
+    logits = engine.model.logits
+    monkeypatch.setattr(engine.model, "logits", lambda hidden: seen.append(hidden) or logits(hidden))
+    engine.likelihoods(ct_slice(), ASK, [wanted], SOFT_TISSUE)
+    states = torch.cat(seen)
+    following = torch.nn.functional.one_hot(torch.tensor(ids), engine.config.language.vocabulary).float()
+    monkeypatch.setattr(
+        engine.model, "logits", lambda hidden: 20 * (torch.cdist(hidden, states) < 0.01).float() @ following
+    )
+    ((scored,),) = engine.predict([ct_slice()], [ASK], SOFT_TISSUE)
+    assert engine.counts.decode_steps == 0
+    monkeypatch.setattr(questions, "choices", lambda *_: ())
+    ((greedy,),) = engine.predict([ct_slice()], [replace(ASK, max_new_tokens=len(ids))], SOFT_TISSUE)
+    assert engine.counts.decode_steps == len(ids) - 1
+    assert scored.text == greedy.text == wanted
+    assert scored.raw_text == greedy.raw_text
 
 
 def test_answers_share_the_question_and_their_beginnings(engine: Engine) -> None:
