@@ -130,7 +130,7 @@ def memory_text(device: str) -> str:
 
 
 DEVICE_WORDS = {"cpu": "CPU", "mps": "Apple GPU"}
-DTYPE_WORDS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+DTYPE_WORDS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "int8": "int8"}
 
 
 def model_line(name: str, device: str, dtype: str, memory: str = "") -> str:

@@ -15,7 +15,7 @@ class Settings:
 
     Args:
         device: "auto", "cpu" or a torch device as "cuda:0".
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto", "float32", "bfloat16", "float16" or "int8" (on a CPU).
         weights_folder: A folder of weights to offer besides the embedded model; empty for none.
         offline: No code path opens a socket while it is on.
         autosave_folder: Where runs are kept; empty for the user's cache folder.

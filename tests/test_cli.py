@@ -103,6 +103,20 @@ def test_report_of_a_volume(images: Path, toy_folder: str, tmp_path: Path) -> No
     assert result.stdout.count(NOTICE) == 1
 
 
+def test_memory_that_may_not_suffice_is_told_before_the_run(
+    images: Path, toy_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unibiomed_core.engine import devices
+
+    plenty = succeeded(call("segment", images / "ct.png", "liver", "--model", toy_folder, "--out", tmp_path / "a",
+                            "--modality", "pathology"))  # fmt: skip
+    assert "MiB" not in plenty.output
+    monkeypatch.setattr(devices, "free_bytes", lambda device: 100 * 2**20)
+    little = succeeded(call("segment", images / "ct.png", "liver", "--model", toy_folder, "--out", tmp_path / "b",
+                            "--modality", "pathology"))  # fmt: skip
+    assert "100 MiB are free" in little.output
+
+
 def test_report_of_a_picture(images: Path, toy_folder: str, tmp_path: Path) -> None:
     succeeded(
         call("report", images / "ct.png", "--modality", "pathology", "--model", toy_folder, "--targets", "liver",

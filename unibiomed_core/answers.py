@@ -105,7 +105,14 @@ class Job:
         with terminal.status(f"Loading model '{self.model}'"):
             from unibiomed_core.engine.engine import Engine
 
-            return Engine.load(self.model, device=self.device, dtype=self.dtype, offline=self.offline)
+            engine = Engine.load(self.model, device=self.device, dtype=self.dtype, offline=self.offline)
+        needed, free = engine.memory_needed_bytes / 2**20, engine.placement.free_bytes / 2**20
+        if needed > free:
+            terminal.note(
+                f"This may need about {needed:,.0f} MiB on {engine.info.device}, {free:,.0f} MiB are free. Where memory "
+                "runs out, the run goes on with fewer slices at once, or stops with a message."
+            )
+        return engine
 
 
 def _check_writable(out_dir: Path) -> None:

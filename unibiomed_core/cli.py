@@ -27,7 +27,7 @@ Modality = Annotated[str, typer.Option(help="Where the file does not tell: ct, m
 PlaneName = Annotated[str, typer.Option(metavar="|".join(PLANES), help="Plane of the slices.")]
 WindowName = Annotated[str, typer.Option(metavar="PRESET", help="CT window, e.g. 'lung'; the default is soft tissue.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")]
-Dtype = Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16", help="Precision.")]
+Dtype = Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16|int8", help="Precision.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Open no network connection at all.")]
 PlanName = Annotated[
     str,

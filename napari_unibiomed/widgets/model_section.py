@@ -12,7 +12,7 @@ from napari_unibiomed.controls import Controls, Phase, enabled
 from napari_unibiomed.model_choice import ModelChoice, device_names, folder_choice
 from napari_unibiomed.widgets.section import Chooser, Section, describe, row
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
 class ModelSection(Section):

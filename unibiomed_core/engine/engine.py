@@ -106,6 +106,11 @@ class Engine:
         return cls(joint, processor, device=device, dtype=dtype, batch_size=batch_size, folder=folder)
 
     @property
+    def memory_needed_bytes(self) -> int:
+        """Estimated peak of a run, weights and libraries included, good to about a factor of two."""
+        return devices.memory_estimate(self.model, self.placement, self.batch_size)
+
+    @property
     def counts(self) -> Counts:
         """How much work was done so far."""
         return self.features.counts
