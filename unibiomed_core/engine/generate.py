@@ -23,8 +23,8 @@ from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 
 _SHEET_NODES = 384
-"""Nodes after which a sheet is full. Attention is over every pair of nodes of a sheet: with so many it takes a quarter of
-the multiplications of a pass with mini, a fourteenth at 1b size."""
+"""Nodes after which a sheet is full. Attention is over every pair of nodes of a sheet: with so many it takes a quarter
+of the multiplications of a pass with mini, a fourteenth at 1b size."""
 
 _LOGITS_AT_ONCE = 64
 """Places whose logits exist at once while answers are scored; with 150 000 words each holds 0.6 MB."""
