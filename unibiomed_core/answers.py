@@ -109,8 +109,8 @@ class Job:
         needed, free = engine.memory_needed_bytes / 2**20, engine.placement.free_bytes / 2**20
         if needed > free:
             terminal.note(
-                f"This may need about {needed:,.0f} MiB on {engine.info.device}, and {free:,.0f} MiB are free. If memory "
-                "runs out, the run goes on with fewer slices at once, or stops with a message."
+                f"This may need about {needed:,.0f} MiB on {engine.info.device}, and {free:,.0f} MiB are free. "
+                "If memory runs out, the run goes on with fewer slices at once, or stops with a message."
             )
         return engine
 
