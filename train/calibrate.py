@@ -18,12 +18,14 @@ from train.data.records import Record, RecordSet
 from train.data.targets import trained_targets
 from train.presence import Cases, best_shrinkage, fit, thresholds
 from train.reliability import Reliability, measured
+from train.wordings import best_wording
 from unibiomed_core import vocabulary
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.modalities import Window
 from unibiomed_core.model.config import Presence, UniBiomedConfig
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
+from unibiomed_core.tasks import TASKS
 from unibiomed_core.types import Prompt, Slice
 
 PER_DATASET = 25
@@ -31,6 +33,9 @@ PER_DATASET = 25
 
 PER_DATASET_HELD_OUT = 100
 """Held-out pictures that a data set gives at most."""
+
+PER_DATASET_WORDING = 10
+"""Pictures that a data set gives to the choice of the known answer's wording."""
 
 FOREIGN_PER_PICTURE = 4
 """Targets of other body parts that a picture is asked for; most pictures have more, which would drown its own."""
@@ -67,7 +72,7 @@ def calibrated(
     facts: Mapping[str, str],
     started: bool,
 ) -> Calibrated:
-    """Fill in the model's configuration: its presence rule, the targets it knows, its facts.
+    """Fill in the model's configuration: its known answer's wording, presence rule, the targets it knows, its facts.
 
     Args:
         held_out: (N,) bool, records of patients that were kept from training.
@@ -75,6 +80,11 @@ def calibrated(
     """
     known = trained_targets(training)
     open_config = replace(model.config, presence=Presence("object"), targets={}, default_targets={})
+    # Presence hangs on the words before [SEG], so the wording is settled first.
+    told = held_out if held_out.any() else ~held_out
+    wording = best_wording(model, processor, _some(training, told, PER_DATASET_WORDING))
+    other = {} if wording == TASKS["segment"].known_answer else {"segment": wording}
+    open_config = replace(open_config, answers=other)
     model.config = processor.config = open_config
     rule, found = _presence(Engine(model, processor, device="cpu"), training, held_out, known, started)
     about = {"presence": found.origin if found else "presence not calibrated: too few cases"}
