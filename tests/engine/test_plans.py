@@ -19,7 +19,7 @@ from unibiomed_core.updates import CancelToken, Done, Progress, SliceDone, Updat
 
 def answering(positive: Sequence[int]) -> Engine:
     """An engine whose answer is a square on the given slices and an absence elsewhere; nothing is computed."""
-    engine = toy_engine()
+    engine = toy_engine(batch_size=1)
 
     def predict(slices: Sequence[Slice], prompts: Sequence[Prompt], window: Window) -> list[tuple[Prediction, ...]]:
         def one(piece: Slice, prompt: Prompt) -> Prediction:
