@@ -92,7 +92,8 @@ def export_run(arguments: Sequence[str], records_of: Callable[[RunConfig, Path, 
     model, processor = initial_model(config, folder, lambda: vocabulary_texts(records, known, config.seed))
     material = Material(records, processor, config.seed, config.validation_share)
     run = Run(model, material, None, folder, config, Accelerator(), say)
-    if not any(take_over(run, stage) for stage in config.stages):
+    taken = [take_over(run, stage) for stage in config.stages]  # every one: each trains other parts
+    if not any(taken):
         raise ConfigError("Nothing trained yet", f"{folder} has no checkpoint", "a run with one")
     export_model(run, out, layout)
     say(f"exported to {out}")

@@ -83,6 +83,17 @@ def test_export_of_a_run_folder_gives_the_same_weights(trained: Path, tmp_path: 
     assert read_run(trained).recipe == "unibiomed_1b"
 
 
+def test_export_takes_what_every_stage_trained(tmp_path: Path) -> None:
+    records_of_every_role(tmp_path / "records")
+    settings = [f"data={tmp_path / 'records'}", f"out={tmp_path / 'run'}", "validation_share=0", "save_every=1"]
+    settings += [f"{stage}.{name}={value}" for stage in ("grounding", "language", "joint")
+                 for name, value in (("steps", 1), ("warmup", 0), ("learning_rate", 0.01))]  # fmt: skip
+    run("toy", settings)
+    export_run([str(tmp_path / "run"), str(tmp_path / "again")], training_records, silent)
+    again = (tmp_path / "again" / "model.safetensors").read_bytes()
+    assert again == (tmp_path / "run" / "export" / "model.safetensors").read_bytes()
+
+
 def test_what_cannot_be_exported_is_told(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="RUN OUT"):
         export_run([str(trained)], training_records, silent)
