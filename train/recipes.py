@@ -21,10 +21,10 @@ def mini() -> RunConfig:
         out="runs/mini",
         licence="non-commercial research use, share-alike: see the model card",
         stages=(
-            Stage("grounding-128", "grounding", steps=4000, batch_size=8, learning_rate=1e-3, warmup=200, side=128),
-            Stage("grounding-256", "grounding", steps=1800, batch_size=8, learning_rate=5e-4, warmup=100),
-            Stage("language", "language", steps=1500, batch_size=8, learning_rate=1e-3, warmup=100),
-            Stage("joint", "joint", steps=100, batch_size=8, learning_rate=2e-4, warmup=15),
+            Stage("grounding-128", "grounding", steps=1000, batch_size=8, learning_rate=7e-4, warmup=100, side=128),
+            Stage("grounding-256", "grounding", steps=2200, batch_size=8, learning_rate=5e-4, warmup=100),
+            Stage("language", "language", steps=1700, batch_size=8, learning_rate=7e-4, warmup=100),
+            Stage("joint", "joint", steps=800, batch_size=8, learning_rate=2e-4, warmup=50),
         ),
     )
 
