@@ -65,7 +65,10 @@ def report(dock: Any) -> None:
     """A whole report, its largest finding selected and shown."""
     dock.run_report()
     finish(dock)
-    dock.next_finding()
+    if dock.image_binding.volume.is_2d:
+        findings_of(dock.session).select(1)  # the whole picture stays in view
+    else:
+        dock.next_finding()
     settle()
 
 
