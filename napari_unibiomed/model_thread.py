@@ -45,7 +45,12 @@ class ModelThread:
 
     def end(self) -> None:
         """Free the model after the work in hand and let the thread end; does not wait."""
-        self._thread.submit(self.drop)
+        try:
+            self._thread.submit(self.drop)
+        except RuntimeError as error:
+            # Viewers that live until the interpreter ends are finalized when no thread takes work any more.
+            if "shutdown" not in str(error):
+                raise
         self._thread.shutdown(wait=False)
 
     def load(self, choice: ModelChoice, settings: Settings, cancel: CancelToken) -> Engine:
