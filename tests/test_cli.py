@@ -103,6 +103,19 @@ def test_report_of_a_volume(images: Path, toy_folder: str, tmp_path: Path) -> No
     assert result.stdout.count(NOTICE) == 1
 
 
+def test_a_report_leaves_out_and_does_not_link_where_asked(images: Path, toy_folder: str, tmp_path: Path) -> None:
+    base = ["report", images / "ct.nii.gz", "--model", toy_folder, "--targets", "liver"]
+    succeeded(call(*base, "--no-link", "--min-area-mm2", 3, "--out", tmp_path / "apart"))
+    apart = json.loads((tmp_path / "apart" / "report.json").read_text("utf-8"))
+    assert (apart["settings"]["link_slices"], apart["settings"]["min_area_mm2"]) == (False, 3.0)
+    assert len(apart["findings"]) >= len(apart["slices"]["done_indices"])
+    assert all("one_slice" in finding["flags"] for finding in apart["findings"])
+    succeeded(call(*base, "--least-presence", 1, "--out", tmp_path / "none"))
+    none = json.loads((tmp_path / "none" / "report.json").read_text("utf-8"))
+    assert (none["settings"]["least_presence"], none["findings"]) == (1.0, [])
+    assert any("left out for a presence below 1: liver" in warning for warning in none["warnings"])
+
+
 def test_memory_that_may_not_suffice_is_told_before_the_run(
     images: Path, toy_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +311,8 @@ def test_a_literal_backslash_n_stays_one(images: Path, toy_folder: str, tmp_path
         (["report", "{ct}", "--plan", "key-slices", "--every", "2"], ["Step without a use"]),
         (["report", "{ct}", "--plan", "propagate"], ["No memory parts", "Take another plan"]),
         (["report", "{ct}", "--smooth-mm", "-1"], ["Smoothing out of range"]),
+        (["report", "{ct}", "--least-presence", "1.5"], ["Presence out of range", "0 to 1"]),
+        (["report", "{ct}", "--min-area-mm2", "-1"], ["Area out of range", "0 or more"]),
         (["report", "{ct}", "--plane", "oblique"], ["Unknown plane", "axial, coronal, sagittal"]),
         (["report", "{ct}", "--window", "beans"], ["Unknown window", "soft tissue"]),
         (["report", "{ct}", "--modality", "taste"], ["Unknown modality", "ct, mri"]),

@@ -38,6 +38,14 @@ PlanName = Annotated[
 SmoothMm = Annotated[
     float, typer.Option("--smooth-mm", metavar="MM", help="Smooth findings in 3D by so much; 0 is off.")
 ]
+LeastPresence = Annotated[
+    float, typer.Option("--least-presence", metavar="P", help="Leave out findings with a presence below this, 0 to 1.")
+]
+MinAreaMm2 = Annotated[
+    float | None,
+    typer.Option("--min-area-mm2", metavar="MM2", help="Leave out mask pieces of a slice that are smaller."),
+]
+NoLink = Annotated[bool, typer.Option("--no-link", help="Keep the pieces of each slice findings of their own.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are in the folder.")]
 SliceNumber = Annotated[int | None, typer.Option("--slice", metavar="K", help="From 1 in the file's own order.")]
 Exact = Annotated[
@@ -67,6 +75,9 @@ def report(
     plan: PlanName = "all",
     every: Annotated[int, typer.Option(metavar="N", help="Examine every Nth slice.")] = 1,
     smooth_mm: SmoothMm = 0.0,
+    least_presence: LeastPresence = 0.0,
+    min_area_mm2: MinAreaMm2 = None,
+    no_link: NoLink = False,
     model: Model = "mini",
     modality: Modality = "",
     plane: PlaneName = "axial",
@@ -91,7 +102,7 @@ def report(
     with stoppable() as cancel:
         stream = engine.run(
             study.volume, names, plane=study.plane, every=every, window=study.window, cancel=cancel, plan=plan,
-            smooth_mm=smooth_mm,
+            smooth_mm=smooth_mm, least_presence=least_presence, min_area_mm2=min_area_mm2, link_slices=not no_link,
         )  # fmt: skip
         result, _ = follow(stream)
         files = write_report(result, study.volume, study.window, out_dir, overwrite=overwrite)

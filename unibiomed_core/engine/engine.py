@@ -179,6 +179,9 @@ class Engine:
         known: Mapping[int, tuple[Prediction, ...]] | None = None,
         plan: str = "all",
         smooth_mm: float = 0.0,
+        least_presence: float = 0.0,
+        min_area_mm2: float | None = None,
+        link_slices: bool = True,
     ) -> Iterator[Update]:
         """A whole volume or picture as a stream of updates; see :func:`unibiomed_core.engine.volume.run`."""
         from unibiomed_core.engine.volume import run
@@ -197,6 +200,9 @@ class Engine:
             known=known,
             plan=plan,
             smooth_mm=smooth_mm,
+            least_presence=least_presence,
+            min_area_mm2=min_area_mm2,
+            link_slices=link_slices,
         )
 
     def free(self) -> None:

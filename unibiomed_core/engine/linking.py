@@ -90,7 +90,8 @@ def link(
     max_gap_mm: float = MAX_GAP_MM,
     max_distance_mm: float = MAX_DISTANCE_MM,
     min_area_mm2: float = MIN_AREA_MM2,
-    min_area_px: int = MIN_AREA_PX,
+    min_area_px: float = MIN_AREA_PX,
+    link_slices: bool = True,
 ) -> tuple[tuple[LinkedMask, ...], int]:
     """Join the masks of slices into connected things.
 
@@ -108,12 +109,13 @@ def link(
         masks: In any order.
         visited: Canonical indices of all slices the model was asked about; None means those that carry a mask.
         every: Step of the plan over slices.
+        link_slices: False joins nothing across slices: the pieces of each slice stay things of their own.
 
     Returns:
         The things, largest first, and the number of specks that were left out.
     """
     spacing = volume.spacing_mm[volume.plane_axis(plane)]
-    limit = round(max(max_gap_mm / spacing, 2.0 * every), 6)  # in slices
+    limit = round(max(max_gap_mm / spacing, 2.0 * every), 6) if link_slices else 0.0  # in slices
     pixel = in_plane_mm(volume, plane)
     in_px = volume.spatial_unit == "px"
     smallest_px = min_area_px if in_px else min(min_area_px, min_area_mm2 / abs(float(np.linalg.det(pixel))))

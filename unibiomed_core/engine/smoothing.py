@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,14 @@ def check(smooth_mm: float, volume: Volume) -> None:
     if smooth_mm and (volume.is_2d or volume.spatial_unit != "mm"):
         what = "a 2D picture" if volume.is_2d else "an image without a size in millimetres"
         raise PromptError("Nothing to smooth", f"{smooth_mm} mm was asked for {what}", "a volume in millimetres")
+
+
+def smooth_all(linked: Sequence[LinkedMask], volume: Volume, smooth_mm: float) -> tuple[LinkedMask, ...]:
+    """Things smoothed one by one, largest first; as they are where ``smooth_mm`` is 0."""
+    if not smooth_mm:
+        return tuple(linked)
+    things = [smooth(thing, volume, smooth_mm) for thing in linked]
+    return tuple(sorted(things, key=lambda thing: (-thing.mask.count, thing.mask.offset, thing.target)))
 
 
 def smooth(thing: LinkedMask, volume: Volume, smooth_mm: float) -> LinkedMask:

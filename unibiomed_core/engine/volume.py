@@ -12,9 +12,10 @@ from unibiomed_core.engine import devices, plans, smoothing, tracking
 from unibiomed_core.engine.batches import Batch, Errand, answered
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.gathered import Gathered
-from unibiomed_core.engine.linking import LinkedMask, findings, link
+from unibiomed_core.engine.linking import findings
 from unibiomed_core.engine.plans import Route
 from unibiomed_core.engine.questions import resolve
+from unibiomed_core.engine.selection import Selection
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import Window, choose_window
 from unibiomed_core.types import Finding, Plane, Prediction, Prompt, Volume
@@ -41,6 +42,9 @@ def run(
     known: Mapping[int, tuple[Prediction, ...]] | None = None,
     plan: str = "all",
     smooth_mm: float = 0.0,
+    least_presence: float = 0.0,
+    min_area_mm2: float | None = None,
+    link_slices: bool = True,
 ) -> Iterator[Update]:
     """Ask the same of the slices of a plan, link the answers into findings, and report.
 
@@ -62,6 +66,9 @@ def run(
             first pass come first and are not computed again.
         plan: A name of ``plans.PLANS``.
         smooth_mm: Standard deviation of a 3D smoothing of each finding; 0 leaves the masks as the model made them.
+        least_presence: Findings with a lower presence are left out, and the report's warnings count them; 0..1.
+        min_area_mm2: Mask pieces of a slice with a smaller area are left out; None takes the usual rule for specks.
+        link_slices: Join pieces of neighbouring slices; False leaves the pieces of each slice findings of their own.
 
     Raises:
         PromptError: An ask, the plan or a number cannot be used, or there is nothing to ask for; before any slice is
@@ -75,6 +82,8 @@ def run(
     errand = Errand(engine, volume, plane, prompts, window, cancel or CancelToken())
     route = plans.route(plan, volume, plane, window, every, indices)
     smoothing.check(smooth_mm, volume)
+    selection = Selection(least_presence, min_area_mm2, link_slices)
+    selection.check(volume)
     for prompt in prompts:
         if prompt.region is None:  # one with a region is checked against its own slice, in the first batch
             resolve(prompt, volume.slice(0, plane), engine.processor)
@@ -85,7 +94,7 @@ def run(
     try:
         yield from _examine(errand, route, known or {}, gathered, began)
         cancelled = len(gathered.done) < _planned(errand, route, gathered)
-        found, specks = _findings(errand, route, gathered, cancelled, smooth_mm)
+        found, specks = _findings(errand, route, gathered, cancelled, smooth_mm, selection)
         for finding in found:
             yield FindingFound(finding)
         sentences = _describe(errand, found, gathered) if describe and not cancelled else []
@@ -104,6 +113,7 @@ def run(
         "every": route.step,
         "indices": None if indices is None else list(indices),
         "smooth_mm": smooth_mm,
+        **selection.stated(),
         "describe": describe,
         "presence_threshold": engine.config.presence.threshold,
         **(settings or {}),
@@ -203,9 +213,9 @@ def _on_device(errand: Errand, batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _findings(
-    errand: Errand, route: Route, gathered: Gathered, cancelled: bool, smooth_mm: float
+    errand: Errand, route: Route, gathered: Gathered, cancelled: bool, smooth_mm: float, selection: Selection
 ) -> tuple[tuple[Finding, ...], int]:
-    """Linked, smoothed where asked for, and measured; and the number of specks that were left out.
+    """Linked, chosen and smoothed where asked for, and measured; and the number of specks that were left out.
 
     Raises:
         DeviceError: Memory does not suffice.
@@ -213,16 +223,12 @@ def _findings(
     # A refined plan has left no slice out between two with a finding, unless it was stopped.
     step = 1 if route.plan.further and not cancelled else route.step
     linked, specks = _retried(
-        errand, lambda: link(gathered.masks, errand.volume, errand.plane, visited=gathered.done, every=step)
+        errand, lambda: selection.link(gathered.masks, errand.volume, errand.plane, visited=gathered.done, every=step)
     )
-    if smooth_mm:
-        linked = _retried(errand, lambda: _smoothed(linked, errand.volume, smooth_mm))
+    linked, notes = selection.keep(linked)
+    gathered.warnings += notes
+    linked = _retried(errand, lambda: smoothing.smooth_all(linked, errand.volume, smooth_mm))
     return _retried(errand, lambda: findings(linked, errand.volume)), specks
-
-
-def _smoothed(linked: Sequence[LinkedMask], volume: Volume, smooth_mm: float) -> tuple[LinkedMask, ...]:
-    things = [smoothing.smooth(thing, volume, smooth_mm) for thing in linked]
-    return tuple(sorted(things, key=lambda thing: (-thing.mask.count, thing.mask.offset, thing.target)))
 
 
 def _retried(errand: Errand, call: Callable[[], T]) -> T:
