@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("qtpy.QtWidgets")
+pytest.importorskip("qtpy.QtWidgets", exc_type=ImportError)
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QTabBar, QVBoxLayout, QWidget
 
 from napari_unibiomed.widgets.lifetime import FrameWatch, Mailbox, Once, frame_of

@@ -60,6 +60,7 @@ def test_it_is_the_picture_that_the_engine_reads(monkeypatch: pytest.MonkeyPatch
     assert np.array_equal(read[0], model_picture(volume, "axial", 1, window, region))
 
 
+@pytest.mark.window
 def test_the_preview_shows_exactly_this_picture(qtbot: Any) -> None:
     from napari_unibiomed.widgets.preview import LARGEST_HEIGHT, Preview
 

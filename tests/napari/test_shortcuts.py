@@ -31,6 +31,7 @@ def test_the_keys_of_a_tooltip_are_those_of_the_shortcut() -> None:
     assert with_keys("Stop", "cancel_run") == "Stop (Ctrl+Shift+X)"
 
 
+@pytest.mark.window
 def test_no_shortcut_is_taken_by_napari_or_twice() -> None:
     from napari._app_model import get_app_model
     from napari._qt._qapp_model.qactions import init_qactions
@@ -46,6 +47,7 @@ def test_no_shortcut_is_taken_by_napari_or_twice() -> None:
     assert not theirs & set(ours)
 
 
+@pytest.mark.window
 def test_every_shortcut_has_a_command_of_the_dock_and_of_the_palette() -> None:
     from npe2 import PluginManifest
 
