@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from psygnal import Signal
 
-from napari_unibiomed import edits
+from napari_unibiomed import edits, saved_edits
 from napari_unibiomed.edits import Edit
 from napari_unibiomed.rows import BOX_REMOVED, FindingRow, row_of
 from napari_unibiomed.streaming import RunRows, collect, provisional_rows
@@ -30,6 +30,7 @@ class FindingsModel:
         mask_changed: The mask of one finding was put back by an undo; its number. The labels have to be repainted.
         selected: Another row is selected; its number or None.
         newest: The highest number of a run that was shown.
+        kept_edits: Edits of runs, by their number, that rows have from the start.
     """
 
     changed = Signal()
@@ -44,6 +45,7 @@ class FindingsModel:
         self._filter_text = ""
         self._hide_rejected = False
         self.newest = 0
+        self.kept_edits: Mapping[int, saved_edits.Edits] = {}
 
     @property
     def rows(self) -> tuple[FindingRow, ...]:
@@ -87,13 +89,13 @@ class FindingsModel:
     def rows_of(self, run: Run) -> tuple[FindingRow, ...]:
         """The rows of any run, edits included, whether it is shown or not."""
         if run.number not in self._kept:
-            self._kept[run.number] = collect(run)
+            self._kept[run.number] = self._collected(run)
         return tuple(self._kept[run.number].rows.values())
 
     def set_run(self, run: Run | None) -> None:
         """Show a run; its edits are those it had when it was last shown."""
         if run is not None and (run.number not in self._kept or not self._kept[run.number].finished):
-            self._kept[run.number] = collect(run)
+            self._kept[run.number] = self._collected(run)
         self.run = run
         self.newest = max(self.newest, 0 if run is None else run.number)
         self._select(None)
@@ -125,7 +127,7 @@ class FindingsModel:
 
     def finish(self, run: Run) -> None:
         """Take a run's last word."""
-        self._kept[run.number] = collect(run)
+        self._kept[run.number] = self._collected(run)
         if run is self.run:
             self.changed.emit()
 
@@ -258,6 +260,12 @@ class FindingsModel:
     @property
     def _state(self) -> RunRows:
         return RunRows() if self.run is None else self._kept.setdefault(self.run.number, RunRows())
+
+    def _collected(self, run: Run) -> RunRows:
+        state = collect(run)
+        if state.finished:
+            saved_edits.apply(self.kept_edits.get(run.number, {}), state.rows, run.volume)
+        return state
 
     def _select(self, number: int | None) -> None:
         if number != self._selection:

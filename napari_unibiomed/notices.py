@@ -75,6 +75,26 @@ def not_kept(why: str) -> Message:
     return Message("warning", "This run is not autosaved", why, "Free some space, or choose another autosave folder.")
 
 
+def edits_not_kept(why: str) -> Message:
+    """What the user did with findings cannot be written; it stays in the window."""
+    return Message("warning", "Your edits are not autosaved", why, "Export the report to keep them.")
+
+
+def edits_lost(why: str) -> Message:
+    """The edits of a restored run cannot be read; the run is there without them."""
+    return Message("warning", "Saved edits cannot be read", why, "The run is shown as the model gave it.")
+
+
+def edits_dropped() -> Message:
+    """A run that goes on is linked anew from all of its slices, so that earlier edits have no finding any more."""
+    return Message(
+        "info",
+        "Edits dropped",
+        "The run goes on, and its findings are linked anew.",
+        "Edit them again when it is done.",
+    )
+
+
 def finished(findings: int, slices: int, seconds: float) -> Message:
     """The end of a run over slices; an empty result is said, never shown as silence."""
     where = f"in {_count(slices, 'slice')}"

@@ -167,6 +167,7 @@ class Session(SessionWork):
         if not self.closed:
             self.closed = True
             self._cancel.cancel()
+            self._edits.end()
             self._model.end()
 
     def _may_begin(self) -> bool:
@@ -181,7 +182,12 @@ class Session(SessionWork):
         return True
 
     def _begin(self, run: Run) -> bool:
+        edited = bool(self.kept_edits.get(run.number))
+        if edited:
+            self.keep_edits(run, {})
         self._began(run)
+        if edited:
+            self._show(notices.edits_dropped())
         self._retry = lambda: self._may_begin() and self._begin(run)
         known, before_s = dict(run.predictions), run.seconds
         phase = Phase.LOADING if self.info is None else Phase.RUNNING

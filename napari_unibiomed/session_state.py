@@ -19,6 +19,7 @@ from napari_unibiomed.messages import Message
 from napari_unibiomed.model_choice import EMBEDDED, ModelChoice
 from napari_unibiomed.progress import progress_text
 from napari_unibiomed.salvage import limited
+from napari_unibiomed.saved_edits import Edits
 from napari_unibiomed.settings import Settings
 from unibiomed_core.types import Volume
 from unibiomed_core.updates import Done, FindingFound, Progress, SliceDone, Update
@@ -52,6 +53,8 @@ class SessionState:
         """``● Ready – name, GPU 0, bf16, 5.1 of 24 GB``; empty while no model is loaded."""
         self.runs: list[Run] = []
         self.current: Run | None = None
+        self.kept_edits: dict[int, Edits] = {}
+        """Number of a run -> what the user did with its findings."""
         self.volume: Volume | None = None
         self.saved: Saved | None = None
         """A kept run of the chosen image that can be brought back."""
@@ -132,6 +135,7 @@ class SessionState:
 
     def _forget(self, run: Run) -> None:
         self.runs.remove(run)
+        self.kept_edits.pop(run.number, None)
         self.current = self.runs[-1] if self.runs else None
         self.runs_changed.emit()
 
@@ -210,12 +214,13 @@ class SessionState:
             if not self.phase.busy:
                 self._show(notices.can_be_restored(saved.name, saved.done, saved.total))
 
-    def _restored(self, run: Run) -> None:
+    def _restored(self, run: Run, edits: Edits, *trouble: Message) -> None:
+        self.kept_edits[run.number] = edits
         self.runs.append(run)
         self.current = run
         self.runs_changed.emit()
         self.restored.emit(run)
         self.finished.emit(run)
-        self._show(notices.restored(run.job.name, run.places_done, run.slices_total))
+        self._show(notices.restored(run.job.name, run.places_done, run.slices_total), *trouble)
         if not self.phase.busy:
             self._rest(Phase.DONE)

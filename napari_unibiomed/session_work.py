@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from napari_unibiomed import messages, model_choice, notices
+from napari_unibiomed import messages, model_choice, notices, saved_edits
 from napari_unibiomed.autosave import Keeper, Saved, autosave_of
 from napari_unibiomed.controls import Phase
 from napari_unibiomed.jobs import Run
@@ -15,6 +15,7 @@ from napari_unibiomed.model_choice import Download, LoadEngine, ModelChoice
 from napari_unibiomed.model_thread import ModelThread
 from napari_unibiomed.progress import download_text
 from napari_unibiomed.salvage import salvage
+from napari_unibiomed.saved_edits import Edits, EditsWriter
 from napari_unibiomed.session_state import SessionState
 from napari_unibiomed.settings import Settings
 from napari_unibiomed.work import updates
@@ -37,6 +38,7 @@ class SessionWork(SessionState):
         self.deliver = deliver
         self.closed = False
         self._autosave = autosave_of(settings)
+        self._edits = EditsWriter()
         self._model = ModelThread(load_engine, download)
         self._cancel = CancelToken()
 
@@ -45,6 +47,14 @@ class SessionWork(SessionState):
         self._be(phase)
         self._model.submit(lambda: self._guarded(work, cancel))
         return True
+
+    def keep_edits(self, run: Run, edits: Edits) -> None:
+        """Take what the user did with the findings of a run that ended, in place of what was known before."""
+        if self.closed or run is self._in_work:
+            return
+        self.kept_edits[run.number] = edits
+        if self._autosave is not None and run.folder is not None:
+            self._edits.put(run.folder, edits, self._edits_not_kept)
 
     def _post(self, callback: Callable[..., object], *arguments: object) -> None:
         """Have something called in the listeners' thread, unless the session was closed by then."""
@@ -126,6 +136,9 @@ class SessionWork(SessionState):
 
         return Keeper(self._autosave, run.folder, kept, trouble)
 
+    def _edits_not_kept(self, error: OSError) -> None:
+        self._post(self._show, notices.edits_not_kept(messages.first_sentence(error)))
+
     def _look(self, volume: Volume) -> None:
         """Whether a run of this image was kept."""
         if self._autosave is not None and not self.closed and (saved := self._autosave.restorable(volume)) is not None:
@@ -138,8 +151,13 @@ class SessionWork(SessionState):
             run = self._autosave.restore(saved, volume, number)
         except ReadError as error:
             self._post(self._show, messages.from_error(error))
+            return
+        try:
+            edits = saved_edits.read(saved.folder, run)
+        except ReadError as error:
+            self._post(self._restored, run, {}, notices.edits_lost(error.found))
         else:
-            self._post(self._restored, run)
+            self._post(self._restored, run, edits)
 
     def _delete(self, folder: Path) -> None:
         if self._autosave is not None:

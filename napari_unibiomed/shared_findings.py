@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
 from napari_unibiomed.findings import FindingsModel
+from napari_unibiomed.saved_edits import edits_of
 from unibiomed_core.types import Finding
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def findings_of(session: Session) -> FindingsModel:
 def _follow(session: Session, model: FindingsModel) -> None:
     """Feed a model by a session's signals; neither keeps the other alive."""
     held, known = ref(session), ref(model)
+    model.kept_edits = session.kept_edits
 
     def on_runs() -> None:
         """Show a run that began, and drop those that were taken back."""
@@ -49,6 +51,12 @@ def _follow(session: Session, model: FindingsModel) -> None:
         if (model := known()) is not None:
             model.finish(run)
 
+    def on_row(_: int) -> None:
+        session, model = held(), known()
+        if session is not None and model is not None and model.run is not None and model.finished:
+            session.keep_edits(model.run, edits_of(model.run, model.rows))
+
+    model.row_changed.connect(on_row)
     session.runs_changed.connect(on_runs)
     session.slice_done.connect(on_slice)
     session.finding_found.connect(on_finding)
