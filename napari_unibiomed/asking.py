@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from napari_unibiomed.jobs import Job, JobKind
+from napari_unibiomed.jobs import Job, JobKind, Options
 from napari_unibiomed.roi import Box, box_prompts
 from unibiomed_core import vocabulary
 from unibiomed_core.errors import PromptError
@@ -17,6 +17,12 @@ from unibiomed_core.tasks import check_text
 from unibiomed_core.types import Plane, Prompt, Region, Volume
 
 Span = Literal["all", "current", "range"]
+
+PLANS: dict[str, str] = {"all": "every slice in turn", "coarse-to-fine": "coarse, then fine"}
+"""Plans over slices that every model can follow, and their words."""
+
+WITH_FINDINGS: tuple[JobKind, ...] = ("report", "segment")
+"""Tasks whose masks become findings."""
 
 AROUND = 5
 """Slices on either side of the shown one that "From view" takes."""
@@ -46,6 +52,7 @@ class Wishes:
         text: Phrases to segment, separated by commas or lines, or a question.
         describe: Let the model describe key slices in its own words.
         max_new_tokens: Longest answer.
+        options: How slices are planned and masks become findings.
     """
 
     task: JobKind = "report"
@@ -53,6 +60,7 @@ class Wishes:
     slices: Slices = Slices()
     describe: bool = True
     max_new_tokens: int = 256
+    options: Options = field(default_factory=Options)
 
 
 def phrases_in(text: str) -> tuple[str, ...]:
@@ -122,6 +130,15 @@ def prompts_of(wishes: Wishes, boxes: Sequence[Box]) -> tuple[Prompt, ...]:
     return tuple(prompt for box in boxes for prompt in box_prompts(box.region))
 
 
+def usable_options(wishes: Wishes, volume: Volume) -> Options:
+    """The options that mean something for a task: none for questions, no plan beside single slices or in a picture."""
+    if wishes.task not in WITH_FINDINGS:
+        return Options()
+    if volume.is_2d:
+        return Options(least_presence=wishes.options.least_presence, min_area_mm2=wishes.options.min_area_mm2)
+    return wishes.options if wishes.slices.span == "all" else replace(wishes.options, plan="all")
+
+
 def make_job(
     wishes: Wishes,
     volume: Volume,
@@ -151,6 +168,7 @@ def make_job(
         every=1 if roi or wishes.slices.span == "current" else wishes.slices.every,
         window=window,
         describe=wishes.describe and wishes.task == "report",
+        options=usable_options(wishes, volume),
     )
 
 

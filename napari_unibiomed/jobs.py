@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,31 @@ from unibiomed_core.types import CroppedMask, Finding, Plane, Prediction, Prompt
 JobKind = Literal["report", "segment", "ask", "roi"]
 
 KIND_WORDS: dict[JobKind, str] = {"report": "Report", "segment": "Segment", "ask": "Ask", "roi": "Region"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How slices are planned and masks become findings; arguments of ``Engine.run`` with its defaults.
+
+    Args:
+        plan: Name of a plan over slices.
+        smooth_mm: Standard deviation of a 3D smoothing of each finding; 0 is off.
+        least_presence: Findings of a lower presence are left out, 0..1.
+        min_area_mm2: Smaller mask pieces of a slice are left out; None takes the usual rule for specks.
+        link_slices: Join the pieces of neighbouring slices.
+    """
+
+    plan: str = "all"
+    smooth_mm: float = 0.0
+    least_presence: float = 0.0
+    min_area_mm2: float | None = None
+    link_slices: bool = True
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Those that differ from the defaults."""
+        usual = asdict(Options())
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +52,7 @@ class Job:
         window: What the model is given; None takes the modality's.
         describe: Let the model describe key slices in its own words (reports).
         within: Keep only findings that meet this box.
+        options: How slices are planned and masks become findings. Not used by "roi".
         label: How a list of runs names it; empty for a name made of kind and prompts.
     """
 
@@ -39,6 +65,7 @@ class Job:
     window: Window | None = None
     describe: bool = True
     within: Region | None = None
+    options: Options = Options()
     label: str = ""
 
     @property

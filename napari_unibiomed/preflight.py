@@ -64,13 +64,15 @@ def preflight(
 
 
 def slice_count(job: Job) -> int:
-    """How many slices a job looks at, those included that turn out to show air only."""
+    """How many slices a job looks at, at most; those included that turn out to show air only."""
     if job.kind == "roi":
         regions = [ask.region for ask in job.asks if not isinstance(ask, str) and ask.region is not None]
         return len({(region.plane, region.index) for region in regions})
     if job.indices is not None:
         return len(set(job.indices))
     total = job.volume.slice_count(job.plane)
+    if job.options.plan != "all":
+        return total  # its later passes may come to each
     return len(range((total - 1) % job.every // 2, total, job.every))
 
 

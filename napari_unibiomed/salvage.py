@@ -22,14 +22,19 @@ def salvage(
         model: Provenance of the model that answered.
         why: What ended the run, one sentence for the report's warnings.
     """
+    from unibiomed_core.engine import plans, smoothing
     from unibiomed_core.engine.gathered import Gathered
-    from unibiomed_core.engine.linking import findings, link
+    from unibiomed_core.engine.linking import findings
+    from unibiomed_core.engine.selection import Selection
 
-    volume, gathered = job.volume, Gathered()
+    volume, options, gathered = job.volume, job.options, Gathered()
+    selection = Selection(options.least_presence, options.min_area_mm2, options.link_slices)
+    step = plans.find(options.plan).step(job.every, volume.spacing_mm[volume.plane_axis(job.plane)])
     for index, given in predictions.items():
         gathered.take(index, given, volume.modality)
-    linked, specks = link(gathered.masks, volume, job.plane, visited=gathered.done, every=job.every)
-    found = findings(linked, volume)
+    linked, specks = selection.link(gathered.masks, volume, job.plane, visited=gathered.done, every=step)
+    linked, left_out = selection.keep(linked)
+    found = findings(smoothing.smooth_all(linked, volume, options.smooth_mm), volume)
     prompts = list(dict.fromkeys(p.prompt for given in predictions.values() for p in given))
     return reports.build(
         volume=volume,
@@ -45,13 +50,14 @@ def salvage(
             "plane": job.plane,
             "every": job.every,
             "indices": None if job.indices is None else list(job.indices),
+            **options.changed,
         },
         slices_done=gathered.done,
         slices_skipped=(),
         seconds=seconds,
         truncated=gathered.truncated,
         specks_dropped=specks,
-        warnings=[why, *gathered.contest_notes(volume)],
+        warnings=[why, *left_out, *gathered.contest_notes(volume)],
         cancelled=True,
     )
 

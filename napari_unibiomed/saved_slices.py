@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from napari_unibiomed.jobs import Job
+from napari_unibiomed.jobs import Job, Options
 from unibiomed_core import report as reports
 from unibiomed_core.errors import ReadError
 from unibiomed_core.modalities import Window
@@ -37,6 +37,7 @@ def write_job(folder: Path, job: Job, model: Mapping[str, Any], total: int) -> N
         "window": None if job.window is None else asdict(job.window),
         "describe": job.describe,
         "within": None if job.within is None else asdict(job.within),
+        "options": asdict(job.options),
         "label": job.label,
         "model": dict(model),
         "slices_total": total,
@@ -64,6 +65,7 @@ def read_job(folder: Path, volume: Volume) -> tuple[Job, dict[str, Any], int]:
             window=None if about["window"] is None else Window(**about["window"]),
             describe=about["describe"],
             within=None if about["within"] is None else Region(**about["within"]),
+            options=Options(**about.get("options", {})),  # runs of earlier versions have none
             label=about["label"],
         )
         return job, about["model"], int(about["slices_total"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from napari_unibiomed.jobs import Job
@@ -38,6 +39,7 @@ def updates(engine: Engine, job: Job, known: Known, cancel: CancelToken) -> Iter
         cancel=cancel,
         describe=job.describe and job.kind == "report",
         known=known,
+        **asdict(job.options),
     )
 
 

@@ -142,8 +142,9 @@ class Running:
         volume, source = self.image.volume, self.image.section.layer
         if volume is None or source is None or wishes.task == "roi":
             return ""
+        looked_at = Wishes(slices=wishes.slices, options=wishes.options)  # the text may not be written yet
         try:
-            job = make_job(Wishes(slices=wishes.slices), volume, self.image.plane, None, current=self.image.current)
+            job = make_job(looked_at, volume, self.image.plane, None, current=self.image.current)
         except UniBiomedError:
             return ""
         info, seconds = self.session.info, self.session.seconds_per_slice

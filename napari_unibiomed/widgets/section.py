@@ -45,7 +45,7 @@ class Section(QFrame):
         self.column = QVBoxLayout(self.body)
         self.column.setContentsMargins(4, 0, 0, 2)
         self.column.setSpacing(3)
-        top = QHBoxLayout()
+        self.top = top = QHBoxLayout()
         top.setSpacing(4)
         top.setContentsMargins(0, 0, 4, 0)
         top.addWidget(self.header)

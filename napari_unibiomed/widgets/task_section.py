@@ -17,10 +17,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unibiomed.asking import STARTERS, Slices, Span, Wishes, phrases_in
+from napari_unibiomed.asking import STARTERS, WITH_FINDINGS, Slices, Span, Wishes, phrases_in
 from napari_unibiomed.controls import Controls, Phase, enabled
-from napari_unibiomed.jobs import JobKind
+from napari_unibiomed.jobs import JobKind, Options
 from napari_unibiomed.shortcuts import with_keys
+from napari_unibiomed.widgets.advanced_options import AdvancedOptions
 from napari_unibiomed.widgets.section import Chooser, Section, describe, row
 
 TASKS: dict[JobKind, tuple[str, str]] = {
@@ -86,12 +87,16 @@ class TaskSection(Section):
         self.range_row = _holder(row(self.first, QLabel("to"), self.last, self.from_view))
         self.slices_row = _holder(row(self.span, self.every))
         self.box_row = _holder(row(self.draw, self.live, stretch=0))
+        self.advanced = AdvancedOptions()
+        self.top.addWidget(self.advanced.toggle)
         self.column.addLayout(row(*self.buttons.values()))
-        for widget in (self.prompt, self.box_row, self.slices_row, self.range_row, self.describe_box):
+        rows = (self.prompt, self.box_row, self.slices_row, self.range_row, self.describe_box, self.advanced)
+        for widget in rows:
             self.column.addWidget(widget)
         self.span.currentIndexChanged.connect(self._on_span)
         for box in (self.first, self.last, self.every):
             box.valueChanged.connect(self.changed)
+        self.advanced.changed.connect(self.changed)
         self.prompt.editTextChanged.connect(self.changed)
         self.prompt.activated.connect(self._on_picked)
         self.draw.clicked.connect(self.draw_requested)
@@ -106,7 +111,8 @@ class TaskSection(Section):
     def wishes(self) -> Wishes:
         """What the controls say."""
         slices = Slices(self.span.currentData(), self.first.value(), self.last.value(), self.every.value())
-        return Wishes(self._task, self.prompt.currentText(), slices, self.describe_box.isChecked())
+        options = self.advanced.options if self._task in WITH_FINDINGS else Options()
+        return Wishes(self._task, self.prompt.currentText(), slices, self.describe_box.isChecked(), options=options)
 
     def choose(self, task: JobKind) -> None:
         """Switch to a task; each keeps its own text, and Ask begins with the shown slice."""
@@ -148,7 +154,8 @@ class TaskSection(Section):
 
     def show_phase(self, phase: Phase) -> None:
         """Enable what can be used."""
-        self.body.setEnabled(enabled(phase, Controls.TASK))
+        for part in (self.body, self.advanced.toggle):
+            part.setEnabled(enabled(phase, Controls.TASK))
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Ctrl+Enter in the prompt runs."""
@@ -194,6 +201,8 @@ class TaskSection(Section):
         self.range_row.setVisible(slices and self.span.currentData() == "range")
         self.every.setVisible(self.span.currentData() != "current")
         self.describe_box.setVisible(self._task == "report")
+        all_slices = self.span.currentData() == "all"
+        self.advanced.offer(self._task in WITH_FINDINGS, picture=self._picture, all_slices=all_slices)
 
 
 def _holder(layout: object) -> QWidget:

@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 
 from unibiomed_core import report as reports
-from unibiomed_core.engine.linking import SliceMask, canonical_target, findings, link
+from unibiomed_core.engine.linking import SliceMask, canonical_target, findings
+from unibiomed_core.engine.selection import Selection
+from unibiomed_core.engine.smoothing import smooth_all
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import Window, choose_window
 from unibiomed_core.types import (
@@ -108,6 +110,7 @@ class FakeEngine:
         self.info = info or FakeInfo()
         self.asked: list[tuple[int, tuple[Prompt, ...]]] = []
         self.windows: list[Window] = []
+        self.options: list[dict[str, Any]] = []
         self.threads: set[str] = set()
         self.freed = 0
         self.loads: list[tuple[Any, ...]] = []
@@ -182,19 +185,26 @@ class FakeEngine:
         describe: bool = True,
         settings: Mapping[str, Any] | None = None,
         known: Mapping[int, tuple[Prediction, ...]] | None = None,
+        plan: str = "all",
+        smooth_mm: float = 0.0,
+        least_presence: float = 0.0,
+        min_area_mm2: float | None = None,
+        link_slices: bool = True,
     ) -> Iterator[Update]:
         began = time.monotonic()
         cancel, known = cancel or CancelToken(), known or {}
+        selection = Selection(least_presence, min_area_mm2, link_slices)
+        self.options.append({"plan": plan, "smooth_mm": smooth_mm, **selection.stated()})
         window = window or choose_window(volume)
         asks = asks or self.info.default_targets.get(volume.modality, TARGETS)
         prompts = [Prompt("segment", ask) if isinstance(ask, str) else ask for ask in asks]
         if any(prompt.target == "nonsense" for prompt in prompts):
             raise PromptError("Target not learnt", "the model 'fake' was not trained on 'nonsense'", "liver or spleen")
         count = volume.slice_count(plane)
-        plan = sorted(set(indices)) if indices is not None else list(range((count - 1) % every // 2, count, every))
+        planned = sorted(set(indices)) if indices is not None else list(range((count - 1) % every // 2, count, every))
         done: dict[int, tuple[Prediction, ...]] = {}
-        yield Progress(0, len(plan))
-        for index in sorted(plan, key=lambda i: i not in known):
+        yield Progress(0, len(planned))
+        for index in sorted(planned, key=lambda i: i not in known):
             if index not in known and cancel.cancelled:
                 break
             if index in known:
@@ -203,7 +213,7 @@ class FakeEngine:
                 (done[index],) = self.predict([volume.slice(index, plane)], prompts, window)
             yield SliceDone(index, done[index])
             gone = time.monotonic() - began
-            yield Progress(len(done), len(plan), gone / len(done) * (len(plan) - len(done)))
+            yield Progress(len(done), len(planned), gone / len(done) * (len(planned) - len(done)))
         masks = [
             SliceMask(p.index, canonical_target(x.target or x.text, volume.modality), x.text, x.score, x.mask)
             for predictions in done.values()
@@ -211,12 +221,13 @@ class FakeEngine:
             for x in p.phrases
             if x.mask is not None
         ]
-        linked, specks = link(masks, volume, plane, visited=list(done), every=every)
-        found = findings(linked, volume)
+        linked, specks = selection.link(masks, volume, plane, visited=list(done), every=every)
+        linked, left_out = selection.keep(linked)
+        found = findings(smooth_all(linked, volume, smooth_mm), volume)
         for finding in found:
             yield FindingFound(finding)
         sentences = []
-        if describe and self.answers["report"] and found and len(done) == len(plan):
+        if describe and self.answers["report"] and found and len(done) == len(planned):
             ((said,),) = self.predict(
                 [volume.slice(found[0].measurements.slice_largest, plane)], [Prompt("report")], window
             )
@@ -230,15 +241,20 @@ class FakeEngine:
                 findings=found,
                 absences=[Absence(n, 0.03, len(done)) for n in sorted(names - {f.target for f in found}) if done],
                 model=self.info.provenance(),
-                settings={"targets": [p.target for p in prompts if p.target], "every": every, **(settings or {})},
+                settings={
+                    "targets": [p.target for p in prompts if p.target],
+                    "every": every,
+                    **selection.stated(),
+                    **(settings or {}),
+                },
                 slices_done=done,
                 slices_skipped=(),
                 seconds=time.monotonic() - began,
                 sentences=sentences,
                 truncated=[i for i in done if i in self.truncated],
                 specks_dropped=specks,
-                warnings=self.warnings,
-                cancelled=len(done) < len(plan),
+                warnings=[*self.warnings, *left_out],
+                cancelled=len(done) < len(planned),
             )
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from fake_engine import ct, picture
 
 from napari_unibiomed import asking
 from napari_unibiomed.asking import Slices, Wishes
+from napari_unibiomed.jobs import JobKind, Options
 from napari_unibiomed.roi import Box
+from unibiomed_core.engine import plans
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import CT_WINDOWS
 from unibiomed_core.types import Region
@@ -51,6 +54,33 @@ def test_slice_numbers_count_in_the_order_of_the_file() -> None:
     assert job("report", slices=Slices("range", 1, 20, every=7)).indices == (0, 7, 14)
     with pytest.raises(PromptError, match="No such slice"):
         job("report", slices=Slices("range", 1, 21))
+
+
+OPTIONS = Options("coarse-to-fine", 2.0, 0.5, 9.0, link_slices=False)
+
+
+@pytest.mark.parametrize("task", ["report", "segment"])
+def test_advanced_options_reach_the_job(task: JobKind) -> None:
+    made = asking.make_job(Wishes(task, "liver", options=OPTIONS), ct(20), "axial", WINDOW)
+    assert made.options == OPTIONS
+    assert made.options.changed == {
+        "plan": "coarse-to-fine", "smooth_mm": 2.0, "least_presence": 0.5, "min_area_mm2": 9.0, "link_slices": False
+    }  # fmt: skip
+    assert asking.make_job(Wishes(task, "liver"), ct(20), "axial", WINDOW).options.changed == {}
+
+
+def test_options_without_a_meaning_are_left_out() -> None:
+    question = asking.make_job(Wishes("ask", "what?", options=OPTIONS), ct(20), "axial", WINDOW)
+    assert question.options == Options()
+    few = asking.make_job(Wishes(slices=Slices("range", 1, 3), options=OPTIONS), ct(20), "axial", WINDOW)
+    assert few.options == replace(OPTIONS, plan="all")
+    flat = asking.make_job(Wishes(options=OPTIONS), picture(), "axial", None)
+    assert flat.options == Options(least_presence=0.5, min_area_mm2=9.0)
+
+
+def test_every_plan_that_is_offered_is_one_of_the_engine() -> None:
+    assert set(asking.PLANS) <= set(plans.PLANS)
+    assert not any(plans.PLANS[name].follows for name in asking.PLANS), "each can be followed without memory parts"
 
 
 def test_the_shown_slice_alone_ignores_the_step() -> None:

@@ -23,9 +23,10 @@ from session_kit import Watch
 
 from napari_unibiomed.autosave import MOST_IMAGES, Autosave, autosave_of, cache_folder
 from napari_unibiomed.controls import Phase
-from napari_unibiomed.jobs import Job, Run
+from napari_unibiomed.jobs import Job, Options, Run
 from napari_unibiomed.message import Link
-from napari_unibiomed.saved_slices import REPORT_FILE
+from napari_unibiomed.salvage import salvage
+from napari_unibiomed.saved_slices import JOB_FILE, REPORT_FILE, read_job
 from napari_unibiomed.session import Session
 from napari_unibiomed.settings import Settings
 from unibiomed_core.errors import ReadError
@@ -33,6 +34,7 @@ from unibiomed_core.modalities import CT_WINDOWS
 from unibiomed_core.report import to_json
 from unibiomed_core.types import Prompt, Region
 
+OPTIONS = Options("coarse-to-fine", 1.0, 0.3, 9.0, link_slices=False)
 HERE = Path(__file__).resolve().parent
 KILLED = """
 import sys
@@ -57,6 +59,25 @@ sys.stdin.read()
 def no_word_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another test of this process may have loaded a torch for the CPU, which is said when a model is loaded."""
     monkeypatch.setattr("napari_unibiomed.model_choice.torch_has_no_gpu_support", lambda: False)
+
+
+def test_what_is_saved_of_a_stopped_run_follows_its_options(tmp_path: Path, opened: list[Session]) -> None:
+    for options in (Options(), replace(OPTIONS, plan="all"), Options(least_presence=0.95)):
+        run = ran(tmp_path, opened, Job("report", ct(4), options=options))
+        assert run.report is not None
+        saved = salvage(run.job, run.predictions, run.model, 1.0, "It stopped.")
+        assert to_json(saved)["findings"] == to_json(run.report)["findings"]
+        assert saved.warnings[1:2] == run.report.warnings[:1]
+        assert saved.settings.items() >= options.changed.items()
+
+
+def test_a_job_that_was_saved_before_there_were_options_is_read(tmp_path: Path, opened: list[Session]) -> None:
+    run = ran(tmp_path, opened, Job("report", ct(2)))
+    assert run.folder is not None
+    about = json.loads((run.folder / JOB_FILE).read_text("utf-8"))
+    del about["options"]
+    (run.folder / JOB_FILE).write_text(json.dumps(about), "utf-8")
+    assert read_job(run.folder, ct(2))[0].options == Options()
 
 
 @pytest.fixture
@@ -129,6 +150,7 @@ def test_a_finished_run_comes_back_exactly(tmp_path: Path, opened: list[Session]
         every=2,
         window=CT_WINDOWS["lung"],
         within=Region(0, 0, 47, 47, "axial", 2),
+        options=OPTIONS,
     )
     run = ran(tmp_path, opened, job)
     volume = ct(6, name="secret")
@@ -142,7 +164,7 @@ def test_a_finished_run_comes_back_exactly(tmp_path: Path, opened: list[Session]
     assert to_json(again.report) == to_json(run.report)
     assert (again.number, again.complete, again.cancelled) == (7, True, False)
     assert (again.job.asks, again.job.every, again.job.within) == (job.asks, 2, job.within)
-    assert again.job.window == job.window
+    assert (again.job.window, again.job.options) == (job.window, OPTIONS)
     for index, given in run.predictions.items():
         for old, new in zip(given, again.predictions[index], strict=True):
             assert replace(new, phrases=()) == replace(old, phrases=())

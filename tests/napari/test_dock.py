@@ -119,6 +119,42 @@ def test_one_click_reports_and_undo_takes_it_back(open_dock: Open) -> None:
     assert digest(source) == before
 
 
+def test_advanced_options_are_folded_and_reach_the_job(open_dock: Open) -> None:
+    kit = open_dock(FakeEngine(LIVER), image=ct(14, 64), show=True)
+    task, dock = kit.dock.task, kit.dock
+    advanced, height = task.advanced, dock.task.sizeHint().height()
+    assert advanced.isHidden()
+    assert advanced.toggle.text() == "▸ Advanced"
+    advanced.toggle.click()
+    kit.until(advanced.isVisible)
+    assert dock.task.sizeHint().height() > height
+    advanced.plan.choose("coarse-to-fine")
+    advanced.smooth_mm.setValue(1.5)
+    advanced.least_presence.setValue(0.25)
+    advanced.min_area_mm2.setValue(12.0)
+    advanced.link_slices.click()
+    area = dock.area
+    assert area.widget().minimumSizeHint().width() <= area.viewport().width()
+    boxes = (advanced.plan, advanced.smooth_mm, advanced.least_presence, advanced.min_area_mm2, advanced.link_slices)
+    for widget in (*boxes, advanced.toggle):
+        assert widget.accessibleName()
+        assert widget.toolTip()
+    advanced.toggle.click()
+    assert advanced.isHidden()
+    assert advanced.toggle.text() == "▸ Advanced: 5 set"
+    dock.run_report()
+    kit.until_idle()
+    asked = {"plan": "coarse-to-fine", "smooth_mm": 1.5, "least_presence": 0.25, "min_area_mm2": 12.0}
+    assert kit.engine.options == [asked | {"link_slices": False}]
+    assert len(kit.session.current.findings) == 11  # one a slice
+    task.span.choose("range")
+    assert not advanced.form.isRowVisible(advanced.plan)
+    assert task.wishes.options.smooth_mm == 1.5
+    dock.choose_task("ask")
+    assert advanced.toggle.isHidden()
+    assert task.wishes.options.changed == {}
+
+
 def test_cancel_keeps_what_is_done_and_resume_goes_on(open_dock: Open) -> None:
     kit = open_dock(FakeEngine(LIVER, held=True), image=ct(14, 64))
     dock = kit.dock

@@ -12,10 +12,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from fake_engine import FakeEngine, ct
 
-from napari_unibiomed.jobs import Answer, Job, Run, meets
+from napari_unibiomed.jobs import Answer, Job, Options, Run, meets
+from napari_unibiomed.work import updates
 from unibiomed_core.modalities import CT_WINDOWS
 from unibiomed_core.types import CroppedMask, Finding, Plane, Prompt, Region
-from unibiomed_core.updates import Done
+from unibiomed_core.updates import CancelToken, Done
 
 WINDOW = CT_WINDOWS["soft tissue"]
 
@@ -31,6 +32,15 @@ WINDOW = CT_WINDOWS["soft tissue"]
 )
 def test_a_job_has_a_name_for_people(job: Job, name: str) -> None:
     assert job.name == name
+
+
+def test_the_options_of_a_job_reach_the_engine() -> None:
+    engine = FakeEngine()
+    options = Options("coarse-to-fine", 1.5, 0.4, 12.0, link_slices=False)
+    *_, done = updates(engine, Job("report", ct(4), ("liver",), options=options), {}, CancelToken())
+    assert engine.options == [options.changed]
+    assert isinstance(done, Done)
+    assert all(len(finding.slices) == 1 for finding in done.report.findings)
 
 
 def test_a_run_keeps_slices_and_answers() -> None:
