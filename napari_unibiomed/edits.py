@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_unibiomed.painting import inside
 from napari_unibiomed.rows import FindingRow
 from unibiomed_core.types import CroppedMask, Finding, Volume
 
@@ -114,7 +115,13 @@ class History:
         return newest[0].words if newest else ""
 
 
-def mask_on_canvas(number: int, picture: NDArray[Any], own: Mapping[int, CroppedMask]) -> CroppedMask:
+def mask_on_canvas(
+    number: int,
+    picture: NDArray[Any],
+    own: Mapping[int, CroppedMask],
+    painted: Sequence[slice],
+    below: Collection[int] = (),
+) -> CroppedMask:
     """The mask of a finding after somebody painted: what carries its number now, and what others cover as before.
 
     A voxel under another finding stays part of the mask where that finding lay there before; where it was newly
@@ -123,33 +130,29 @@ def mask_on_canvas(number: int, picture: NDArray[Any], own: Mapping[int, Cropped
     Args:
         picture: (Z, Y, X) label numbers as they are on the canvas.
         own: The masks as they were before, by number.
+        painted: The box, along each axis, in which there were strokes with or over this number. Nothing is looked
+            for outside of it and of the mask as it was.
+        below: Numbers that are not seen, which lie under all others.
     """
-    shown = CroppedMask.from_full(picture == number)
     before = own[number]
+    start = [min(a.start, b.start) for a, b in zip(before.box, painted, strict=True)]
+    stop = [max(a.stop, b.stop) for a, b in zip(before.box, painted, strict=True)]
+    shown = picture[tuple(map(slice, start, stop))] == number
     covered = np.zeros(before.crop.shape, bool)
     under = picture[before.box]
     for other in (int(n) for n in np.unique(under) if n not in (0, number)):
-        if other in own and _lies_on(other, number, own):
-            covered |= before.crop & (under == other) & _inside(own[other], before)
-    if not covered.any():
-        return shown
-    whole = shown.full()
-    whole[before.box] |= covered
-    return CroppedMask.from_full(whole)
+        if other in own and _lies_on(other, number, own, below):
+            covered |= before.crop & (under == other) & inside(own[other], before)
+    shown[tuple(slice(b.start - o, b.stop - o) for b, o in zip(before.box, start, strict=True))] |= covered
+    cut = CroppedMask.from_full(shown)
+    return CroppedMask(cut.crop, tuple(a + b for a, b in zip(cut.offset, start, strict=True)), picture.shape)
 
 
-def _lies_on(upper: int, lower: int, own: Mapping[int, CroppedMask]) -> bool:
-    """Whether one finding is painted over another one: the smaller, or of equal ones the later."""
-    return (own[upper].count, -upper) < (own[lower].count, -lower)
+def same_mask(first: CroppedMask, second: CroppedMask) -> bool:
+    """Whether two masks have the same voxels; their boxes may be wider than needed."""
+    return first.count == second.count and bool(np.array_equal(inside(first, second), second.crop))
 
 
-def _inside(mask: CroppedMask, frame: CroppedMask) -> NDArray[np.bool_]:
-    """A mask cut to the box of another one."""
-    cut = np.zeros(frame.crop.shape, bool)
-    low = [max(a, b) for a, b in zip(mask.offset, frame.offset, strict=True)]
-    high = [min(a.stop, b.stop) for a, b in zip(mask.box, frame.box, strict=True)]
-    if all(a < b for a, b in zip(low, high, strict=True)):
-        there = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, frame.offset, strict=True))
-        from_mask = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, mask.offset, strict=True))
-        cut[there] = mask.crop[from_mask]
-    return cut
+def _lies_on(upper: int, lower: int, own: Mapping[int, CroppedMask], below: Collection[int]) -> bool:
+    """Whether one finding is painted over another one: the seen, then the smaller, or of equal ones the later."""
+    return (upper in below, own[upper].count, -upper) < (lower in below, own[lower].count, -lower)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_unibiomed import painting, view
 
 if TYPE_CHECKING:
@@ -12,6 +15,9 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
 Disconnect = Callable[[], None]
+
+Corners = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Lowest and highest data index along each axis of a layer."""
 
 
 class LayerEvents:
@@ -33,9 +39,14 @@ class LayerEvents:
         events = self.viewer.dims.events
         return view.connect([events.current_step, events.order, events.ndisplay], lambda _: call())
 
-    def on_painted(self, layer: Labels, call: Callable[[frozenset[int]], None]) -> Disconnect:
-        """Call with the numbers that gained or lost voxels after the user painted, erased or filled."""
-        return view.connect([layer.events.paint], lambda event: call(painting.numbers_in(event.value)))
+    def on_painted(self, layer: Labels, call: Callable[[frozenset[int], Corners], None]) -> Disconnect:
+        """Call after the user painted, erased or filled, with the numbers that gained or lost voxels, and where."""
+        return view.connect(
+            [layer.events.paint],
+            lambda event: (
+                call(painting.numbers_in(event.value), painting.corners_in(event.value)) if event.value else None
+            ),
+        )
 
     def on_selected_label(self, layer: Labels, call: Callable[[int], None]) -> Disconnect:
         """Call with the number that was picked on a labels layer."""

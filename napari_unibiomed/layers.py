@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -125,18 +125,19 @@ class LayerGateway(LayerEvents):
     def update_labels(self, layer: Labels, run: Run, shown_slice: int | None = None) -> bool:
         """Paint what a run has found so far: by phrase while it runs, by finding once its report is there.
 
+        A report is painted once, and is the user's to change then. Returns whether the picture was refreshed.
+
         Args:
             shown_slice: The slice that is displayed; while the run's plane is shown, the picture is refreshed only
                 where that slice changed. None refreshes always.
-
-        Returns:
-            Whether the picture was refreshed.
         """
-        if run.report is not None:
-            self.paint_masks(layer, {f.number: f.mask for f in run.report.findings})
-            self.set_features(layer, painting.finding_rows(run.report.findings))
-            return True
         about = layer.metadata[KEY]
+        if run.report is not None:
+            if about.get("report") is not run.report:
+                self.paint_masks(layer, {f.number: f.mask for f in run.report.findings})
+                self.set_features(layer, painting.finding_rows(run.report.findings))
+                about["report"] = run.report
+            return True
         # A question about another box on the same slice adds to the slice's predictions.
         counts = {index: len(predictions) for index, predictions in run.predictions.items()}
         new = [index for index, count in counts.items() if about["painted"].get(index) != count]
@@ -152,11 +153,10 @@ class LayerGateway(LayerEvents):
             layer.refresh()
         return refreshed
 
-    def paint_masks(self, layer: Labels, masks: Mapping[int, CroppedMask]) -> None:
-        """Paint {number: canonical 3D mask} anew, smaller ones on top."""
-        canonical = layer.metadata[KEY]["placement"].to_canonical(layer.data)
-        canonical[...] = 0
-        painting.paint_all(canonical, masks)
+    def paint_masks(self, layer: Labels, masks: Mapping[int, CroppedMask], below: Collection[int] = ()) -> None:
+        """Paint {number: canonical 3D mask} anew, smaller ones on top and those ``below`` under all others."""
+        painting.paint_all(layer.metadata[KEY]["placement"].to_canonical(layer.data), masks, below)
+        layer.metadata[KEY]["masks"] = dict(masks)
         layer.refresh()
 
     def mask_of(self, layer: Labels, number: int) -> CroppedMask:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from napari_unibiomed.message import Link, Message
 from napari_unibiomed.progress import clock
 
@@ -47,6 +49,15 @@ def can_be_restored(name: str, done: int, total: int) -> Message:
         f"\u201c{name}\u201d, {done} of {total} slices, on this image.",
         "Restore \u00b7 Delete.",
         links=(Link.RESTORE, Link.DELETE_SAVED),
+    )
+
+
+def no_finding(numbers: Sequence[int]) -> Message:
+    """The user painted with numbers that no finding has."""
+    listed = ", ".join(map(str, numbers))
+    title = f"Label {listed} is no finding" if len(numbers) == 1 else f"Labels {listed} are no findings"
+    return Message(
+        "warning", title, "It is neither measured nor exported.", "Select a row first to paint on its finding."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,14 +73,19 @@ def finding_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
     ]
 
 
-def paint_all(canonical: NDArray[Any], masks: Mapping[int, CroppedMask]) -> None:
-    """Paint {number: 3D mask} into a canonical array in place, smaller ones on top.
+def paint_all(canonical: NDArray[Any], masks: Mapping[int, CroppedMask], below: Collection[int] = ()) -> None:
+    """Paint {number: 3D mask} and nothing else into a canonical array in place, smaller ones on top.
+
+    Args:
+        below: Numbers that are not seen; they lie under all others, so that those leave no hole.
 
     Raises:
         WriteError: A number does not fit the array.
         ValueError: A mask lies on another grid.
     """
-    for number, mask in sorted(masks.items(), key=lambda item: -item[1].count):
+    canonical[...] = 0
+    for number in from_below(masks, below):
+        mask = masks[number]
         if number > np.iinfo(canonical.dtype).max:
             raise WriteError(
                 "Too many findings", f"finding number {number}", f"at most {np.iinfo(canonical.dtype).max}"
@@ -88,6 +93,35 @@ def paint_all(canonical: NDArray[Any], masks: Mapping[int, CroppedMask]) -> None
         if mask.shape != canonical.shape:
             raise ValueError(f"mask of shape {mask.shape} on a volume of shape {canonical.shape}")
         paint(canonical, mask, number)
+
+
+def from_below(masks: Mapping[int, CroppedMask], below: Collection[int]) -> list[int]:
+    """Numbers in the order in which they are painted: what is not seen, then from large to small."""
+    return sorted(masks, key=lambda number: (number not in below, -masks[number].count))
+
+
+def paint_again(
+    canonical: NDArray[Any], masks: Mapping[int, CroppedMask], where: CroppedMask, below: Collection[int]
+) -> None:
+    """Paint the voxels of one mask anew, in another order; numbers of the user's own brush there stay."""
+    there = canonical[where.box]
+    known = where.crop & np.isin(there, [0, *masks])
+    fresh = np.zeros_like(there)
+    for number in from_below(masks, below):
+        fresh[inside(masks[number], where)] = number
+    there[known] = fresh[known]
+
+
+def inside(mask: CroppedMask, frame: CroppedMask) -> NDArray[np.bool_]:
+    """A mask cut to the box of another one."""
+    cut = np.zeros(frame.crop.shape, bool)
+    low = [max(a, b) for a, b in zip(mask.offset, frame.offset, strict=True)]
+    high = [min(a.stop, b.stop) for a, b in zip(mask.box, frame.box, strict=True)]
+    if all(a < b for a, b in zip(low, high, strict=True)):
+        there = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, frame.offset, strict=True))
+        from_mask = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, mask.offset, strict=True))
+        cut[there] = mask.crop[from_mask]
+    return cut
 
 
 def paint_slice(
@@ -122,3 +156,10 @@ def numbers_in(stroke: Iterable[Sequence[Any]]) -> frozenset[int]:
     """Numbers that a stroke of napari's brush took or gave; each step ends with the values before and after it."""
     touched = [np.unique(np.asarray(values)) for step in stroke for values in step[-2:]]
     return frozenset(int(n) for values in touched for n in values if n)
+
+
+def corners_in(stroke: Iterable[Sequence[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lowest and highest data index of a stroke along each axis of the layer; each step begins with its indices."""
+    steps = [[np.atleast_1d(axis) for axis in step[0]] for step in stroke]
+    low = np.min([[axis.min() for axis in step] for step in steps], axis=0)
+    return low, np.max([[axis.max() for axis in step] for step in steps], axis=0)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from superqt.utils import qdebounced
 
-from napari_unibiomed import edits, view
+from napari_unibiomed import edits, painting, view
 from napari_unibiomed.details import slice_beside
 from napari_unibiomed.findings import FindingsModel
 from napari_unibiomed.jobs import Run
+from napari_unibiomed.layer_events import Corners
 from napari_unibiomed.layers import KEY, LayerGateway
 from napari_unibiomed.message import Message
+from napari_unibiomed.notices import no_finding
 from napari_unibiomed.rows import FindingRow, centre_of
 from unibiomed_core.types import CroppedMask
 
@@ -40,7 +42,9 @@ class CanvasLink:
         self.layer: Labels | None = None
         self._layer_connections: list[Callable[[], None]] = []
         self._quiet = False
-        self._touched: set[int] = set()
+        self._touched: dict[int, tuple[slice, ...]] = {}
+        """Number -> canonical box of all strokes with it or over it."""
+        self._measuring = False
         self._label = 0
         self._connections = [
             gateway.on_layers_changed(self._find_layer),
@@ -146,8 +150,14 @@ class CanvasLink:
         if self.layer is not None and not self._quiet:
             self.model.set_colours(self.gateway.colours_of(self.layer))
 
-    def _on_painted(self, numbers: frozenset[int]) -> None:
-        self._touched |= numbers
+    def _on_painted(self, numbers: frozenset[int], corners: Corners) -> None:
+        if self.layer is None:
+            return
+        ends = np.array([self.layer.metadata[KEY]["placement"].to_voxel(corner) for corner in corners]).astype(int)
+        for number in numbers:
+            known = [(b.start, b.stop - 1) for b in self._touched[number]] if number in self._touched else ends.T
+            both = np.concatenate([np.asarray(known).T, ends])
+            self._touched[number] = tuple(map(slice, both.min(axis=0), both.max(axis=0) + 1))
         self._measure_touched()
 
     def _on_redrawn(self, _: Any) -> None:
@@ -163,17 +173,26 @@ class CanvasLink:
         """Measure the findings whose labels were painted on, now."""
         if self.layer is None or not self.model.finished:
             return
-        picture = self.layer.metadata[KEY]["placement"].to_canonical(self.layer.data)
-        own = {row.number: row.finding.mask for row in self.model.rows if row.finding is not None}
-        changed = {n: edits.mask_on_canvas(n, picture, own) for n in sorted(self._touched) if n in own}
-        changed = {n: mask for n, mask in changed.items() if not same_mask(mask, own[n])}
-        strangers = sorted(n for n in self._touched - own.keys() if (picture == n).any())
+        about, own, below = self.layer.metadata[KEY], self._own_masks(), self.gateway.hidden(self.layer)
+        picture, touched = about["placement"].to_canonical(self.layer.data), sorted(self._touched.items())
+        changed = {n: edits.mask_on_canvas(n, picture, own, box, below) for n, box in touched if n in own}
+        rejected = {row.number for row in self.model.rows if row.rejected}
+        erased = {n for n, mask in changed.items() if not mask.count and n in rejected}
+        changed = {n: m for n, m in changed.items() if n not in erased and not edits.same_mask(m, own[n])}
+        strangers = [n for n, box in touched if n not in own and (picture[box] == n).any()]
         if strangers:
             self._say(no_finding(strangers))
         if changed:
-            with self.model.group():
-                for number, mask in changed.items():
-                    self.model.remeasure(number, mask)
+            self._measuring = True
+            try:
+                with self.model.group():
+                    for number, mask in changed.items():
+                        self.model.remeasure(number, mask)
+            finally:
+                self._measuring = False
+            # An erased finding keeps its mask, which goes under the others with the next painting.
+            about["masks"] |= {n: mask for n, mask in self._own_masks().items() if n in changed}
+            self._mirror()
 
     # Model to layer
 
@@ -188,8 +207,7 @@ class CanvasLink:
 
     def _on_mask_put_back(self, number: int) -> None:
         if self.layer is not None:
-            masks = {row.number: row.finding.mask for row in self.model.rows if row.finding is not None}
-            self.gateway.paint_masks(self.layer, masks)
+            self.gateway.paint_masks(self.layer, self._own_masks(), self.model.unseen)
 
     def _on_selected(self, number: int | None) -> None:
         self._outline(number)
@@ -206,13 +224,34 @@ class CanvasLink:
 
     def _mirror(self) -> None:
         """Bring what the layer hides and tells of its numbers in line with the rows."""
-        if self.layer is None:
+        if self.layer is None or self._measuring:
             return
+        self._paint_rows()
         with self._silence():
             if self.gateway.hidden(self.layer) != self.model.unseen:
                 self.gateway.hide(self.layer, self.model.unseen)
             if self.model.finished and self.layer.metadata[KEY]["run"].report is not None:
                 self.gateway.set_features(self.layer, feature_rows(self.model.rows))
+
+    def _paint_rows(self) -> None:
+        """Bring the voxels in line with the rows: masks of a restored run, and what is not seen under what is."""
+        if self.layer is None or not self.model.finished or self.model.run is None:
+            return
+        about, own, unseen = self.layer.metadata[KEY], self._own_masks(), self.model.unseen
+        if self.model.run.report is None or about.get("report") is not self.model.run.report:
+            return
+        if any(about["masks"].get(number) is not mask for number, mask in own.items()):
+            self.gateway.paint_masks(self.layer, own, unseen)
+        elif moved := self.gateway.hidden(self.layer) ^ unseen:
+            if self._touched:
+                self.measure_painted()
+            picture = about["placement"].to_canonical(self.layer.data)
+            for number in moved & own.keys():
+                painting.paint_again(picture, self._own_masks(), own[number], unseen)
+            self.layer.refresh()
+
+    def _own_masks(self) -> dict[int, CroppedMask]:
+        return {row.number: row.finding.mask for row in self.model.rows if row.finding is not None}
 
     def _selected_row(self) -> FindingRow | None:
         return None if self.model.selection is None else self.model.row(self.model.selection)
@@ -235,23 +274,6 @@ def _connected(*pairs: tuple[Any, Callable[..., None]]) -> list[Callable[[], Non
         return lambda: signal.disconnect(call)
 
     return [undo(signal, call) for signal, call in pairs]
-
-
-def no_finding(numbers: Sequence[int]) -> Message:
-    """The user painted with numbers that no finding has."""
-    listed = ", ".join(map(str, numbers))
-    title = f"Label {listed} is no finding" if len(numbers) == 1 else f"Labels {listed} are no findings"
-    return Message(
-        "warning", title, "It is neither measured nor exported.", "Select a row first to paint on its finding."
-    )
-
-
-def same_mask(first: CroppedMask, second: CroppedMask) -> bool:
-    """Whether two masks have the same voxels; their boxes may be wider than needed."""
-    if first.count != second.count:
-        return False
-    a, b = (np.argwhere(mask.crop) + mask.offset for mask in (first, second))
-    return bool(np.array_equal(a, b))
 
 
 def feature_rows(rows: tuple[FindingRow, ...]) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def own() -> dict[int, CroppedMask]:
 def test_what_smaller_findings_cover_stays_part_of_a_mask(own: dict[int, CroppedMask]) -> None:
     picture = picture_of(own)
     for number, mask in own.items():
-        assert np.array_equal(edits.mask_on_canvas(number, picture, own).full(), mask.full())
+        assert np.array_equal(edits.mask_on_canvas(number, picture, own, mask.box).full(), mask.full())
 
 
 def test_strokes_add_take_and_take_over(own: dict[int, CroppedMask]) -> None:
@@ -76,7 +76,8 @@ def test_strokes_add_take_and_take_over(own: dict[int, CroppedMask]) -> None:
     picture[6, 16, 11] = 1  # the tumour loses a voxel that stays the liver's
     picture[6, 25, 5] = 2  # the tumour takes a voxel of the liver
     picture[6, 15, 10] = 0  # erased from both
-    liver, tumour = (edits.mask_on_canvas(n, picture, own).full() for n in (1, 2))
+    strokes = (slice(5, 7), slice(8, 26), slice(2, 12))
+    liver, tumour = (edits.mask_on_canvas(n, picture, own, strokes).full() for n in (1, 2))
     before = {n: mask.full() for n, mask in own.items()}
     assert {tuple(int(i) for i in v) for v in np.argwhere(liver != before[1])} == {
         (5, 10, 10),
