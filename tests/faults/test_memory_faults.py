@@ -16,6 +16,7 @@ sys.path.insert(0, str(ENGINE_TESTS))
 
 from toy import ct_volume, toy_engine  # noqa: E402
 
+from unibiomed_core.engine import selection as selection_module  # noqa: E402
 from unibiomed_core.engine import volume as volume_module  # noqa: E402
 from unibiomed_core.engine.engine import Engine  # noqa: E402
 from unibiomed_core.errors import DeviceError  # noqa: E402
@@ -94,7 +95,8 @@ def test_linking_is_tried_again_without_cached_features(
     stage: str, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = toy_engine()
-    original, left, held = getattr(volume_module, stage), [times], []
+    place = selection_module if stage == "link" else volume_module
+    original, left, held = getattr(place, stage), [times], []
 
     def failing(*given: Any, **named: Any) -> Any:
         held.append(engine.features.held_bytes)
@@ -103,7 +105,7 @@ def test_linking_is_tried_again_without_cached_features(
             raise MemoryError
         return original(*given, **named)
 
-    monkeypatch.setattr(volume_module, stage, failing)
+    monkeypatch.setattr(place, stage, failing)
     if times == 1:
         assert told(finish(engine)) == told(finish(toy_engine()))
         assert held[0] > 0
