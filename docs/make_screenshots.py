@@ -80,7 +80,10 @@ def running(viewer: Any, dock: Any) -> None:
     """A report that has come half way."""
     dock.run_report()
     until(lambda: dock.session.current is not None and len(dock.session.current.slices_done) >= 12)
-    viewer.dims.set_current_step(0, dock.session.current.slices_done[-1])
+    shown = dock.session.current.slices_done[-1]
+    viewer.dims.set_current_step(0, shown)
+    painted = dock.running.layers.layer_of(dock.session.current)
+    until(lambda: painted.data[shown].any() or not dock.session.phase.busy)
     settle()
 
 
