@@ -1,6 +1,6 @@
 """Checkpoints of one stage: weights, optimiser, random and run state; whole or absent, whenever the process dies.
 
-Each is a folder ``step-XXXXXXXX`` of safetensors and JSON. It is written aside as ``step-XXXXXXXX.new``, every file
+Each is a folder ``step-00000100`` of safetensors and JSON. It is written aside as ``step-00000100.new``, every file
 synced, the manifest of sizes and SHA-256 last, and then renamed; only then are older ones removed.
 """
 
