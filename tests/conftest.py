@@ -1,11 +1,16 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and what every test process is given: threads, signals, one way for hypothesis."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import signal
 import sys
+import tempfile
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,6 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +35,27 @@ def shared() -> Path:
     if not (folder / "parity").is_dir():
         pytest.skip("the folder with parity fixtures and data is not beside the repository")
     return folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = Counter()
+    # A shell that starts the suite in the background ignores Ctrl-C, and every process would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if importlib.util.find_spec("hypothesis"):
+        one_way_for_hypothesis()
+
+
+def one_way_for_hypothesis() -> None:
+    """The same examples on every machine and in every worker, no clock, and nothing written into the tree."""
+    from hypothesis import HealthCheck, settings
+    from hypothesis.configuration import set_hypothesis_home_dir
+
+    set_hypothesis_home_dir(Path(tempfile.gettempdir()) / f"hypothesis-{os.getuid() if hasattr(os, 'getuid') else 0}")
+    settings.register_profile(
+        "suite", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("suite")
 
 
 def no_window() -> str | None:
@@ -50,3 +77,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if windows and (why := no_window()):
         for item in windows:
             item.add_marker(pytest.mark.skip(reason=why))
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        tier = "slow" if item.get_closest_marker("slow") else "quick"
+        item.config.stash[LEFT_OUT][tier] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)  # of a worker of pytest-xdist; it is sent at the end
+    if output is not None:
+        output["left_out"] = dict(session.config.stash[LEFT_OUT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Every worker of pytest-xdist collects all tests, so what one left out is what all left out."""
+    for tier, count in getattr(node, "workeroutput", {}).get("left_out", {}).items():
+        node.config.stash[LEFT_OUT][tier] = count
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    how = {"slow": "make test-slow", "quick": "make test"}
+    for tier, count in sorted(config.stash[LEFT_OUT].items()):
+        terminalreporter.write_line(f"Left out: {count} tests of the {tier} tier ({how[tier]} runs them)")
