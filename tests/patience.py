@@ -1,8 +1,8 @@
 """Waiting and measuring in tests, so that they hold on a slow or busy machine. The only file here that reads a clock.
 
-Tests wait for something that happens (an event, a line, a file, a count), never for a time to pass. A time-out is a
-guard against hanging and nothing else: it is GUARD_S everywhere. What has to be quick is asserted as a count of work, or
-as a ratio of processor times that were measured side by side in one process.
+Tests wait for something that happens (an event, a line, a file, a count), never for a time to pass. A time-out only
+guards against hanging: it is GUARD_S everywhere. What has to be quick is asserted as a count of work, or as a ratio of
+processor times that were measured side by side in one process.
 """
 
 from __future__ import annotations
