@@ -11,8 +11,8 @@ from napari_unibiomed.jobs import Job, JobKind, Options
 from napari_unibiomed.roi import Box, box_prompts
 from unibiomed_core import vocabulary
 from unibiomed_core.errors import PromptError
-from unibiomed_core.io.export.answer import index_of, shown_number
 from unibiomed_core.modalities import Window
+from unibiomed_core.report import checked_slice
 from unibiomed_core.tasks import check_text
 from unibiomed_core.types import Plane, Prompt, Region, Volume
 
@@ -34,13 +34,13 @@ class Slices:
 
     Args:
         span: All that show something, the one that is shown, or a range.
-        first: First slice number of a range, from 1 in the file's own order; ``last`` is taken too.
+        first: First slice number of a range, as napari's slider counts; ``last`` is taken too.
         every: Step between slices.
     """
 
     span: Span = "all"
-    first: int = 1
-    last: int = 1
+    first: int = 0
+    last: int = 0
     every: int = 1
 
 
@@ -99,15 +99,13 @@ def chosen_indices(slices: Slices, volume: Volume, plane: Plane, current: int | 
                 "No slice is shown", "the viewer is in 3D", "a 2D view", "Switch to 2D or choose a range."
             )
         return (current,)
-    ends = [index_of(volume, plane, number) for number in (slices.first, slices.last)]
+    ends = [checked_slice(volume, plane, number) for number in (slices.first, slices.last)]
     return tuple(range(min(ends), max(ends) + 1, slices.every))
 
 
 def range_around(index: int, volume: Volume, plane: Plane) -> tuple[int, int]:
     """Slice numbers of the range around a shown slice, lower one first."""
-    count = volume.slice_count(plane)
-    ends = [shown_number(volume, plane, min(max(0, index + step), count - 1)) for step in (-AROUND, AROUND)]
-    return min(ends), max(ends)
+    return max(0, index - AROUND), min(index + AROUND, volume.slice_count(plane) - 1)
 
 
 def prompts_of(wishes: Wishes, boxes: Sequence[Box]) -> tuple[Prompt, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unibiomed.exporting import window_of
-from napari_unibiomed.rows import COLUMNS, DASH, Column, FindingRow, cell_text, runs_backwards, slice_cell
+from napari_unibiomed.rows import COLUMNS, DASH, Column, FindingRow, cell_text
 from unibiomed_core.report import FLAG_WORDS, number_text
 
 if TYPE_CHECKING:
@@ -61,14 +61,11 @@ def raw_answer(run: Run, row: FindingRow) -> str:
 
 
 def key_slices(run: Run, row: FindingRow) -> list[tuple[int, str]]:
-    """(canonical index, words) of the first, the largest and the last slice of a row, each once.
-
-    First and last are those of the file's own order.
-    """
+    """(canonical index, words) of the first, the largest and the last slice of a row, each once."""
     if not row.slice_indices or row.slice_largest is None:
         return []
     places: dict[int, list[str]] = {}
-    order = in_file_order(run, row)
+    order = row.slice_indices
     for word, index in zip(("first", "largest", "last"), (order[0], row.slice_largest, order[-1]), strict=True):
         places.setdefault(index, []).append(word)
     if len(places) == 1:
@@ -76,24 +73,16 @@ def key_slices(run: Run, row: FindingRow) -> list[tuple[int, str]]:
     return [(index, ", ".join(words)) for index, words in places.items()]
 
 
-def in_file_order(run: Run, row: FindingRow) -> tuple[int, ...]:
-    """Canonical indices of a row's slices, in the order in which the file counts them."""
-    return row.slice_indices[::-1] if runs_backwards(run.volume, row.plane) else row.slice_indices
-
-
-def slice_beside(run: Run, row: FindingRow, index: int, step: int) -> int | None:
-    """The slice of a row that comes next (1) or before (-1) in the file's order; gaps are skipped."""
-    order = in_file_order(run, row)
-    here = slice_cell(index, run.volume, row.plane)
-    numbers = [(slice_cell(i, run.volume, row.plane), i) for i in order]
+def slice_beside(row: FindingRow, index: int, step: int) -> int | None:
+    """The slice of a row that comes next (1) or before (-1); gaps are skipped."""
     if step > 0:
-        return next((i for number, i in numbers if number > here), None)
-    return next((i for number, i in reversed(numbers) if number < here), None)
+        return next((i for i in row.slice_indices if i > index), None)
+    return next((i for i in reversed(row.slice_indices) if i < index), None)
 
 
-def caption_of(run: Run, row: FindingRow, index: int, words: str) -> str:
+def caption_of(run: Run, index: int, words: str) -> str:
     """What stands below a thumbnail."""
-    return "" if run.volume.is_2d else f"{slice_cell(index, run.volume, row.plane)} {words}"
+    return "" if run.volume.is_2d else f"{index} {words}"
 
 
 def thumbnail(
@@ -124,11 +113,15 @@ def thumbnail(
     return pictures.draw(run.volume.slice(index, row.plane), window, outlines, long_side_px=long_side_px)
 
 
-def place_text(run: Run, row: FindingRow, index: int | None) -> str:
-    """Where the slice shown stands among those of a row: "slice 7 · 3 of 4", or that it is not among them."""
+def place_text(run: Run, row: FindingRow, index: int | None, slider: int | None = None) -> str:
+    """Where the slice shown stands among those of a row: "axial slice 7 · 3 of 4", or that it is not among them.
+
+    Args:
+        slider: What the viewer's slider shows for the slice; told where another layer gives it other steps.
+    """
     if index is None or run.volume.is_2d:
         return ""
-    number = slice_cell(index, run.volume, row.plane)
+    told = f"{row.plane} slice {index}" + ("" if slider in (None, index) else f" (slider {slider})")
     if index not in row.slice_indices:
-        return f"{row.plane} slice {number} · not here"
-    return f"{row.plane} slice {number} · {in_file_order(run, row).index(index) + 1} of {len(row.slice_indices)}"
+        return f"{told} · not here"
+    return f"{told} · {row.slice_indices.index(index) + 1} of {len(row.slice_indices)}"

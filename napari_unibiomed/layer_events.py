@@ -35,9 +35,9 @@ class LayerEvents:
         return view.connect([self.viewer.layers.events], lambda event: call() if event.type in names else None)
 
     def on_view_changed(self, call: Callable[[], None]) -> Disconnect:
-        """Call after another slice, axis order or 2D/3D display was chosen."""
+        """Call after another slice, axis order or 2D/3D display was chosen, or the sliders have other steps."""
         events = self.viewer.dims.events
-        return view.connect([events.current_step, events.order, events.ndisplay], lambda _: call())
+        return view.connect([events.current_step, events.order, events.ndisplay, events.range], lambda _: call())
 
     def on_painted(self, layer: Labels, call: Callable[[frozenset[int], Corners], None]) -> Disconnect:
         """Call after the user painted, erased or filled, with the numbers that gained or lost voxels, and where."""

@@ -281,6 +281,13 @@ class LayerGateway(LayerEvents):
         voxel = found[1].to_voxel(found[0].world_to_data(view.point(self.viewer)))
         return int(np.clip(np.rint(voxel[axis]), 0, volume.shape[axis] - 1))
 
+    def slider_number(self, volume: Volume, plane: Plane, index: int) -> int | None:
+        """What the viewer's slider shows for a slice; None for a picture, or where no layer shows the volume."""
+        found = self.layer_of(volume)
+        if found is None or volume.is_2d:
+            return None
+        return view.slider_number(self.viewer, *found, volume.plane_axis(plane), index)
+
     @staticmethod
     def _mark(layer: Layer, role: Role, **about: Any) -> None:
         layer.metadata[KEY] = {"made": weakref.ref(layer), "role": role, **about}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unibiomed.rows import FindingRow, runs_backwards, slice_cell
+from napari_unibiomed.rows import FindingRow
 from napari_unibiomed.streaming import target_name
 from unibiomed_core import vocabulary
 from unibiomed_core.report import number_text, ranges_text
@@ -69,7 +69,7 @@ def answer_lines(prediction: Prediction, rows: Sequence[FindingRow], volume: Vol
     end = 0
     if not volume.is_2d:
         plane = prediction.plane.capitalize()
-        spans.append(Span(f"{plane} slice {slice_cell(prediction.index, volume, prediction.plane)}: ", kind="note"))
+        spans.append(Span(f"{plane} slice {prediction.index}: ", kind="note"))
     for phrase in sorted(prediction.phrases, key=lambda p: (p.start, p.end)):
         if phrase.start < end:
             continue  # it lies inside the phrase before it, whose words show it already
@@ -175,8 +175,7 @@ def _free_slices(report: Report, volume: Volume) -> Iterator[Line]:
     plane: Plane = report.image["plane"]
     free = set(report.slices_done) - {index for f in report.findings for index in f.slices}
     if report.findings and free and not volume.is_2d:
-        where = ranges_text(free, report.slices_total, runs_backwards(volume, plane))
-        yield (Span(f"Examined and without a finding: {plane} slices {where}.", kind="note"),)
+        yield (Span(f"Examined and without a finding: {plane} slices {ranges_text(free)}.", kind="note"),)
 
 
 def _quote_line(text: str, index: int, rows: Sequence[FindingRow], volume: Volume) -> Line:

@@ -99,12 +99,8 @@ def names_of(labels: Labels) -> dict[int, str]:
 
 
 def row_of(finding: Finding, volume: Volume) -> dict[str, Any]:
-    """A row of features: lengths in mm, volume in mL, intensities in the unit named; slices count from 1."""
-    from unibiomed_core.report import slice_number
-
+    """A row of features: lengths in mm, volume in mL, intensities in the unit named; slices as on the slider."""
     sizes = finding.measurements
-    turned = not volume.is_2d and volume.stored.flips[0]
-    ends = sorted(slice_number(i, volume.shape[0], turned) for i in (sizes.slice_first, sizes.slice_last))
     return {
         "index": finding.number,
         "finding": finding.phrase,
@@ -116,8 +112,8 @@ def row_of(finding: Finding, volume: Volume) -> dict[str, Any]:
         "intensity_mean": sizes.intensity_mean,
         "intensity_sd": sizes.intensity_sd,
         "intensity_unit": sizes.intensity_unit,
-        "slice_first": ends[0],
-        "slice_last": ends[1],
+        "slice_first": sizes.slice_first,
+        "slice_last": sizes.slice_last,
         "side": sizes.side,
         "flags": ", ".join(finding.flags),
     }

@@ -62,8 +62,8 @@ def no_finding(numbers: Sequence[int]) -> Message:
 
 
 def no_such_slice(number: int, total: int) -> Message:
-    """A slice that the image does not have; numbers count from 1."""
-    return Message("error", "No such slice", f"Slice {number} of {total}.", f"Choose 1 to {total}.")
+    """A slice that the image does not have; numbers count from 0."""
+    return Message("error", "No such slice", f"Slice {number} was asked for.", f"Choose 0 to {total - 1}.")
 
 
 def nothing_to_examine() -> Message:

@@ -86,7 +86,7 @@ def _slices(job: Job, count: int) -> list[Message]:
     total = job.volume.slice_count(job.plane)
     outside = [index for index in job.indices or () if not 0 <= index < total]
     if outside:
-        return [notices.no_such_slice(outside[0] + 1, total)]
+        return [notices.no_such_slice(outside[0], total)]
     return [] if count else [notices.nothing_to_examine()]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_unibiomed.painting import colour_of
-from unibiomed_core.report import number_text, ranges_text, slice_number
+from unibiomed_core.report import number_text, ranges_text
 from unibiomed_core.types import PLANES, Finding, Plane, Volume
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class FindingRow:
     Args:
         number: The value in the labels layer; for rows without a mask a number that no label has.
         phrase: The name shown; a user may have changed it.
-        slices: Slice numbers as people see them, from 1 in the file's own order.
+        slices: Slice numbers as napari's slider shows them while no other layer changes its steps.
         side: Patient side, or a dash where it is the midline or unknown.
         volume_ml: None for pictures and where the file tells no size.
         area_mm2: On the largest slice; None where the file tells no size.
@@ -125,7 +125,7 @@ def row_of(finding: Finding, volume: Volume) -> FindingRow:
     return FindingRow(
         number=finding.number,
         phrase=finding.target or finding.phrase,
-        slices=slices_cell(finding.slices, volume, finding.plane),
+        slices=slices_cell(finding.slices, volume),
         side=m.side if m.side in ("left", "right", "both") else DASH,
         volume_ml=m.volume_ml,
         area_mm2=m.area_mm2,
@@ -145,21 +145,9 @@ def row_of(finding: Finding, volume: Volume) -> FindingRow:
     )
 
 
-def slices_cell(indices: Iterable[int], volume: Volume, plane: Plane) -> str:
-    """Slice numbers of canonical indices, counted from 1 in the file's own order; a dash for a picture."""
-    if volume.is_2d:
-        return DASH
-    return ranges_text(indices, volume.slice_count(plane), runs_backwards(volume, plane)) or DASH
-
-
-def slice_cell(index: int, volume: Volume, plane: Plane) -> int:
-    """The number people see of one canonical slice index."""
-    return slice_number(index, volume.slice_count(plane), runs_backwards(volume, plane))
-
-
-def runs_backwards(volume: Volume, plane: Plane) -> bool:
-    """Whether the file counts its slices against the canonical indices of a plane."""
-    return not volume.is_2d and volume.stored.flips[volume.plane_axis(plane)]
+def slices_cell(indices: Iterable[int], volume: Volume) -> str:
+    """Slice numbers; a dash for a picture, which has none."""
+    return DASH if volume.is_2d else ranges_text(indices) or DASH
 
 
 def centre_of(row: FindingRow, index: int) -> tuple[float, float, float] | None:

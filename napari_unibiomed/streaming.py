@@ -34,7 +34,7 @@ def provisional_rows(run: Run) -> tuple[FindingRow, ...]:
         FindingRow(
             number=number,
             phrase=name,
-            slices=slices_cell(by_slice, volume, plane),
+            slices=slices_cell(by_slice, volume),
             score=scores[name],
             flags=(PROVISIONAL,),
             colour=colour_of(number),
@@ -56,7 +56,7 @@ def box_rows(run: Run, first: int) -> Iterator[FindingRow]:
         yield FindingRow(
             number=number,
             phrase=named.text,
-            slices=slices_cell([named.index], run.job.volume, named.plane),
+            slices=slices_cell([named.index], run.job.volume),
             score=named.score,
             colour=colour_of(number),
             plane=named.plane,

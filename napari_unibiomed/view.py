@@ -50,6 +50,19 @@ def world_axis(viewer: ViewerModel, layer: Layer, placement: Placement, axis: in
     return int(np.abs(ends[1] - ends[0]).argmax()) + viewer.dims.ndim - layer.ndim
 
 
+def slider_number(viewer: ViewerModel, layer: Layer, placement: Placement, axis: int, index: int) -> int:
+    """What the viewer's slider shows for the slice ``index`` along a canonical axis.
+
+    It is the index itself until layers with other spacings or units give the slider a common, finer step.
+    """
+    voxel = placement.to_voxel(layer.world_to_data(point(viewer)))
+    voxel[axis] = index
+    slider = world_axis(viewer, layer, placement, axis)
+    world = np.asarray(layer.data_to_world(placement.to_position(voxel)))[slider - viewer.dims.ndim + layer.ndim]
+    steps = viewer.dims.range[slider]
+    return round((float(world) - steps.start) / (steps.step or 1.0))
+
+
 def displayed_plane(viewer: ViewerModel, layer: Layer, placement: Placement) -> Plane | None:
     """The plane of a volume that is shown, None in 3D display."""
     if viewer.dims.ndisplay != 2:

@@ -88,7 +88,7 @@ def test_segment_a_volume_gives_one_mask_a_target(images: Path, toy_folder: str,
     assert [p["text"] for p in given["phrases"]] == ["liver", "spleen"]
     assert given["masks"] == [p["mask"] for p in given["phrases"]] == ["mask_01_liver.nii.gz", "mask_02_spleen.nii.gz"]
     assert given["raw_text"] == "It is [SEG].<|end|>\nIt is [SEG].<|end|>"
-    assert given["slices"]["done"] == [1, 2, 3, 4, 5]
+    assert given["slices"]["done"] == [0, 1, 2, 3, 4]
     assert given["notice"] == NOTICE
     image = nibabel.load(images / "ct.nii.gz")
     for phrase in given["phrases"]:
@@ -103,16 +103,16 @@ def test_segment_a_volume_gives_one_mask_a_target(images: Path, toy_folder: str,
 def test_a_slice_alone_has_the_mask_it_has_in_the_volume(images: Path, toy_folder: str, tmp_path: Path) -> None:
     base = ["segment", images / "ct.nii.gz", "liver", "--model", toy_folder]
     succeeded(call(*base, "--out", tmp_path / "all"))
-    succeeded(call(*base, "--slice", 2, "--out", tmp_path / "one"))
+    succeeded(call(*base, "--slice", 1, "--out", tmp_path / "one"))
     given = answer(tmp_path / "one")
     assert given["slice"] == {
-        "plane": "axial", "number": 2, "total": 5, "counting": "from 1 in the file's own order", "middle": False
+        "plane": "axial", "number": 1, "total": 5, "counting": "from 0, as on napari's slider", "middle": False
     }  # fmt: skip
     whole = nibabel.load(tmp_path / "all" / "mask_01_liver.nii.gz").get_fdata()
     alone = nibabel.load(tmp_path / "one" / given["masks"][0]).get_fdata()
     assert alone.any()
-    assert np.array_equal(alone[..., 1], whole[..., 1]), "slice 2 counts from 1 in the order of the file"
-    assert not np.delete(alone, 1, axis=2).any()
+    assert np.array_equal(alone[..., 3], whole[..., 3]), "slice 1 is the second from above; the file counts upwards"
+    assert not np.delete(alone, 3, axis=2).any()
 
 
 def test_segment_a_picture(images: Path, toy_folder: str, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_ask_a_volume_takes_the_middle_slice_and_says_so(images: Path, toy_folde
              "--plane", "coronal", "--out", tmp_path)
     )  # fmt: skip
     given = answer(tmp_path)
-    assert "Coronal slice 24 of 48, the middle one" in result.stderr
+    assert "Coronal slice 24, the middle one" in result.stderr
     assert (given["slice"]["number"], given["slice"]["middle"]) == (24, True)
     assert given["truncated"]
     assert any("--max-new-tokens" in warning for warning in given["warnings"])
@@ -311,7 +311,7 @@ def test_ctrl_c_stops_within_the_batch(
     given = answer(tmp_path)
     assert seen == [0, 1, 2, 3], "small slices are taken four at a time"
     assert given["cancelled"]
-    assert given["slices"]["done"] == [2, 3, 4, 5], "canonical slices start at the head, where this file ends"
+    assert given["slices"]["done"] == [0, 1, 2, 3], "slices start at the head, where this file ends"
     mask = np.asarray(nibabel.load(tmp_path / given["masks"][0]).dataobj)
     assert mask[..., 1:].any(axis=(0, 1)).all()
     assert not mask[..., :1].any()

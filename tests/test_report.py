@@ -117,23 +117,27 @@ def test_damaged_masks_are_refused(change: dict[str, Any]) -> None:
 def test_narrative_tells_every_number_once_and_claims_no_more() -> None:
     text = a_report(small_volume()).narrative
     assert "9 of 12 axial slices were examined" in text
-    assert "1. Liver: right, axial slices 4\u20138 (largest 4), volume 5.40 mL" in text
+    assert "1. Liver: right, axial slices 3\u20137 (largest 3), volume 5.40 mL" in text
     assert "presence 0.97 (high)" in text
-    assert "2. Lesion: right, axial slice 6, " in text
+    assert "2. Lesion: right, axial slice 5, " in text
     assert "presence 0.41 (low); seen on one slice only; low score." in text
     assert "No findings: spleen (presence 0.04), aorta (presence 0.20), searched on 9 slices." in text
-    assert "Skipped because they show no body: axial slice 1." in text
-    assert "Not examined (not in the plan): axial slices 11\u201312." in text
-    assert "Axial slice 6: \u201cOne lesion, right, small.\u201d" in text
+    assert "Skipped because they show no body: axial slice 0." in text
+    assert "Not examined (not in the plan): axial slices 10\u201311." in text
+    assert "Axial slice 5: \u201cOne lesion, right, small.\u201d" in text
     assert "Stopped" not in text
     assert text.endswith(NOTICE)
 
 
-def test_slices_are_numbered_in_the_order_of_the_file() -> None:
-    report = a_report(small_volume(reverse=True))
-    assert "axial slices 5\u20139 (largest 9)" in report.narrative
-    assert "Skipped because they show no body: axial slice 12." in report.narrative
+@pytest.mark.parametrize("reverse", [False, True])
+def test_slices_are_numbered_as_they_are_shown_whatever_the_order_of_the_file(reverse: bool) -> None:
+    """ux 5."""
+    report = a_report(small_volume(reverse=reverse))
+    assert "axial slices 3\u20137 (largest 3)" in report.narrative
+    assert "Skipped because they show no body: axial slice 0." in report.narrative
+    assert "slice numbers are those of napari's slider, 0 to 11, from superior to inferior." in report.narrative
     assert report.findings[0].slices == (3, 4, 5, 6, 7)
+    assert (report.image["slice_axis_stored"], report.image["slice_numbers_reversed"]) == (0, reverse)
 
 
 def test_cancelled_truncated_and_empty_runs_say_so() -> None:
@@ -143,7 +147,7 @@ def test_cancelled_truncated_and_empty_runs_say_so() -> None:
     assert "Stopped by the user after 9 of 12 slices" in report.narrative
     assert "No finding was produced on the 9 slices examined." in report.narrative
     assert "it does not say that the image is normal" in report.narrative
-    assert "cut at the length limit on axial slice 4" in report.narrative
+    assert "cut at the length limit on axial slice 3" in report.narrative
     assert "2 mask pieces were too small to be kept as a finding." in report.warnings
     assert "Findings:" not in report.narrative
 
@@ -197,6 +201,5 @@ def test_numbers_have_three_digits(value: float | None, text: str) -> None:
     assert reports.number_text(value) == text
 
 
-def test_ranges_are_told_in_file_order() -> None:
-    assert reports.ranges_text([0, 1, 2, 5], 10, False) == "1\u20133, 6"
-    assert reports.ranges_text([0, 1, 2, 5], 10, True) == "5, 8\u201310"
+def test_ranges_ascend() -> None:
+    assert reports.ranges_text([5, 0, 1, 2, 1]) == "0\u20132, 5"

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from unibiomed_core import terminal
 from unibiomed_core.errors import ConfigError
+from unibiomed_core.report_text import COUNTING, checked_slice
 from unibiomed_core.types import NOTICE, PLANES, Plane, Prediction, Prompt, Report, Volume
 from unibiomed_core.updates import CancelToken, Done, Progress, SliceDone, Update
 
 if TYPE_CHECKING:
     from unibiomed_core.engine.engine import Engine
     from unibiomed_core.modalities import Window
-
-COUNTING = "from 1 in the file's own order"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +32,13 @@ class Study:
     plane: Plane
 
     def index(self, number: int | None) -> int:
-        """The canonical index of a slice number as people see it; the middle slice for None.
+        """The canonical index of a slice number that was asked for; the middle slice for None.
 
         Raises:
             PromptError: There is no such slice.
         """
-        from unibiomed_core.io.export.answer import index_of
-
-        return self.volume.slice_count(self.plane) // 2 if number is None else index_of(self.volume, self.plane, number)
-
-    def numbers(self, indices: Iterable[int]) -> list[int]:
-        """Slice numbers as people see them, ascending."""
-        from unibiomed_core.io.export.answer import shown_number
-
-        return sorted(shown_number(self.volume, self.plane, index) for index in indices)
+        middle = self.volume.slice_count(self.plane) // 2
+        return middle if number is None else checked_slice(self.volume, self.plane, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +149,10 @@ def answer_slice(
     answer = of_slice(predictions, study.volume)
     place = None
     if not study.volume.is_2d:
-        (number,) = study.numbers([index])
         total = study.volume.slice_count(study.plane)
-        place = {"plane": study.plane, "number": number, "total": total, "counting": COUNTING, "middle": not chosen}
+        place = {"plane": study.plane, "number": index, "total": total, "counting": COUNTING, "middle": not chosen}
         how = "" if chosen else ", the middle one; --slice chooses another"
-        terminal.note(f"{study.plane.capitalize()} slice {number} of {total}{how} (counting {COUNTING}).")
+        terminal.note(f"{study.plane.capitalize()} slice {index}{how} (0 to {total - 1}, counted {COUNTING}).")
     warnings = list(study.volume.notes)
     if answer.truncated:
         warnings.append("The answer was cut at the length limit; --max-new-tokens allows a longer one.")
@@ -193,8 +184,8 @@ def answer_volume(job: Job, study: Study, prompts: Sequence[Prompt], settings: M
         about = {
             "slices": {
                 "plane": study.plane,
-                "done": study.numbers(report.slices_done),
-                "skipped": study.numbers(report.slices_skipped),
+                "done": list(report.slices_done),
+                "skipped": list(report.slices_skipped),
                 "total": report.slices_total,
                 "counting": COUNTING,
             },

@@ -47,7 +47,9 @@ MinAreaMm2 = Annotated[
 ]
 NoLink = Annotated[bool, typer.Option("--no-link", help="Keep the pieces of each slice findings of their own.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are in the folder.")]
-SliceNumber = Annotated[int | None, typer.Option("--slice", metavar="K", help="From 1 in the file's own order.")]
+SliceNumber = Annotated[
+    int | None, typer.Option("--slice", metavar="K", help="As reports and napari's slider count it, from 0.")
+]
 Exact = Annotated[
     bool, typer.Option("--prompt-exact", help="Send the words as they are; <image>, newlines and special tokens count.")
 ]

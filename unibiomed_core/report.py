@@ -20,21 +20,26 @@ from unibiomed_core.measure import body_is_cut
 from unibiomed_core.modalities import Window
 from unibiomed_core.report_json import from_json, schema, to_json
 from unibiomed_core.report_text import (
+    COUNTING,
     FLAG_WORDS,
+    checked_slice,
+    counting_text,
     finding_text,
     narrative,
     number_text,
     presence_words,
     ranges_text,
-    slice_number,
     slices_text,
 )
 from unibiomed_core.types import Absence, CroppedMask, Finding, Plane, Report, Volume
 
 __all__ = [
+    "COUNTING",
     "FLAG_WORDS",
     "build",
+    "checked_slice",
     "colour",
+    "counting_text",
     "finding_text",
     "from_json",
     "labels",
@@ -44,7 +49,6 @@ __all__ = [
     "presence_words",
     "ranges_text",
     "schema",
-    "slice_number",
     "to_json",
 ]
 
@@ -90,7 +94,6 @@ def build(
     stated = [*volume.notes, *warnings]
     cut = sorted(set(truncated))
     axis = volume.plane_axis(plane)
-    reversed_in_file = not volume.is_2d and volume.stored.flips[axis]
     image = {
         "name": volume.name,
         "source": volume.source,
@@ -105,13 +108,15 @@ def build(
         "affine_canonical_zyx_to_ras": volume.affine.tolist(),
         "stored_shape_voxels": list(volume.stored.shape),
         "plane": plane,
-        "slice_numbers_reversed": bool(reversed_in_file),
+        # The file's own index, for other programs: along this stored axis, and counted backwards where reversed.
+        "slice_axis_stored": None if volume.is_2d else int(volume.stored.axes[axis]),
+        "slice_numbers_reversed": bool(not volume.is_2d and volume.stored.flips[axis]),
         "window": None if window is None else {"name": window.name, "low": window.low, "high": window.high},
         "window_unit": "intensity" if volume.is_rgb else volume.intensity_unit,
     }
     total = volume.slice_count(plane)
     if cut:
-        where = "" if volume.is_2d else f" on {slices_text(plane, cut, total, bool(reversed_in_file))}"
+        where = "" if volume.is_2d else f" on {slices_text(plane, cut)}"
         stated.append(f"The answer was cut at the length limit{where}; its last sentence may be missing.")
     if specks_dropped:
         pieces = "1 mask piece was" if specks_dropped == 1 else f"{specks_dropped} mask pieces were"

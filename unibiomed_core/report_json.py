@@ -38,7 +38,11 @@ _MEASUREMENTS: Mapping[str, tuple[str, dict[str, Any]]] = {
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """A report as plain JSON values; slice indices are canonical, counted from 0."""
+    """A report as plain JSON values; slice indices are canonical, counted from 0, which people see too.
+
+    ``image.slice_axis_stored`` and ``image.slice_numbers_reversed`` lead to the file's own index: along that stored
+    axis it is the same number, or ``total_count - 1`` minus it where reversed.
+    """
     return {
         "schema": SCHEMA,
         "version": VERSION,

@@ -6,8 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import modality
-from unibiomed_core.types import Finding, Report
+from unibiomed_core.types import Finding, Plane, Report, Volume
 
 PRESENCE_WORDS = ((0.85, "high"), (0.6, "moderate"), (0.0, "low"))
 """Lower limits of the words for a presence score; the score is the model's own and not a calibrated probability."""
@@ -27,6 +28,18 @@ MOST_SENTENCES = 40
 MOST_RANGES = 12
 """Longer lists of slices that were not examined are summed up."""
 
+COUNTING = "from 0, as on napari's slider"
+"""How slices are numbered wherever people read or type a number: by their canonical index.
+
+Our reader opens a volume in napari in canonical order, so this is the number that its slider shows and takes.
+"""
+
+_ENDS: dict[str, tuple[str, str]] = {
+    "axial": ("superior", "inferior"),
+    "coronal": ("anterior", "posterior"),
+    "sagittal": ("right", "left"),
+}
+"""Where the first and the last slice of a plane lie."""
 
 _SIDES = {"both": "both sides", "midline": "midline"}
 
@@ -37,11 +50,10 @@ def narrative(report: Report) -> str:
     plane, flat = str(image["plane"]), bool(image["is_2d"])
     what = modality(image["modality"]).label
     done, total = len(report.slices_done), report.slices_total
-    turned = bool(image["slice_numbers_reversed"])
     what = what[:1].upper() + what[1:]
     lines = [f"{what} {'picture' if flat else 'volume'} '{image['name']}'."]
     if not flat:
-        lines[0] += f" {done} of {total} {plane} slices were examined; slice numbers count from 1 in the file's order."
+        lines[0] += f" {done} of {total} {plane} slices were examined; {counting_text(report)}."
         lines += _plan(report)
     if report.cancelled:
         lines.append(f"Stopped by the user after {done} of {total} slices; what follows covers those only.")
@@ -51,7 +63,7 @@ def narrative(report: Report) -> str:
         more = len(report.findings) - MOST_SENTENCES
         if more > 0:
             lines.append(f"In the list of findings only: {_count(more, 'further finding')}.")
-        lines += _together(report, total, turned)
+        lines += _together(report)
     elif not report.absences:
         lines.append(f"No finding was produced{'' if flat else f' on the {done} slices examined'}.")
     if report.absences:
@@ -62,11 +74,11 @@ def narrative(report: Report) -> str:
     if not report.findings:
         lines.append("This is what the model produced; it does not say that the image is normal.")
     if not flat:
-        lines += _not_examined(report, total, turned, plane)
+        lines += _not_examined(report, total, plane)
     if report.sentences:
         lines.append("The model's own words, unedited:")
         for index, text in report.sentences:
-            place = "" if flat else f"{plane.capitalize()} slice {slice_number(index, total, turned)}: "
+            place = "" if flat else f"{plane.capitalize()} slice {index}: "
             lines.append(f"{place}\u201c{text}\u201d")
     if report.warnings:
         lines.append("Warnings:")
@@ -83,10 +95,8 @@ def finding_text(finding: Finding, report: Report) -> str:
     if m.side != "unknown" and m.side not in name.lower():
         parts.append(_SIDES.get(m.side, m.side))
     if not report.image["is_2d"]:
-        total, turned = report.slices_total, bool(report.image["slice_numbers_reversed"])
-        many = len(finding.slices) > 1
-        largest = f" (largest {slice_number(m.slice_largest, total, turned)})" if many else ""
-        parts.append(f"{slices_text(finding.plane, finding.slices, total, turned)}{largest}")
+        largest = f" (largest {m.slice_largest})" if len(finding.slices) > 1 else ""
+        parts.append(f"{slices_text(finding.plane, finding.slices)}{largest}")
     if m.volume_ml is not None:
         parts.append(f"volume {number_text(m.volume_ml)} mL")
     elif m.area_mm2 is not None:
@@ -116,7 +126,7 @@ def _plan(report: Report) -> list[str]:
     return [] if name == "all" else [f"Plan: {name}."]
 
 
-def _together(report: Report, total: int, turned: bool) -> list[str]:
+def _together(report: Report) -> list[str]:
     """Targets that were found more than once, each summed up in a sentence."""
     groups: dict[str, list[Finding]] = {}
     for finding in report.findings:
@@ -134,33 +144,31 @@ def _together(report: Report, total: int, turned: bool) -> list[str]:
             parts.append(f"{number_text(sum(v for v in volumes if v is not None))} mL")
         if not report.image["is_2d"]:
             carrying = {index for f in group for index in f.slices}
-            numbers = sorted(slice_number(index, total, turned) for index in carrying)
-            parts.append(f"between {group[0].plane} slices {numbers[0]} and {numbers[-1]}")
+            parts.append(f"between {group[0].plane} slices {min(carrying)} and {max(carrying)}")
         lines.append(f"{name[:1].upper()}{name[1:]} in all: {', '.join(parts)}.")
     return lines
 
 
-def _not_examined(report: Report, total: int, turned: bool, plane: str) -> list[str]:
+def _not_examined(report: Report, total: int, plane: str) -> list[str]:
     """Which slices were left out, and why."""
     lines = []
     if report.slices_skipped:
-        where = slices_text(plane, report.slices_skipped, total, turned)
+        where = slices_text(plane, report.slices_skipped)
         lines.append(f"Skipped because they show no body: {where}.")
     rest = sorted(set(range(total)) - set(report.slices_done) - set(report.slices_skipped))
     if rest:
         why = "not reached, or not in the plan" if report.cancelled else "not in the plan"
-        where = slices_text(plane, rest, total, turned)
+        where = slices_text(plane, rest)
         if where.count(",") >= MOST_RANGES:
-            numbers = sorted(slice_number(i, total, turned) for i in rest)
-            where = f"{len(rest)} {plane} slices from {numbers[0]} to {numbers[-1]}"
+            where = f"{len(rest)} {plane} slices from {rest[0]} to {rest[-1]}"
         lines.append(f"Not examined ({why}): {where}.")
     return lines
 
 
-def slices_text(plane: str, indices: Sequence[int], total: int, turned: bool) -> str:
+def slices_text(plane: str, indices: Sequence[int]) -> str:
     """As :func:`ranges_text`, with the plane and the noun."""
     noun = "slice" if len(indices) == 1 else "slices"
-    return f"{plane} {noun} {ranges_text(indices, total, turned)}"
+    return f"{plane} {noun} {ranges_text(indices)}"
 
 
 def presence_words(presence: float) -> str:
@@ -168,16 +176,35 @@ def presence_words(presence: float) -> str:
     return next(word for limit, word in PRESENCE_WORDS if presence >= limit)
 
 
-def slice_number(index: int, total: int, reversed_in_file: bool) -> int:
-    """The number people see, from 1 in the file's own order, of a canonical slice index."""
-    return total - index if reversed_in_file else index + 1
+def counting_text(report: Report) -> str:
+    """How the slice numbers of a volume's report count, as a part of a sentence."""
+    text = f"slice numbers are those of napari's slider, 0 to {report.slices_total - 1}"
+    if not report.image.get("orientation_known"):
+        return text
+    return f"{text}, from {' to '.join(_ENDS[str(report.image['plane'])])}"
 
 
-def ranges_text(indices: Iterable[int], total: int, reversed_in_file: bool) -> str:
-    """Slice numbers as "3, 5\u201312", ascending in the file's own order."""
-    numbers = sorted({slice_number(i, total, reversed_in_file) for i in indices})
+def checked_slice(volume: Volume, plane: Plane, number: int) -> int:
+    """The canonical index of a slice number that a person gave.
+
+    Raises:
+        PromptError: There is no such slice.
+    """
+    last = volume.slice_count(plane) - 1
+    if not 0 <= number <= last:
+        raise PromptError(
+            "No such slice",
+            f"{plane} slice {number} was asked for",
+            f"0 to {last}, counted {COUNTING}",
+            "Choose another slice, or another plane.",
+        )
+    return number
+
+
+def ranges_text(indices: Iterable[int]) -> str:
+    """Slice numbers as "3, 5\u201312", ascending."""
     pieces: list[list[int]] = []
-    for number in numbers:
+    for number in sorted(set(indices)):
         if pieces and number == pieces[-1][1] + 1:
             pieces[-1][1] = number
         else:

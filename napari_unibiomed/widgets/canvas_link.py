@@ -79,10 +79,10 @@ class CanvasLink:
 
     def step(self, direction: int) -> bool:
         """Go to the next (1) or previous (-1) slice that contains the selected finding; False at its ends."""
-        run, row, here = self.model.run, self._selected_row(), self.current_index()
-        if run is None or row is None or here is None:
+        row, here = self._selected_row(), self.current_index()
+        if row is None or here is None:
             return False
-        beside = slice_beside(run, row, here, direction)
+        beside = slice_beside(row, here, direction)
         return beside is not None and self.show_slice(row, beside)
 
     def current_index(self) -> int | None:
@@ -91,6 +91,29 @@ class CanvasLink:
         if row is None or self.model.run is None:
             return None
         return self.gateway.current_index(self.model.run.volume, row.plane)
+
+    def sliders(self) -> dict[int, str]:
+        """Number of a row -> the slider's numbers for its slices; empty while they are the slices' own."""
+        run, rows = self.model.run, [row for row in self.model.rows if row.slice_indices]
+        if run is None or run.volume.is_2d:
+            return {}
+        volume = run.volume
+        ends = {row.plane: (0, volume.slice_count(row.plane) - 1) for row in rows}
+        other = {p for p, both in ends.items() if [self.gateway.slider_number(volume, p, i) for i in both] != [*both]}
+        told: dict[int, str] = {}
+        for row in rows:
+            first_last = sorted({row.slice_indices[0], row.slice_indices[-1]})
+            sliders = [self.gateway.slider_number(volume, row.plane, i) for i in first_last if row.plane in other]
+            if sliders and None not in sliders:
+                told[row.number] = "\u2013".join(map(str, sliders))
+        return told
+
+    def current_slider(self) -> int | None:
+        """What the viewer's slider shows for the slice shown; other layers can give it other steps."""
+        row, here = self._selected_row(), self.current_index()
+        if row is None or here is None or self.model.run is None:
+            return None
+        return self.gateway.slider_number(self.model.run.volume, row.plane, here)
 
     def highlight(self, number: int | None) -> None:
         """Outline a finding for a moment; None goes back to the selected one."""

@@ -94,14 +94,14 @@ class DetailCard(QScrollArea):
         self._waiting = [(s, i, w) for s, (i, w) in zip(self.shots, key_slices(run, row), strict=False)]
         self._timer.start()
 
-    def show_place(self, index: int | None) -> None:
-        """Tell which slice is shown, and which steps there are."""
+    def show_place(self, index: int | None, slider: int | None = None) -> None:
+        """Tell which slice is shown, what the slider shows for it where that differs, and which steps there are."""
         if self._shown is None:
             return
         run, row = self._shown
-        self.place.setText(place_text(run, row, index))
+        self.place.setText(place_text(run, row, index, slider))
         for button, step in ((self.back, -1), (self.forth, 1)):
-            button.setEnabled(index is not None and slice_beside(run, row, index, step) is not None)
+            button.setEnabled(index is not None and slice_beside(row, index, step) is not None)
 
     def _draw_next(self) -> None:
         if not self._waiting or self._shown is None:
@@ -109,7 +109,7 @@ class DetailCard(QScrollArea):
             return
         shot, index, words = self._waiting.pop(0)
         run, row = self._shown
-        shot.show_picture(thumbnail(run, row, index), index, caption_of(run, row, index, words))
+        shot.show_picture(thumbnail(run, row, index), index, caption_of(run, index, words))
 
 
 class _Shot(QToolButton):

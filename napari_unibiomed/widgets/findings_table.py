@@ -46,7 +46,7 @@ Index = QModelIndex | QPersistentModelIndex
 TOOLTIPS = {
     Column.NUMBER: "Number of the label. Untick it to take the finding off the canvas.",
     Column.FINDING: "What the model named. F2 renames it.",
-    Column.SLICES: "Slices that contain it, counted from 1 in the file's own order.",
+    Column.SLICES: "Slices that contain it, as the viewer's slider counts them.",
     Column.SIDE: "Side of the patient, from the geometry of the file.",
     Column.SIZE: "Volume; for pictures the area.",
     Column.DIAMETERS: "Longest axial diameter, and the extent at right angles to it.",
@@ -64,6 +64,7 @@ class FindingsTableModel(QAbstractTableModel):
         self.model = model
         self.rows: list[FindingRow] = list(model.rows)
         self.grey = QColor(GREY)
+        self.sliders: dict[int, str] = {}
 
     def reload(self) -> None:
         """Take all rows anew."""
@@ -107,6 +108,8 @@ class FindingsTableModel(QAbstractTableModel):
         if not index.isValid():
             return None
         row, column = self.rows[index.row()], COLUMNS[index.column()]
+        if role == Role.DisplayRole and column is Column.SLICES and (sliders := self.sliders.get(row.number)):
+            return f"{cell_text(row, column)} (slider {sliders})"
         if role in (Role.DisplayRole, Role.EditRole):
             return cell_text(row, column)
         if role == Role.UserRole:
@@ -225,6 +228,15 @@ class FindingsTable(QTableView):
         if event is not None and event.type() is QEvent.Type.StyleChange and self.model() is not None:
             background = self.palette().color(QPalette.ColorRole.Base).name()
             self.table.grey = QColor(readable(GREY, background))
+
+    def show_sliders(self, told: dict[int, str]) -> None:
+        """Tell the slider's numbers beside the slices of rows; none while they are the slices' own."""
+        if told != self.table.sliders:
+            self.table.sliders = told
+            place = COLUMNS.index(Column.SLICES)
+            last = self.table.rowCount() - 1
+            self.table.dataChanged.emit(self.table.index(0, place), self.table.index(last, place))
+            self.fit_columns()
 
     def refilter(self) -> None:
         self.proxy.invalidate()

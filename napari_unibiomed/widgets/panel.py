@@ -233,8 +233,9 @@ class FindingsPanel(QWidget):
         self.actions_of_row.finish(run)
 
     def _on_view(self) -> None:
+        self.table.show_sliders(self.link.sliders())
         if self.model.selection is not None:
-            self.card.show_place(self.link.current_index())
+            self.card.show_place(self.link.current_index(), self.link.current_slider())
 
     def _on_link(self, number: int) -> None:
         self.model.select(number)

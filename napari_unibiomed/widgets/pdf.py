@@ -140,7 +140,7 @@ def _pictures(document: QTextDocument, run: Run, rows: list[FindingRow]) -> Iter
             name = f"slice:{row.number}-{index}"
             picture = pixmap_of(thumbnail(run, row, index, rows, PICTURE_PX))
             document.addResource(int(QTextDocument.ResourceType.ImageResource.value), QUrl(name), picture)
-            caption = html.escape(caption_of(run, row, index, words))
+            caption = html.escape(caption_of(run, index, words))
             cells.append(f"<td><img src='{name}' width='{PICTURE_WIDTH_POINTS}'><br>{caption}</td>")
         yield f"<p><b>{row.number}. {html.escape(row.phrase)}</b></p><table><tr>{''.join(cells)}</tr></table>"
     left_out = len(rows) - len(largest)

@@ -155,7 +155,7 @@ class Running:
     def range_from_view(self) -> tuple[int, int]:
         """Slice numbers around the shown slice."""
         volume, index = self.image.volume, self.image.current
-        return (1, 1) if volume is None or index is None else range_around(index, volume, self.image.plane)
+        return (0, 0) if volume is None or index is None else range_around(index, volume, self.image.plane)
 
     def follow_boxes(self) -> None:
         """Boxes moved: show the newest in the preview, and mark the rows whose box is gone."""

@@ -74,8 +74,8 @@ class TaskSection(Section):
         self.first, self.last, self.every = QSpinBox(), QSpinBox(), QSpinBox()
         self.from_view = QPushButton("from view")
         describe(self.span, "Slices", "Which slices are asked about; empty ones are skipped.")
-        describe(self.first, "First slice", "Counted from 1 in the file's own order.")
-        describe(self.last, "Last slice", "Counted from 1 in the file's own order; it is taken too.")
+        describe(self.first, "First slice", "Counted from 0, as reports and the slider do.")
+        describe(self.last, "Last slice", "Counted from 0, as reports and the slider do; it is taken too.")
         describe(self.from_view, "Range from view", "The shown slice and five on either side.")
         describe(self.every, "Step between slices", "1 takes every slice; with more, slices between are filled in.")
         self.describe_box = QCheckBox("describe key slices in the model's words")
@@ -133,9 +133,9 @@ class TaskSection(Section):
     def set_slices(self, count: int, is_picture: bool) -> None:
         """The number of slices in the plane; a new number resets the range to all of them."""
         self._picture = is_picture
-        if count != self.last.maximum():
-            for box, value in ((self.first, 1), (self.last, count)):
-                box.setRange(1, count)
+        if count - 1 != self.last.maximum():
+            for box, value in ((self.first, 0), (self.last, count - 1)):
+                box.setRange(0, count - 1)
                 box.setValue(value)
         self._show_rows()
 

@@ -213,7 +213,7 @@ def test_all_files_agree(volume: Volume, tmp_path: Path) -> None:
     with paths[4].open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["volume_ml"]) for row in rows] == [f.measurements.volume_ml for f in report.findings]
-    assert (rows[0]["slice_first"], rows[0]["slice_last"], rows[0]["area_mm2"]) == ("3", "6", "150.0")
+    assert (rows[0]["slice_first"], rows[0]["slice_last"], rows[0]["area_mm2"]) == ("2", "5", "150.0")
 
 
 def test_a_picture_gets_a_label_picture(tmp_path: Path) -> None:

@@ -48,12 +48,13 @@ def test_a_question_is_one_prompt_with_its_length_limit() -> None:
     assert (ask.task, ask.question, ask.max_new_tokens) == ("vqa", "why, and where?", 32)
 
 
-def test_slice_numbers_count_in_the_order_of_the_file() -> None:
-    assert job("report", slices=Slices("range", 3, 5)).indices == (2, 3, 4)
-    assert job("report", slices=Slices("range", 5, 3)).indices == (2, 3, 4)
-    assert job("report", slices=Slices("range", 1, 20, every=7)).indices == (0, 7, 14)
+def test_slice_numbers_count_as_the_slider_does() -> None:
+    """ux 5."""
+    assert job("report", slices=Slices("range", 2, 4)).indices == (2, 3, 4)
+    assert job("report", slices=Slices("range", 4, 2)).indices == (2, 3, 4)
+    assert job("report", slices=Slices("range", 0, 19, every=7)).indices == (0, 7, 14)
     with pytest.raises(PromptError, match="No such slice"):
-        job("report", slices=Slices("range", 1, 21))
+        job("report", slices=Slices("range", 1, 20))
 
 
 OPTIONS = Options("coarse-to-fine", 2.0, 0.5, 9.0, link_slices=False)
@@ -116,9 +117,9 @@ def test_the_class_of_a_box_becomes_a_mask_that_meets_the_box() -> None:
 
 
 def test_the_range_around_the_shown_slice_stays_inside() -> None:
-    assert asking.range_around(10, ct(20), "axial") == (6, 16)
-    assert asking.range_around(1, ct(20), "axial") == (1, 7)
-    assert asking.range_around(19, ct(20), "axial") == (15, 20)
+    assert asking.range_around(10, ct(20), "axial") == (5, 15)
+    assert asking.range_around(1, ct(20), "axial") == (0, 6)
+    assert asking.range_around(19, ct(20), "axial") == (14, 19)
 
 
 def test_what_the_model_learnt_is_offered_before_the_vocabulary() -> None:

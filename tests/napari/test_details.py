@@ -1,4 +1,4 @@
-"""What the detail card says: key slices in the file's order, facts, raw answers, thumbnails."""
+"""What the detail card says: key slices, facts, raw answers, thumbnails."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from napari_unibiomed.findings import FindingsModel
 from unibiomed_core.types import Region
 
 
-def test_key_slices_stand_in_the_order_of_the_file() -> None:
+def test_key_slices_stand_in_the_order_of_the_slider() -> None:
     run = a_run()
     liver, tumour = FindingsModel().rows_of(run)
     assert key_slices(run, liver) == [(3, "first"), (6, "largest"), (7, "last")]
     assert key_slices(run, tumour) == [(6, "only slice")]
-    assert caption_of(run, liver, 6, "largest") == "7 largest"
+    assert caption_of(run, 6, "largest") == "6 largest"
     turned = a_run(small_volume(reverse=True))
     liver = FindingsModel().rows_of(turned)[0]
-    assert [words for _, words in key_slices(turned, liver)] == ["first", "largest", "last"]
-    assert [caption_of(turned, liver, i, "") for i, _ in key_slices(turned, liver)] == ["5 ", "6 ", "9 "]
+    assert key_slices(turned, liver) == [(3, "first"), (6, "largest"), (7, "last")], (
+        "the order of the file is no matter"
+    )
 
 
 def test_steps_skip_the_gap_and_follow_the_numbers_people_see() -> None:
     run = a_run()
     liver = FindingsModel().rows_of(run)[0]
-    assert slice_beside(run, liver, 4, 1) == 6
-    assert slice_beside(run, liver, 6, -1) == 4
-    assert slice_beside(run, liver, 7, 1) is None
-    assert slice_beside(run, liver, 5, 1) == 6
-    assert slice_beside(run, liver, 5, -1) == 4
+    assert slice_beside(liver, 4, 1) == 6
+    assert slice_beside(liver, 6, -1) == 4
+    assert slice_beside(liver, 7, 1) is None
+    assert slice_beside(liver, 5, 1) == 6
+    assert slice_beside(liver, 5, -1) == 4
     turned = a_run(small_volume(reverse=True))
     liver = FindingsModel().rows_of(turned)[0]
-    assert slice_beside(turned, liver, 6, 1) == 4
-    assert slice_beside(turned, liver, 3, 1) is None
-    assert place_text(turned, liver, 3) == "axial slice 9 · 4 of 4"
-    assert place_text(run, FindingsModel().rows_of(run)[0], 5) == "axial slice 6 · not here"
+    assert slice_beside(liver, 4, 1) == 6
+    assert place_text(turned, liver, 3) == "axial slice 3 · 1 of 4"
+    assert place_text(run, FindingsModel().rows_of(run)[0], 5) == "axial slice 5 · not here"
+    assert place_text(run, liver, 6, slider=19) == "axial slice 6 (slider 19) · 3 of 4"
 
 
 def test_facts_tell_measurements_flags_and_settings() -> None:

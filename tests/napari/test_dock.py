@@ -268,7 +268,7 @@ def test_pictures_windows_and_planes_follow_the_choice(open_dock: Open) -> None:
     assert tuple(image.contrast_limits) == (-1350, 150)
     dock.image.plane.choose("coronal")
     assert dock.image_binding.plane == "coronal"
-    assert dock.task.last.maximum() == 64
+    assert dock.task.last.maximum() == 63
     dock.image.plane.choose(None)
     viewer.dims.order = (2, 0, 1)
     assert dock.image_binding.plane == "sagittal"

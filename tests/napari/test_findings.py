@@ -34,12 +34,12 @@ class Heard:
         self.changed += 1
 
 
-def test_cells_show_three_digits_units_and_the_numbers_of_the_file() -> None:
+def test_cells_show_three_digits_units_and_the_numbers_of_the_slider() -> None:
     model = shown(a_run())
     row = model.row(1)
     texts = {column: cell_text(row, column) for column in COLUMNS}
     assert texts[Column.FINDING] == "liver"
-    assert texts[Column.SLICES] == "4–5, 7–8"
+    assert texts[Column.SLICES] == "3–4, 6–7"
     assert texts[Column.SIZE] == "4.54 mL"
     assert texts[Column.DIAMETERS].count("×") == 1
     assert texts[Column.INTENSITY].endswith(" HU")
@@ -48,8 +48,8 @@ def test_cells_show_three_digits_units_and_the_numbers_of_the_file() -> None:
     assert "Size: 4.54 mL" in measurements_text(row)
 
 
-def test_slices_count_in_the_files_own_order() -> None:
-    assert shown(a_run(small_volume(reverse=True))).row(1).slices == "5–6, 8–9"
+def test_slices_count_as_the_slider_does_whatever_the_order_of_the_file() -> None:
+    assert shown(a_run(small_volume(reverse=True))).row(1).slices == "3–4, 6–7"
 
 
 def test_columns_sort_by_value() -> None:
@@ -86,8 +86,8 @@ def test_rows_gather_slice_by_slice_and_are_replaced_by_findings() -> None:
         run.predictions[index] = predictions_on(volume, index)
         model.take_slice()
     assert [(row.phrase, row.slices, row.has_mask) for row in model.rows] == [
-        ("liver", "4, 7", False),
-        ("liver tumour", "7", False),
+        ("liver", "3, 6", False),
+        ("liver tumour", "6", False),
     ]
     assert model.row(1).slice_largest == 6
     model.reject(1)
@@ -156,7 +156,7 @@ def test_reject_rename_and_paint_are_taken_back_one_by_one() -> None:
     larger = masks(run.job.volume)[0]
     larger[5, 10:30, 2:20] = True
     model.remeasure(1, cropped(larger))
-    assert model.row(1).slices == "4–8"
+    assert model.row(1).slices == "3–7"
     assert model.row(1).volume_ml == pytest.approx(before.volume_ml * larger.sum() / before.voxel_count)
     assert (model.row(1).phrase, model.row(1).edited, model.row(1).score) == ("hepar", True, before.score)
     assert model.undo_words == "Paint"
@@ -235,8 +235,8 @@ def test_answers_about_boxes_are_rows_without_a_mask() -> None:
     ]
     model = shown(run)
     assert [(row.phrase, row.slices, row.plane, row.has_mask) for row in model.rows] == [
-        ("cyst", "5", "coronal", False),
-        ("liver", "7", "axial", False),
+        ("cyst", "4", "coronal", False),
+        ("liver", "6", "axial", False),
     ]
     model.mark_box_removed(1)
     model.mark_box_removed(1)

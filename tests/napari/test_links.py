@@ -36,7 +36,7 @@ def test_names_of_findings_are_links_and_no_word_is_lost() -> None:
     assert ("Liver", 1) in links_of(lines)
     assert ("Liver tumour", 2) in links_of(lines)
     assert texts[0] == "phantom · model mini · soft tissue −160 to 240 HU · axial"
-    assert texts[-2] == "Examined and without a finding: axial slices 2–3, 6, 9–11."
+    assert texts[-2] == "Examined and without a finding: axial slices 1–2, 5, 8–10."
 
 
 def test_a_quoted_sentence_links_to_the_finding_on_its_slice() -> None:
@@ -78,7 +78,7 @@ def test_phrases_of_an_answer_lead_to_the_finding_that_took_their_region() -> No
     )
     rows = FindingsModel().rows_of(a_run(volume))
     (line,) = answer_lines(answer, rows, volume)
-    assert text_of(line) == f"Axial slice 7: A liver with a liver tumour, and a cyst ({NO_REGION})."
+    assert text_of(line) == f"Axial slice 6: A liver with a liver tumour, and a cyst ({NO_REGION})."
     assert links_of([line]) == [("liver", 1), ("liver tumour", 2)]
     run = a_run(volume, kind="ask")
     run.predictions[6] = (answer,)
@@ -112,5 +112,5 @@ def test_answers_about_boxes_are_listed_with_their_place() -> None:
     box = Region(1, 2, 20, 22, "axial", 4)
     run.answers += [an_answer("cyst", box), an_answer("a dark round thing", box)]
     line = lines_of(run)[1]
-    assert text_of(line) == "Box 1 on axial slice 5: cyst · a dark round thing (score 0.80, 2.50 s)"
+    assert text_of(line) == "Box 1 on axial slice 4: cyst · a dark round thing (score 0.80, 2.50 s)"
     assert links_of([line]) == [("cyst", 1)]

@@ -50,7 +50,7 @@ def test_every_number_gets_its_measurements() -> None:
     assert table.loc[7, "intensity_mean"] == pytest.approx(100)
     assert table.loc[7, "intensity_unit"] == "HU"
     assert table.loc[7, "side"] == "left"
-    assert (table.loc[7, "slice_first"], table.loc[7, "slice_last"]) == (2, 3)
+    assert (table.loc[7, "slice_first"], table.loc[7, "slice_last"]) == (1, 2)
     assert table.loc[90_000, "flags"] == "one_slice"
     assert made.name == "mine measured"
     assert np.array_equal(made.data, labels.data)

@@ -111,11 +111,11 @@ def test_rows_appear_slice_by_slice(desk: Desk) -> None:
     assert session.start(Job("report", desk.image.metadata["unibiomed"]["volume"], ("liver",)))
     assert "slice by slice" in desk.panel.state.text()
     desk.engine.let(3)
-    desk.qtbot.waitUntil(lambda: desk.texts(Column.SLICES) == ["2–3"], timeout=30_000)
+    desk.qtbot.waitUntil(lambda: desk.texts(Column.SLICES) == ["1–2"], timeout=30_000)
     assert desk.texts(Column.FLAGS) == ["in work"]
     desk.engine.let_all()
     desk.qtbot.waitUntil(lambda: not session.phase.busy, timeout=30_000)
-    assert desk.texts(Column.SLICES) == ["2–3, 5"]
+    assert desk.texts(Column.SLICES) == ["1–2, 4"]
 
 
 def test_a_row_selects_its_label_and_a_label_its_row(desk: Desk) -> None:
@@ -143,14 +143,14 @@ def test_jumping_and_stepping_skip_the_gap_and_keep_the_zoom(desk: Desk) -> None
     assert viewer.scene.camera.zoom == pytest.approx(7.0)
     assert tuple(viewer.scene.camera.center[1:]) == pytest.approx((16.5, 17.5))
     desk.model.select(1)
-    assert panel.card.place.text() == "axial slice 3 · 2 of 3"
+    assert panel.card.place.text() == "axial slice 2 · 2 of 3"
     panel.card.forth.click()
     assert panel.gateway.current_index(run.volume, "axial") == 4
     assert not panel.card.forth.isEnabled()
     panel.card.back.click()
-    assert panel.card.place.text() == "axial slice 3 · 2 of 3"
+    assert panel.card.place.text() == "axial slice 2 · 2 of 3"
     desk.qtbot.waitUntil(lambda: sum(not shot.isHidden() for shot in panel.card.shots) == 2, timeout=10_000)
-    assert [shot.text() for shot in panel.card.shots[:2]] == ["2 first, largest", "5 last"]
+    assert [shot.text() for shot in panel.card.shots[:2]] == ["1 first, largest", "4 last"]
     panel.card.shots[1].click()
     assert panel.gateway.current_index(run.volume, "axial") == 4
 
@@ -218,7 +218,7 @@ def test_painting_measures_the_finding_anew_and_undo_takes_it_back(desk: Desk) -
     row = desk.model.row(1)
     # The spleen covers a part of the liver, which stays the liver's.
     assert row.voxel_count == before + 36
-    assert row.slices == "2–5"
+    assert row.slices == "1–4"
     assert not desk.model.row(2).edited
     assert desk.panel.undo.isEnabled()
     desk.panel.refresh_text()

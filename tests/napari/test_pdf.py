@@ -36,7 +36,7 @@ def test_a_report_becomes_pages_with_its_findings_and_the_notice(qapp: Any, tmp_
     pages = pages_of(file)
     assert len(pages) in (1, 2)
     text = " ".join(" ".join(pages).split())
-    for words in ("Report: phantom", "hepar <b>", "4.54 mL", "4–5, 7–8", "rejected by the user", "Page 1 of"):
+    for words in ("Report: phantom", "hepar <b>", "4.54 mL", "3–4, 6–7", "rejected by the user", "Page 1 of"):
         assert words in text, words
     assert "0.41" not in text
     for page in pages:

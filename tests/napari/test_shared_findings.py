@@ -31,7 +31,7 @@ def test_a_run_fills_the_shared_model(session: Session) -> None:
     watch.until(lambda: watch.finished)
     watch.until_phase(Phase.DONE)
     assert model.run is session.runs[0]
-    assert [(row.phrase, row.slices) for row in model.rows] == [("liver", "2–3")]
+    assert [(row.phrase, row.slices) for row in model.rows] == [("liver", "1–2")]
     model.reject(1)
     assert session.start(Job("report", ct(), ("liver",)))
     watch.until(lambda: len(watch.finished) == 2)

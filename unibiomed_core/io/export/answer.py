@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibiomed_core.errors import PromptError
 from unibiomed_core.io.export.atomic import staged
 from unibiomed_core.io.export.json_file import dump
 from unibiomed_core.io.export.nifti import write_labels
 from unibiomed_core.io.export.png import write_mask
-from unibiomed_core.report_text import number_text, slice_number, slices_text
+from unibiomed_core.report_text import number_text, slices_text
 from unibiomed_core.types import NOTICE, CroppedMask, Plane, Prediction, Prompt, Volume
 
 ANSWER_FILE = "answer.json"
@@ -101,39 +100,11 @@ def of_slices(predictions: Sequence[Prediction], volume: Volume, plane: Plane) -
 def _where(masks: list[SlicedMask], searched: int, score: float, volume: Volume, plane: Plane) -> str:
     if not masks:
         return f": not found on {searched} slice{'s'[: searched != 1]} (presence {score:.2f})."
-    total, turned = volume.slice_count(plane), reversed_in_file(volume, plane)
     size = ""
     if volume.spatial_unit == "mm":
         voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
         size = f", {number_text(int(_stack(masks, volume, plane).sum()) * voxel_ml)} mL"
-    return f": {slices_text(plane, sorted({i for i, _ in masks}), total, turned)}{size} (presence {score:.2f})."
-
-
-def reversed_in_file(volume: Volume, plane: Plane) -> bool:
-    """Whether slice numbers of the file run against the canonical indices along a plane's normal."""
-    return not volume.is_2d and volume.stored.flips[volume.plane_axis(plane)]
-
-
-def shown_number(volume: Volume, plane: Plane, index: int) -> int:
-    """The number people see, from 1 in the file's own order, of a canonical slice index."""
-    return slice_number(index, volume.slice_count(plane), reversed_in_file(volume, plane))
-
-
-def index_of(volume: Volume, plane: Plane, number: int) -> int:
-    """The canonical index of a slice number as people see it.
-
-    Raises:
-        PromptError: There is no such slice.
-    """
-    total = volume.slice_count(plane)
-    if not 1 <= number <= total:
-        raise PromptError(
-            "No such slice",
-            f"{plane} slice {number} was asked for",
-            f"1 to {total}, counting from 1 in the file's own order",
-            "Choose another slice, or another plane.",
-        )
-    return total - number if reversed_in_file(volume, plane) else number - 1
+    return f": {slices_text(plane, sorted({i for i, _ in masks}))}{size} (presence {score:.2f})."
 
 
 def mask_suffix(volume: Volume) -> str:

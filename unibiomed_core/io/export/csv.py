@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from unibiomed_core.report import slice_number
 from unibiomed_core.types import Report
 
 COLUMNS = (
@@ -32,14 +31,12 @@ COLUMNS = (
 
 
 def write_findings(report: Report, path: Path) -> None:
-    """Write one row a finding; slices are numbered from 1 in the file's own order, unknown values are empty."""
-    total, turned = report.slices_total, bool(report.image["slice_numbers_reversed"])
+    """Write one row a finding; slices are numbered as everywhere (``report.COUNTING``), unknown values are empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for f in report.findings:
             m = f.measurements
-            ends = sorted(slice_number(i, total, turned) for i in (m.slice_first, m.slice_last))
             row = (
                 f.number,
                 f.target,
@@ -47,8 +44,9 @@ def write_findings(report: Report, path: Path) -> None:
                 f.presence,
                 m.side,
                 f.plane,
-                *ends,
-                slice_number(m.slice_largest, total, turned),
+                m.slice_first,
+                m.slice_last,
+                m.slice_largest,
                 len(f.slices),
                 m.voxel_count,
                 m.volume_ml,

@@ -12,10 +12,10 @@ from unibiomed_core.modalities import Window, modality
 from unibiomed_core.report import (
     FLAG_WORDS,
     colour,
+    counting_text,
     number_text,
     presence_words,
     ranges_text,
-    slice_number,
 )
 from unibiomed_core.types import Finding, Report, Volume
 
@@ -47,6 +47,7 @@ def render(report: Report, volume: Volume, window: Window | None) -> str:
         report=report,
         flat=flat,
         plane=plane,
+        counting="" if flat else counting_text(report),
         modality=modality(volume.modality).label,
         window_text=_window_text(report, window),
         findings=[_row(f, report) for f in report.findings],
@@ -56,7 +57,7 @@ def render(report: Report, volume: Volume, window: Window | None) -> str:
         number=number_text,
         presence_words=presence_words,
         narrative=report.narrative.split("\n"),
-        done_text=ranges_text(report.slices_done, report.slices_total, _turned(report)),
+        done_text=ranges_text(report.slices_done),
         key_figures=[_whole_picture(report, volume, window)] if flat else [],
         key_slices=[] if flat else [_key_slices(f, report, volume, window) for f in sorted(drawn, key=_number)],
         key_left_out=0 if flat else len(report.findings) - len(drawn),
@@ -69,16 +70,13 @@ def render(report: Report, volume: Volume, window: Window | None) -> str:
     )
 
 
-_HIDDEN = ("affine_canonical_zyx_to_ras", "is_rgb", "is_2d", "slice_numbers_reversed", "window_unit")
+_HIDDEN = ("affine_canonical_zyx_to_ras", "is_rgb", "is_2d", "slice_axis_stored", "slice_numbers_reversed",
+           "window_unit")  # fmt: skip
 """Facts of the image that stand elsewhere on the page, or in the JSON only."""
 
 
 def _number(finding: Finding) -> int:
     return finding.number
-
-
-def _turned(report: Report) -> bool:
-    return bool(report.image["slice_numbers_reversed"])
 
 
 def _window_text(report: Report, window: Window | None) -> str:
@@ -105,7 +103,7 @@ def _row(finding: Finding, report: Report) -> dict[str, Any]:
         **_chip(finding, report),
         "target": finding.target or finding.phrase,
         "phrase": finding.phrase if finding.phrase.lower() != finding.target.lower() else "",
-        "slices": "" if flat else ranges_text(finding.slices, report.slices_total, _turned(report)),
+        "slices": "" if flat else ranges_text(finding.slices),
         "side": "\u2013" if m.side == "unknown" else m.side,
         "volume": number_text(m.volume_ml),
         "area": number_text(m.area_mm2),
@@ -134,16 +132,14 @@ def _key_slices(finding: Finding, report: Report, volume: Volume, window: Window
     """First, largest and last slice of a finding, and a close-up of the largest where the finding is small."""
     axis = volume.plane_axis(finding.plane)
     m = finding.measurements
-    turned = _turned(report)
-    ends = (m.slice_last, m.slice_first) if turned else (m.slice_first, m.slice_last)
     places: dict[int, list[str]] = {}
-    for word, index in (("first", ends[0]), ("largest", m.slice_largest), ("last", ends[1])):
+    for word, index in (("first", m.slice_first), ("largest", m.slice_largest), ("last", m.slice_last)):
         places.setdefault(index, []).append(word)
     figures = []
     for index, words in places.items():
         view = volume.slice(index, finding.plane)
         outlines = _outlines(report, axis, index, finding.number)
-        name = f"slice {slice_number(index, report.slices_total, turned)}"
+        name = f"slice {index}"
         what = "the only slice" if len(places) == 1 else " and ".join(words)
         figures.append(_figure(pictures.draw(view, window, outlines), f"{name} ({what})", volume, finding))
         if index == m.slice_largest:
@@ -201,7 +197,7 @@ def _seen(report: Report, volume: Volume, window: Window | None) -> dict[str, An
         "uri": pictures.data_uri(picture, lossless=True),
         "height": picture.shape[0],
         "width": picture.shape[1],
-        "index": slice_number(index, report.slices_total, _turned(report)),
+        "index": index,
         "letters": pictures.letters(volume, plane),
         "examined": index in report.slices_done,
     }
