@@ -48,7 +48,7 @@ def names(rows: list[str]) -> set[str]:
 
 
 def test_extras_are_the_promised_ones() -> None:
-    assert set(EXTRAS) == {"gui", "dicom", "train", "cluster", "dev", "all"}
+    assert set(EXTRAS) == {"gui", "dicom", "train", "cluster", "dev", "docs", "all"}
     (everything,) = EXTRAS["all"]
     assert Requirement(everything).extras == {"gui", "dicom", "train", "dev"}
 
