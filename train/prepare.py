@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ if __package__ in (None, ""):
 from train.data.counts import Counts, summary_of, summary_text
 from train.data.leakage import LeakageCheck
 from train.data.records import Record, RecordWriter
-from train.datasets.job import Job, Summary
+from train.datasets.job import Job, Summary, held_out_by_count
+from train.datasets.notes import note_lines, noted
 from train.datasets.registry import entry, nearest, registry
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError, WriteError
 from unibiomed_core.modalities import modality
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(" ".join(str(error).split()) + "\n")
         return 1
     _say(summary_text(summary))
+    _say_notes(summary, _say)
     return 0
 
 
@@ -71,6 +74,7 @@ def prepare(root: Path, out: Path, side: int, say: Callable[[str], None], settin
     layout, job = job_of("auto", root, [f"side={side}", *settings])
     summary = write_records(layout, job, out, say)
     splits = summary["splits"]
+    _say_notes(summary, say)
     say(f"{splits['train']} training and {splits['test']} test records, {summary['refused_count']} refused")
 
 
@@ -181,22 +185,36 @@ def write_records(layout: str, job: Job, out: Path, say: Callable[[str], None]) 
     """Convert in one pass and write ``out`` only when everything is sound; returns the summary that was saved.
 
     Raises:
-        DataError: The folder is not in the layout, an empty split, leakage, or too much refused.
+        DataError: The folder is not in the layout, all records in one split, leakage, or too much refused.
         WriteError: The disk is full or ``out`` cannot be written; what stood there before still stands.
     """
-    refusals, counts, leakage = Summary(), Counts(), LeakageCheck()
     say(f"{job.dataset}: {job.source} as {layout}")
     with _aside(out) as folder:
-        with ExitStack() as open_files:
-            writers = {s: open_files.enter_context(RecordWriter(folder / f"{s}.parquet")) for s in SPLITS}
-            for record in _converted(layout, job, refusals):
-                _take(record, writers, counts, leakage)
-                if counts.total() % SAY_EVERY == 0:
-                    say(f"{counts.total()} records, {len(refusals.refused)} refused")
-            _check(refusals, counts, leakage)
-        summary = summary_of(counts, refusals.refused)
+        refusals, counts, groups = _pass(layout, job, folder, say)
+        if counts.total() and not all(map(counts.in_split, SPLITS)) and len(groups & job.undivided) > 1:
+            # So small that no name fell into one of the splits: read again, which costs little then.
+            held_out = held_out_by_count(job.dataset, groups & job.undivided)
+            refusals, counts, _ = _pass(layout, replace(job, held_out=held_out), folder, say)
+            refusals.note("split_by_count", f"{len(held_out)} of {len(groups & job.undivided)}")
+        _check_splits(counts, groups)
+        summary = summary_of(counts, refusals.refused, noted(refusals))
         (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
     return summary
+
+
+def _pass(layout: str, job: Job, folder: Path, say: Callable[[str], None]) -> tuple[Summary, Counts, set[str]]:
+    """Every record once, into files in ``folder``; also gives the groups that have records."""
+    refusals, counts, leakage, groups = Summary(), Counts(), LeakageCheck(), set[str]()
+    with ExitStack() as open_files:
+        writers = {s: open_files.enter_context(RecordWriter(folder / f"{s}.parquet")) for s in SPLITS}
+        for record in _converted(layout, job, refusals):
+            _take(record, writers, counts, leakage)
+            groups.add(record.group)
+            if counts.total() % SAY_EVERY == 0:
+                say(f"{counts.total()} records, {len(refusals.refused)} refused")
+        _check_refused(refusals, counts)
+        leakage.finish()
+    return refusals, counts, groups
 
 
 def _converted(layout: str, job: Job, refusals: Summary) -> Iterator[Record]:
@@ -216,7 +234,7 @@ def _take(record: Record, writers: Mapping[str, RecordWriter], counts: Counts, l
     writers[record.split].add(record)
 
 
-def _check(refusals: Summary, counts: Counts, leakage: LeakageCheck) -> None:
+def _check_refused(refusals: Summary, counts: Counts) -> None:
     refused, made = len(refusals.refused), counts.total()
     if refused > MOST_REFUSED * (refused + made):
         first = "; ".join(f"{item}: {reason}" for item, reason in refusals.refused[:NAMED_REFUSALS])
@@ -226,10 +244,27 @@ def _check(refusals: Summary, counts: Counts, leakage: LeakageCheck) -> None:
             f"at most {MOST_REFUSED:.0%} (MOST_REFUSED)",
             "Mend or remove these items.",
         )
-    leakage.finish()
-    for split in SPLITS:
-        if not counts.in_split(split):
-            raise DataError("Empty split", f"no {split} record among {made}", f"at least one {split} record")
+
+
+def _check_splits(counts: Counts, groups: set[str]) -> None:
+    made, there = counts.total(), [split for split in SPLITS if counts.in_split(split)]
+    if not made:
+        raise DataError("No record", "nothing in the folder gave one", "pictures with masks or texts")
+    if len(there) == len(SPLITS):
+        return
+    if len(groups) == 1:
+        raise DataError(
+            "Nothing to test with",
+            f"all {made} records are of one patient or picture",
+            "two at least, one to train on and one to test with",
+        )
+    lacking = next(split for split in SPLITS if split not in there)
+    raise DataError(
+        "All records in one split",
+        f"the source puts all {made} into '{there[0]}'",
+        f"some for '{lacking}'",
+        f"Name a {lacking} split as the layout does, or leave every name of a split out: patients are divided then.",
+    )
 
 
 @contextmanager
@@ -246,6 +281,11 @@ def _aside(out: Path) -> Iterator[Path]:
         raise WriteError("Records not written", f"{out}: {cause}", "a folder with space") from cause
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _say_notes(summary: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    for line in note_lines(summary["notes"]):
+        say(line)
 
 
 def _say(line: str) -> None:

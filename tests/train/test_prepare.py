@@ -208,9 +208,9 @@ def test_a_few_refused_are_counted_with_their_reasons(drawn: Callable[..., dict[
 
 
 @pytest.mark.parametrize("there", ["train", "test"])
-def test_an_empty_split_is_named(drawn: Callable[..., dict[str, Any]], there: str) -> None:
+def test_a_source_that_puts_all_into_one_split_is_told(drawn: Callable[..., dict[str, Any]], there: str) -> None:
     lacking = {"train": "test", "test": "train"}[there]
-    with pytest.raises(DataError, match=f"Empty split. no {lacking} record among 2"):
+    with pytest.raises(DataError, match=f"the source puts all 2 into '{there}'. Expected: some for '{lacking}'"):
         drawn([made(0, there), made(1, there)])
 
 

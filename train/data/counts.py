@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,11 +73,16 @@ class Counts:
         return sum(n for (_, name), n in self.splits.items() if name == split)
 
 
-def summary_of(counts: Counts, refused: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def summary_of(
+    counts: Counts, refused: Iterable[tuple[str, str]], notes: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """The machine-readable summary; tables are sorted by name, reasons by count: the same data give the same bytes.
 
     Keys: ``splits``, ``records``, ``by_modality``, ``by_task``, ``by_target``, ``by_abnormality``, ``refused``
-    (the first :data:`SAVED_REFUSALS`), ``refused_count`` and ``refused_by_reason``.
+    (the first :data:`SAVED_REFUSALS`), ``refused_count``, ``refused_by_reason`` and ``notes``.
+
+    Args:
+        notes: What files were read other than they stand, as :func:`train.datasets.notes.noted` gives it.
     """
     refused = list(refused)
     by_target: dict[str, dict[str, dict[str, int]]] = {}
@@ -93,6 +98,7 @@ def summary_of(counts: Counts, refused: Iterable[tuple[str, str]]) -> dict[str, 
         "refused": [list(item) for item in refused[:SAVED_REFUSALS]],
         "refused_count": len(refused),
         "refused_by_reason": dict(Counter(reason for _, reason in refused).most_common(SAVED_REFUSALS)),
+        "notes": [dict(row) for row in notes],
     }
 
 

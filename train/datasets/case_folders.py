@@ -6,11 +6,10 @@ row's.
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -18,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.records import Record
-from train.datasets import slices
+from train.datasets import slices, tables
 from train.datasets.case_patterns import PATTERNS, Pattern
 from train.datasets.job import Job, Summary
-from train.datasets.source_files import decided_split, split_words
+from train.datasets.names import Names
+from train.datasets.source_files import split_words
 from unibiomed_core.errors import DataError
 from unibiomed_core.io import guard, read
 from unibiomed_core.types import CroppedMask, Volume
@@ -53,13 +53,14 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
     ]
     if any(not (job.labels or pattern.labels or "*" in pattern.mask) for pattern, _ in found):
         raise DataError("Labels without names", f"the layout '{name}' names none", "labels for the job")
+    files = Names(job.source, summary)
     taken: dict[str, str] = {}
-    for (pattern, match), split in zip(found, _splits(job.source, [m for _, m in found]), strict=True):
+    for (pattern, match), split in zip(found, _splits(job.source, [m for _, m in found], summary), strict=True):
         try:
             first = taken.setdefault(_name(match), match.string)
             if first != match.string:
                 raise DataError("Two images of one case", f"'{first}' has the same name", "a name of its own")
-            yield from _convert_image(job, pattern, match, split)
+            yield from _convert_image(job, files, pattern, match, split, summary)
         except slices.UNREADABLE as cause:
             summary.refuse(f"{job.dataset}/{match.string}", cause)
 
@@ -78,22 +79,32 @@ def _paths(source: Path) -> list[str]:
 
 def _layout_of(paths: Sequence[str], source: Path) -> str | None:
     """The first layout that has an image with its mask."""
+    files = Names(source)
     for name, patterns in PATTERNS.items():
         hits = (_first_match(patterns, path) for path in paths)
-        if any(hit and _mask_path(*hit, source).exists() for hit in hits):
+        if any(hit and files.look(_mask_path(*hit), [source], "mask") for hit in hits):
             return name
     return None
+
+
+def why_not(source: Path) -> str:
+    """What of these layouts is there and has no mask, for a message; empty where nothing of them is."""
+    for name, patterns in PATTERNS.items():
+        for path in _paths(source):
+            if hit := _first_match(patterns, path):
+                return f"{path} is named as an image of the layout '{name}', and there is no {_mask_path(*hit)}"
+    return ""
 
 
 def _first_match(patterns: Sequence[Pattern], path: str) -> tuple[Pattern, re.Match[str]] | None:
     return next(((p, match) for p in patterns if (match := p.match(path))), None)
 
 
-def _mask_path(pattern: Pattern, match: re.Match[str], source: Path) -> Path:
-    """The mask file; the folder where there is one file a target."""
+def _mask_path(pattern: Pattern, match: re.Match[str]) -> str:
+    """The mask file, from the source; the folder where there is one file a target."""
     folder = Path(match.string).parent.as_posix()
-    path = source / pattern.mask.format(**match.groupdict(), folder=folder)
-    return path.parent if "*" in path.name else path
+    path = PurePosixPath(pattern.mask.format(**match.groupdict(), folder=folder))
+    return str(path.parent if "*" in path.name else path)
 
 
 def _group(match: re.Match[str], name: str, default: str = "") -> str:
@@ -106,13 +117,12 @@ def _name(match: re.Match[str]) -> str:
     return f"{_group(match, 'case')}/{sequence}" if sequence else _group(match, "case")
 
 
-def _splits(source: Path, matches: Sequence[re.Match[str]]) -> list[str]:
+def _splits(source: Path, matches: Sequence[re.Match[str]], summary: Summary) -> list[str]:
     """The source's own split of each image; empty where it has none."""
     table = source / "meta.csv"
     if table.is_file():
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter=";"))
-        told = {row["image_id"]: row["split"] for row in rows if row.get("image_id") and row.get("split")}
+        rows = tables.rows(table, summary)
+        told = {str(row["image_id"]): str(row["split"]) for row in rows if row.get("image_id") and row.get("split")}
         words = split_words([told.get(_group(m, "case"), "") for m in matches])
     else:
         places = [f"{Path(m.string).parent} {_HELD_OUT.get(_group(m, 'part'), '')}" for m in matches]
@@ -121,22 +131,26 @@ def _splits(source: Path, matches: Sequence[re.Match[str]]) -> list[str]:
     return words if {"train", "test"} <= set(words) else [""] * len(words)
 
 
-def _convert_image(job: Job, pattern: Pattern, match: re.Match[str], split: str) -> Iterator[Record]:
-    file, mask = job.source / match.string, _mask_path(pattern, match, job.source)
-    if not mask.exists():
-        raise DataError("Image without mask", f"there is no '{mask.relative_to(job.source)}'", "a mask for each image")
+def _convert_image(
+    job: Job, files: Names, pattern: Pattern, match: re.Match[str], split: str, summary: Summary
+) -> Iterator[Record]:
+    file, named = job.source / match.string, _mask_path(pattern, match)
+    mask = files.look(named, [job.source], "mask")
+    if mask is None:
+        raise DataError("Image without mask", f"there is no '{named}'", "a mask for each image")
     volume = read(file, pattern.modality or job.modality)
+    summary.note_reader(volume.notes, match.string)
     masks = (
-        _files_as_masks(job, mask, volume)
+        _files_as_masks(job, mask, volume, summary)
         if "*" in pattern.mask
-        else _labels_as_masks(job, pattern, mask, file, volume)
+        else _labels_as_masks(job, pattern, mask, file, volume, summary)
     )
     group = _group(match, "patient", _group(match, "case"))
     frame = slices.frame_of(
         job,
         _name(match),
         group=group,
-        split=decided_split(split, job.dataset, group),
+        split=job.split(split, group),
         modality=volume.modality,
         targets=masks,
         source=file,
@@ -144,14 +158,17 @@ def _convert_image(job: Job, pattern: Pattern, match: re.Match[str], split: str)
     yield from slices.slice_records(volume, masks, frame, job.side, job.step)
 
 
-def _labels_as_masks(job: Job, pattern: Pattern, mask: Path, image: Path, volume: Volume) -> dict[str, slices.MaskOf]:
-    layer = _picture_stack(mask, image, volume) if mask.is_dir() else slices.read_labels(mask, volume.stored)
+def _labels_as_masks(
+    job: Job, pattern: Pattern, mask: Path, image: Path, volume: Volume, summary: Summary
+) -> dict[str, slices.MaskOf]:
+    stack = mask.is_dir()
+    layer = _picture_stack(mask, image, volume) if stack else slices.read_labels(mask, volume.stored, summary)
     labels, known = slices.split_background(job.labels or pattern.labels)
     slices.check_labels(layer, known.union(*pattern.labels.values()), mask.name)
     return slices.label_masks([layer], slices.named_targets(labels, volume.modality))
 
 
-def _files_as_masks(job: Job, folder: Path, volume: Volume) -> dict[str, slices.MaskOf]:
+def _files_as_masks(job: Job, folder: Path, volume: Volume, summary: Summary) -> dict[str, slices.MaskOf]:
     """One file a target, kept as its bounding box: a hundred whole masks would not fit into memory.
 
     The job's labels, where there are any, choose among the targets.
@@ -162,7 +179,7 @@ def _files_as_masks(job: Job, folder: Path, volume: Volume) -> dict[str, slices.
         target = slices.target_name(file.name.split(".")[0], volume.modality)
         if wanted and target not in wanted:
             continue
-        layer = slices.read_labels(file, volume.stored)
+        layer = slices.read_labels(file, volume.stored, summary)
         slices.check_labels(layer, (1, 255), file.name)
         masks[target] = _box_mask(CroppedMask.from_full(layer > 0))
     if not masks:

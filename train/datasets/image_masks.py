@@ -8,7 +8,6 @@ that the data set's folder is called. A label without values (``{"polyp": ()}``)
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -21,17 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.records import Record
-from train.datasets import slices
+from train.datasets import slices, tables
 from train.datasets.job import Job, Summary
-from train.datasets.picture_pairs import Pair, find_pairs
-from train.datasets.source_files import decided_split, split_words
+from train.datasets.picture_pairs import Pair, find_pairs, unpaired
+from train.datasets.source_files import HALF, LOSSY, split_words
 from unibiomed_core.errors import DataError
 from unibiomed_core.io import FORMATS, guard, read
 
-HALF = 128
-"""From here on a pixel of a black-and-white JPEG mask is white."""
-
-LEAST_LOSSY_STEP = 32
+LEASTLOSSY_STEP = 32
 """JPEG changes values; label values of a JPEG mask that lie closer together cannot be told apart."""
 
 _PICTURES = tuple(suffix for suffix, module in FORMATS.items() if module == "picture")
@@ -62,6 +58,11 @@ def fits(source: Path) -> bool:
     return any(pair.image and pair.masks for pair in find_pairs(_paths(source)))
 
 
+def why_not(source: Path) -> str:
+    """What of this layout is there and pairs nowhere, for a message; empty where nothing of it is."""
+    return unpaired(_paths(source))
+
+
 def convert(job: Job, summary: Summary) -> Iterator[Record]:
     """Records by the order of paths; folders "train", "val", "test" in a path divide the source.
 
@@ -72,14 +73,19 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
     """
     pairs = find_pairs(_paths(job.source))
     if not any(pair.image and pair.masks for pair in pairs):
-        raise DataError("Unknown data layout", f"no picture with a mask in {job.source.name}", "images/ and masks/")
+        found = why_not(job.source) or f"no picture with a mask in {job.source.name}"
+        raise DataError("Unknown data layout", found, "images/ and masks/ with files of the same names")
     if not job.modality:
         raise DataError("Modality not told", f"pictures of {job.source.name}", "a modality for the job")
-    table = _table(job)
+    table = _table(job, summary)
     groups, splits = _groups([p.path for p in pairs]), _splits([p.path for p in pairs])
     for pair, group, split in zip(pairs, groups, splits, strict=True):
+        if pair.spelt:
+            summary.note("mask_name", f"{pair.spelt} for {PurePosixPath(pair.image).stem}")
+        if any(PurePosixPath(name).suffix.lower() in LOSSY for names in pair.masks.values() for name in names):
+            summary.note("jpeg_mask", pair.path)
         try:
-            yield _convert_pair(job, pair, table, group, decided_split(split, job.dataset, group))
+            yield _convert_pair(job, pair, table, group, job.split(split, group), summary)
         except slices.UNREADABLE as cause:
             summary.refuse(f"{job.dataset}/{pair.path}", cause)
 
@@ -112,17 +118,17 @@ def _groups(images: Sequence[str]) -> list[str]:
     ]
 
 
-def _table(job: Job) -> _Table:
+def _table(job: Job, summary: Summary) -> _Table:
     labels, colours = dict(job.labels), False
     if not labels:
-        labels, colours = _table_file(job.source)
+        labels, colours = _table_file(job.source, summary)
     targets, known = slices.split_background(labels)
     if len(targets) > 1 and not all(targets.values()):
         raise DataError("Labels without values", ", ".join(t for t, v in targets.items() if not v), "values for each")
     return _Table(slices.named_targets(targets, job.modality), known, colours)
 
 
-def _table_file(source: Path) -> tuple[dict[str, tuple[int, ...]], bool]:
+def _table_file(source: Path, summary: Summary) -> tuple[dict[str, tuple[int, ...]], bool]:
     """The table of ``labels.json`` or ``class_dict.csv``, and whether it holds colours."""
     expected = '{"name": value} or {"name": [red, green, blue]}'
     try:
@@ -130,8 +136,8 @@ def _table_file(source: Path) -> tuple[dict[str, tuple[int, ...]], bool]:
             entries = json.loads((source / "labels.json").read_text("utf-8"))
             rows = {str(name): np.atleast_1d(np.asarray(value, int)).tolist() for name, value in entries.items()}
         elif (source / "class_dict.csv").is_file():
-            with (source / "class_dict.csv").open(encoding="utf-8-sig", newline="") as file:
-                rows = {r["name"]: [int(r["r"]), int(r["g"]), int(r["b"])] for r in csv.DictReader(file)}
+            listed = tables.rows(source / "class_dict.csv", summary)
+            rows = {str(r["name"]): [int(r["r"]), int(r["g"]), int(r["b"])] for r in listed}
         else:
             return {}, False
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
@@ -148,7 +154,7 @@ def _code(red: int, green: int, blue: int) -> int:
     return red << 16 | green << 8 | blue
 
 
-def _convert_pair(job: Job, pair: Pair, table: _Table, group: str, split: str) -> Record:
+def _convert_pair(job: Job, pair: Pair, table: _Table, group: str, split: str, summary: Summary) -> Record:
     if not pair.image or not pair.masks:
         what = "Image without mask" if pair.image else "Mask without image"
         raise DataError(what, pair.path, "a picture and a mask of the same name")
@@ -156,13 +162,14 @@ def _convert_pair(job: Job, pair: Pair, table: _Table, group: str, split: str) -
         raise DataError("Two pictures of one name", pair.image, "one picture for each mask")
     file = job.source / pair.image
     volume = read(file, job.modality)
+    summary.note_reader(volume.notes, pair.image)
     masks: dict[str, slices.MaskOf] = {}
     for folder_target, names in pair.masks.items():
         own = _Table({}, frozenset()) if folder_target else table
         target = slices.target_name(folder_target or pair.home or job.source.resolve().name, job.modality)
         if folder_target and table.labels and target not in table.labels:
             continue  # the job's labels choose among the folders
-        layers = [_layer(job.source / name, own, volume.stored.shape) for name in names]
+        layers = [_layer(job.source / name, own, volume.stored.shape, summary) for name in names]
         labels = {next(iter(own.labels), target): (1,)} if own.binary else own.labels
         masks |= slices.label_masks(layers, labels)
     frame = slices.frame_of(
@@ -177,7 +184,7 @@ def _convert_pair(job: Job, pair: Pair, table: _Table, group: str, split: str) -
     return next(slices.slice_records(volume, masks, frame, job.side))
 
 
-def _layer(path: Path, table: _Table, shape: tuple[int, ...]) -> NDArray[Any]:
+def _layer(path: Path, table: _Table, shape: tuple[int, ...], summary: Summary) -> NDArray[Any]:
     """(1, H, W) of label values, colour numbers, or 0 and 1 where there is one target.
 
     JPEG changes values: there a pixel has the nearest of the table's values or colours.
@@ -186,10 +193,12 @@ def _layer(path: Path, table: _Table, shape: tuple[int, ...]) -> NDArray[Any]:
         ReadError: The file cannot be read.
         DataError: It is of another size than the picture, or holds what nothing names.
     """
-    lossy = path.suffix.lower() in (".jpg", ".jpeg")
+    lossy = path.suffix.lower() in LOSSY
     values = _colours(path) if table.colours else slices.picture_values(path, brightest=table.binary)
     if values.shape[:2] != tuple(shape):
         raise DataError("Mask of another size", f"'{path.name}' is {values.shape[:2]}", f"the image's {tuple(shape)}")
+    if values.dtype.kind == "f":
+        values = slices.whole_numbers(values, path.name, summary=summary)
     if table.binary:
         return _above_zero(values, table, lossy, path.name)[np.newaxis]
     if lossy:
@@ -231,9 +240,9 @@ def _nearest(values: NDArray[Any], table: _Table, name: str) -> NDArray[np.int64
     codes = np.array(sorted({0, *table.known}))
     levels = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1) if table.colours else codes[:, np.newaxis]
     apart = np.abs(levels[:, np.newaxis] - levels).max(axis=2)[~np.eye(len(codes), dtype=bool)].min()
-    if apart < LEAST_LOSSY_STEP:
+    if apart < LEASTLOSSY_STEP:
         raise DataError(
-            "Label values too close for JPEG", f"'{name}' has values {apart} apart", f"at least {LEAST_LOSSY_STEP}"
+            "Label values too close for JPEG", f"'{name}' has values {apart} apart", f"at least {LEASTLOSSY_STEP}"
         )
     pixels = values.reshape(*values.shape[:2], -1).astype(np.int64)
     best = np.full(values.shape[:2], np.iinfo(np.int64).max)

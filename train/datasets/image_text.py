@@ -20,11 +20,15 @@ from train.data.records import QuestionRecord, Record, resize_picture
 from train.datasets import tables
 from train.datasets.annotations import modality_name
 from train.datasets.job import Job, Summary
+from train.datasets.names import Names
 from train.datasets.radgenome import ct_rate_volume
-from train.datasets.source_files import decided_split, inside, made_or_refused, split_words
+from train.datasets.source_files import made_or_refused, split_words
 from unibiomed_core.errors import DataError
 from unibiomed_core.io import FORMATS, guard, read
 from unibiomed_core.modalities import choose_window, to_rgb
+
+_SHOWN = 6
+"""Tables that an error describes."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,16 @@ def fits(source: Path) -> bool:
     return any(layout_of(tables.columns(path)) for path in _tables(source))
 
 
+def why_not(source: Path) -> str:
+    """Tables that have none of the columns, for a message; empty where there is no text table."""
+    told = [tables.told(path) for path in _tables(source) if path.suffix.lower() in {".csv", ".tsv"}]
+    return "; ".join(told[:_SHOWN]) + " (wanted: image and caption, report, or question and answer)" if told else ""
+
+
 def convert(job: Job, summary: Summary) -> Iterator[Record]:
     """One record a picture; see ``Converter``. The group is the picture, or the patient of a CT-RATE volume."""
     with TemporaryDirectory() as folder:
-        finder = _Finder(job.source, Path(folder))
+        finder = _Finder(job.source, Path(folder), summary)
         for name, about in _gather(job, finder, summary).items():
             item = f"{job.dataset}/{name}"
             record = made_or_refused(summary, item, partial(_record, job, finder, item, name, about))
@@ -114,7 +124,7 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
 
 def _tables(source: Path) -> list[Path]:
     found = (*source.glob("*"), *source.glob("*/*"))
-    return sorted(path for path in found if path.suffix in tables.SUFFIXES and path.is_file())
+    return sorted(path for path in found if path.suffix.lower() in tables.SUFFIXES and path.is_file())
 
 
 def _gather(job: Job, finder: _Finder, summary: Summary) -> dict[str, _Picture]:
@@ -123,7 +133,7 @@ def _gather(job: Job, finder: _Finder, summary: Summary) -> dict[str, _Picture]:
     found = {path: tables.columns(path) for path in files}
     layouts = {path: layout for path, columns in found.items() if (layout := layout_of(columns))}
     if not layouts:
-        has = "; ".join(f"{path.name}: {', '.join(columns) or 'no table'}" for path, columns in found.items())
+        has = "; ".join(tables.told(path) for path in files[:_SHOWN])
         wanted = " or ".join(sorted({", ".join(sorted(layout.columns())) for layout in LAYOUTS.values()}))
         raise DataError("Missing column", has[:400] or f"no table in {job.source.name}", wanted)
     for path in files:
@@ -132,7 +142,7 @@ def _gather(job: Job, finder: _Finder, summary: Summary) -> dict[str, _Picture]:
     splits = split_words([path.relative_to(job.source).as_posix() for path in layouts])
     pictures: dict[str, _Picture] = {}
     for (path, layout), split in zip(layouts.items(), splits, strict=True):
-        for number, row in enumerate(tables.rows(path), 1):
+        for number, row in enumerate(tables.rows(path, summary), 1):
             where = f"{job.dataset}/{path.name}/row {number}"
             if missing := layout.columns() - row.keys():
                 raise DataError("Missing column", f"row {number} of {path.name}", ", ".join(sorted(missing)))
@@ -184,6 +194,7 @@ def _record(job: Job, finder: _Finder, item: str, name: str, about: _Picture) ->
     path = finder.path(name, about)
     modality = about.modality or job.modality
     volume = read(path, modality or "xray")
+    finder.summary.note_reader(volume.notes, name)
     index = volume.shape[0] // 2
     rgb = to_rgb(volume.voxels[index], choose_window(volume))
     scan = ct_rate_volume(name) if about.layout.modality == "ct" else None
@@ -193,7 +204,7 @@ def _record(job: Job, finder: _Finder, item: str, name: str, about: _Picture) ->
     return Record(
         id=item,
         dataset=job.dataset,
-        split=decided_split(split, job.dataset, group),
+        split=job.split(split, group),
         group=group,
         modality=modality,
         licence=job.licence,
@@ -215,12 +226,14 @@ class _Finder:
     Args:
         source: The source's folder.
         aside: An empty folder for pictures that are bytes in a table.
+        summary: Gets notes on names that are spelt otherwise.
     """
 
-    def __init__(self, source: Path, aside: Path) -> None:
+    def __init__(self, source: Path, aside: Path, summary: Summary) -> None:
         self._source = source
         self._aside = aside
-        self._index: dict[str, list[Path]] | None = None
+        self.summary = summary
+        self._names = Names(source, summary)
 
     def name(self, value: Any) -> str:
         """The name of a picture, for its id; the SHA-256 of the bytes where they stand in the table."""
@@ -241,17 +254,10 @@ class _Finder:
         Raises:
             DataError: It is nowhere below the source, or the name fits several files.
         """
-        folders = (self._aside, about.table.parent, self._source, *(self._source / f for f in about.layout.folders))
-        for folder in folders:
-            if (file := inside(folder, name)).is_file():
-                return file
-        if self._index is None:
-            self._index = {}
-            for file in sorted(self._source.rglob("*")):
-                if file.name.lower().endswith(tuple(FORMATS)):
-                    self._index.setdefault(file.name, []).append(file)
-        found = [f for f in self._index.get(Path(name).name, []) if f"/{f.as_posix()}".endswith(f"/{name}")]
-        if len(found) != 1:
-            known = f"{len(found)} files are called {name}" if found else f"there is no {name}"
-            raise DataError("Missing picture" if not found else "Ambiguous picture", known, "one file of this name")
-        return found[0]
+        if Path(name).name == name and (self._aside / name).is_file():
+            return self._aside / name
+        folders = (about.table.parent, self._source, *(self._source / f for f in about.layout.folders))
+        found = self._names.look(name, folders) or self._names.anywhere(name, tuple(FORMATS))
+        if found is None:
+            raise DataError("Missing picture", f"there is no {name}", "one file of this name")
+        return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,14 +16,36 @@ TEST_SHARE = 0.2
 
 @dataclass
 class Summary:
-    """What a conversion made and what it refused, with the reason."""
+    """What a conversion refused, with the reason, and what it had to assume or mend.
 
-    records: Counter[str] = field(default_factory=Counter)
+    Attributes:
+        notes: (code of ``notes.WORDS``, what the code alone does not tell) -> how often.
+        examples: The same key -> the first case.
+    """
+
     refused: list[tuple[str, str]] = field(default_factory=list)
+    notes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def refuse(self, item: str, reason: object) -> None:
         """Leave an item out; the reason is told to people."""
         self.refused.append((item, str(reason)))
+
+    def note(self, code: str, example: str, detail: str = "", count: int = 1) -> None:
+        """Count something that was read other than it stands.
+
+        Args:
+            code: A row of ``notes.WORDS``.
+            example: The item, file or name; the first is shown.
+            detail: What tells cases of one code apart, such as an encoding; each is counted by itself.
+        """
+        self.notes[code, detail] += count
+        self.examples.setdefault((code, detail), example)
+
+    def note_reader(self, sentences: Iterable[object], item: str) -> None:
+        """Count what the reader of a picture or volume had to assume."""
+        for sentence in sentences:
+            self.note("reader", item, str(sentence))
 
 
 @dataclass(frozen=True)
@@ -40,6 +62,8 @@ class Job:
         body: Body part, e.g. "chest"; decides which targets of other data sets cannot be in the picture.
         findings_known: A picture without a finding label shows none of the source's findings.
         step: Every n-th slice of a volume.
+        held_out: Groups of the test split, where the source has no division and is too small to be divided by names.
+        undivided: Gets every group that the source does not put into a split; see :meth:`split`.
     """
 
     source: Path
@@ -51,6 +75,17 @@ class Job:
     body: str = "any"
     findings_known: bool = False
     step: int = 1
+    held_out: frozenset[str] = frozenset()
+    undivided: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    def split(self, own: str, group: str) -> str:
+        """ "train" or "test": the source's ``own`` word, or the group's where that is empty."""
+        if own:
+            return own
+        self.undivided.add(group)
+        if self.held_out:
+            return "test" if group in self.held_out else "train"
+        return split_of(self.dataset, group)
 
 
 Converter = Callable[[Job, Summary], Iterator[Record]]
@@ -62,5 +97,18 @@ Raises ``DataError`` where the folder is not in its layout at all.
 
 def split_of(dataset: str, group: str) -> str:
     """ "train" or "test" by patient, 80 / 20, from the SHA-1 of the names alone: the same on every machine."""
-    digest = hashlib.sha1(f"{dataset}/{group}".encode()).digest()
-    return "test" if int.from_bytes(digest[:8], "big") < TEST_SHARE * 2**64 else "train"
+    return "test" if _place(dataset, group) < TEST_SHARE * 2**64 else "train"
+
+
+def held_out_by_count(dataset: str, groups: Iterable[str]) -> frozenset[str]:
+    """The groups of the test split of a small set: a fifth of them by count, at least one and never all of two or more.
+
+    The same names give the same groups on every machine, whatever their order.
+    """
+    ordered = sorted(groups, key=lambda group: (_place(dataset, group), group))
+    return frozenset(ordered[: min(max(1, round(TEST_SHARE * len(ordered))), len(ordered) - 1)])
+
+
+def _place(dataset: str, group: str) -> int:
+    """Where a group stands among all that could be, 0 to 2^64."""
+    return int.from_bytes(hashlib.sha1(f"{dataset}/{group}".encode()).digest()[:8], "big")

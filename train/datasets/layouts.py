@@ -32,6 +32,12 @@ class Layout:
         """Whether the folder has what this layout needs; no picture is decoded."""
         return bool(import_module(f"train.datasets.{self.module}").fits(source))
 
+    def why_not(self, source: Path) -> str:
+        """What of this layout is in a folder that it does not fit, for a message; empty where nothing is or it cannot
+        tell."""
+        tell = getattr(import_module(f"train.datasets.{self.module}"), "why_not", None)
+        return str(tell(source)) if tell else ""
+
     def convert(self, job: Job, summary: Summary) -> Iterator[Record]:
         """Records of the folder, see ``job.Converter``.
 
@@ -69,6 +75,13 @@ def detect(source: Path) -> str:
     for name, layout in LAYOUTS.items():
         if layout.fits(source):
             return name
+    near = {name: why for name, layout in LAYOUTS.items() if (why := layout.why_not(source))}
+    if near:
+        raise DataError(
+            "Unknown data layout",
+            f"'{source.name}' is nearly in:" + "".join(f"\n  {name}: {why}" for name, why in near.items()) + "\n",
+            "names, columns or files that fit one of them",
+        )
     raise DataError(
         "Unknown data layout",
         f"'{source.name}' holds {_listing(source)}",

@@ -14,9 +14,8 @@ from typing import Any
 from train.data.records import UNNAMED, Record, RegionRecord, resize_picture
 from train.datasets.annotations import modality_name, scale_box
 from train.datasets.job import Job, Summary
+from train.datasets.names import Names
 from train.datasets.source_files import (
-    decided_split,
-    inside,
     made_or_refused,
     read_json,
     read_picture,
@@ -41,26 +40,27 @@ def fits(source: Path) -> bool:
 
 def convert(job: Job, summary: Summary) -> Iterator[Record]:
     """One record a picture; see ``Converter``. Captions keep their letter case, and those of one picture follow on."""
+    files = Names(job.source, summary)
     for split, path in split_files(job.source, *_FILES):
         pictures: dict[str, list[Mapping[str, Any]]] = {}
         for row in rows_of(read_json(path), "annotations", _COLUMNS, path):
             pictures.setdefault(str(row["file_name"]), []).append(row)
         for name, rows in pictures.items():
-            record = made_or_refused(summary, f"{job.dataset}/{name}", partial(_record, job, split, name, rows))
+            record = made_or_refused(summary, f"{job.dataset}/{name}", partial(_record, job, files, split, name, rows))
             if record:
                 yield record
 
 
-def _record(job: Job, split: str, name: str, rows: list[Mapping[str, Any]]) -> Record:
+def _record(job: Job, files: Names, split: str, name: str, rows: list[Mapping[str, Any]]) -> Record:
     captions = list(dict.fromkeys(str(row["caption"] or "").strip() for row in rows))
     if "" in captions:
         raise DataError("Empty caption", name, "a caption")
     modality = next((m for row in rows if (m := modality_name(str(row.get("modality", ""))))), job.modality)
-    rgb = read_picture(inside(job.source, name), modality)
+    rgb = read_picture(files.find(name, [job.source]), modality, files.summary)
     return Record(
         id=f"{job.dataset}/{name}",
         dataset=job.dataset,
-        split=decided_split(split, job.dataset, name),
+        split=job.split(split, name),
         group=name,
         modality=modality,
         licence=job.licence,

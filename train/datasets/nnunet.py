@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from train.data.records import Record
 from train.datasets import slices
-from train.datasets.job import Job, Summary, split_of
+from train.datasets.job import Job, Summary
+from train.datasets.names import folded, respelt
 from unibiomed_core.errors import ConfigError, DataError
 from unibiomed_core.io import FORMATS, guard, read
 from unibiomed_core.io.interpret import modality_of_name
@@ -58,6 +59,12 @@ def fits(source: Path) -> bool:
     return (source / "imagesTr").is_dir() and (source / "labelsTr").is_dir()
 
 
+def why_not(source: Path) -> str:
+    """Which of the two folders is there without the other, for a message; empty for none."""
+    there = [name for name in ("imagesTr", "labelsTr") if (source / name).is_dir()]
+    return f"there is {there[0]} and not the other of imagesTr and labelsTr" if len(there) == 1 else ""
+
+
 def convert(job: Job, summary: Summary) -> Iterator[Record]:
     """Records of every channel of every case, by the order of names.
 
@@ -75,10 +82,13 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
         for file in _files(images, plan.ending):
             case, channel = _case_of(_stem(file, plan.ending), masks)
             cases.setdefault(case, {})[channel] = file
+        for case, own in respelt((c for c, files in cases.items() if files), masks, folded).items():
+            cases[own] = cases.pop(case)
+            summary.note("mask_name", f"{masks[own].name} for {case}")
         for case, files in sorted(cases.items()):
-            split = split_of(job.dataset, case) if len(parts) == 1 else ("train" if part == "Tr" else "test")
+            split = job.split("" if len(parts) == 1 else "train" if part == "Tr" else "test", case)
             try:
-                yield from _convert_case(job, plan, case, files, masks.get(case), split)
+                yield from _convert_case(job, plan, case, files, masks.get(case), split, summary)
             except slices.UNREADABLE as cause:
                 summary.refuse(f"{job.dataset}/{case}", cause)
 
@@ -131,7 +141,8 @@ def _ending(folder: Path) -> str:
 
 def _files(folder: Path, ending: str) -> list[Path]:
     # The Decathlon's archives hold a "._" file beside each real one.
-    return [f for f in sorted(folder.iterdir()) if f.name.endswith(ending) and not f.name.startswith(".")]
+    own = ending.lower()
+    return [f for f in sorted(folder.iterdir()) if f.name.lower().endswith(own) and not f.name.startswith(".")]
 
 
 def _stem(file: Path, ending: str) -> str:
@@ -163,15 +174,22 @@ def _modality(channel: str, job: Job) -> str:
 
 
 def _convert_case(
-    job: Job, plan: _Plan, case: str, files: Mapping[int, Path], mask: Path | None, split: str
+    job: Job,
+    plan: _Plan,
+    case: str,
+    files: Mapping[int, Path],
+    mask: Path | None,
+    split: str,
+    summary: Summary,
 ) -> Iterator[Record]:
     if mask is None or not files:
         what = "Image without mask" if mask is None else "Mask without image"
         raise DataError(what, f"case '{case}'", "an image and a mask of the same name")
     layer: NDArray[Any] | None = None
     for name, kind, volume, file in _series(job, plan, files):
+        summary.note_reader(volume.notes, file.name)
         if layer is None:
-            layer = slices.read_labels(mask, volume.stored)
+            layer = slices.read_labels(mask, volume.stored, summary)
             first = volume.stored
             slices.check_labels(layer, plan.known, mask.name)
         if volume.stored.shape != first.shape or not np.allclose(volume.stored.affine, first.affine, atol=1e-2):

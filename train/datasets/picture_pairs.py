@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from train.datasets.names import folded, respelt
+
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "originals", "original", "pictures", "jpegimages"})
 MASK_FOLDERS = frozenset(
     {
@@ -34,12 +36,14 @@ class Pair:
         masks: Target -> mask files; "" where the files themselves tell the targets.
         home: The folder of this data set where the source holds several, else empty.
         twin: Another picture has the same name and thus the same masks.
+        spelt: The masks' name where it is spelt otherwise than the picture's, else empty.
     """
 
     image: str
     masks: Mapping[str, tuple[str, ...]]
     home: str = ""
     twin: bool = False
+    spelt: str = ""
 
     @property
     def path(self) -> str:
@@ -60,13 +64,38 @@ def find_pairs(paths: Sequence[PurePosixPath]) -> list[Pair]:
                 images.setdefault(key, []).append(str(path))
             else:
                 masks.setdefault(key, {}).setdefault(target, []).append(str(path))
+        spelt = respelt(masks, images, _loose)
+        for mask, image in spelt.items():
+            masks[image] = masks.pop(mask)
         if images.keys() & masks.keys():
-            return _paired(images, masks, way is _side_by_side)
+            return _paired(images, masks, way is _side_by_side, {image: mask[1] for mask, image in spelt.items()})
     return []
 
 
+def unpaired(paths: Sequence[PurePosixPath]) -> str:
+    """Why pictures and masks in folders that are called so pair nowhere, for a message; empty where there are none."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for path, _, target in _side_by_side(paths):
+        found[target is None].append(str(path))
+    if not found[False] or not found[True]:
+        return ""
+    return (
+        f"{len(found[True])} pictures and {len(found[False])} masks of which no two have one name, "
+        f"such as {found[True][0]} and {found[False][0]}"
+    )
+
+
+def _loose(key: _Key) -> _Key:
+    """What spellings of one place have in common; a mask may keep its picture's suffix ("a.jpg.png")."""
+    folders, name = key
+    return tuple(map(folded, folders)), re.sub(r"\.(?:png|jpe?g|tiff?|bmp)$", "", folded(name))
+
+
 def _paired(
-    images: Mapping[_Key, list[str]], masks: Mapping[_Key, Mapping[str, list[str]]], with_home: bool
+    images: Mapping[_Key, list[str]],
+    masks: Mapping[_Key, Mapping[str, list[str]]],
+    with_home: bool,
+    spelt: Mapping[_Key, str],
 ) -> list[Pair]:
     pairs = []
     for key in sorted(images.keys() | masks.keys()):
@@ -74,7 +103,7 @@ def _paired(
         # Elsewhere a folder is a class or a patient.
         homes = [folder for folder in key[0] if folder.lower() not in _SPLITS] if with_home else []
         for number, image in enumerate(images.get(key, [""])):
-            pairs.append(Pair(image, own, homes[-1] if homes else "", number > 0))
+            pairs.append(Pair(image, own, homes[-1] if homes else "", number > 0, spelt.get(key, "")))
     return pairs
 
 

@@ -20,10 +20,9 @@ from train.data.counts import is_abnormality
 from train.data.records import Record, resize_picture
 from train.datasets.annotations import Phrase, Regions, parse_phrase
 from train.datasets.job import Job, Summary
+from train.datasets.names import Names
 from train.datasets.slices import foreign_targets
 from train.datasets.source_files import (
-    decided_split,
-    inside,
     made_or_refused,
     read_json,
     read_mask,
@@ -49,13 +48,14 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
     those asked is a normal one. A picture is taken with all of its masks or not at all.
     """
     files = split_files(job.source, "train.json", "test.json")
+    names = Names(job.source, summary)
     pictures = {path: _pictures(path, job.dataset, summary) for _, path in files}
     slices = _slices(name for found in pictures.values() for name in found)
     for split, path in files:
         for name, rows in pictures[path].items():
             item = f"{job.dataset}/{path.stem}/{name}"
             place = slices.get(name, (f"{path.stem}/{name}", -1))
-            record = made_or_refused(summary, item, partial(_record, job, path.stem, split, name, place, rows))
+            record = made_or_refused(summary, item, partial(_record, job, names, path.stem, split, name, place, rows))
             if record:
                 yield record
 
@@ -82,20 +82,28 @@ def _slices(names: Iterable[str]) -> dict[str, tuple[str, int]]:
 
 
 def _record(
-    job: Job, folder: str, split: str, name: str, place: tuple[str, int], annotations: list[Mapping[str, Any]]
+    job: Job,
+    names: Names,
+    folder: str,
+    split: str,
+    name: str,
+    place: tuple[str, int],
+    annotations: list[Mapping[str, Any]],
 ) -> Record:
     if not annotations:
         raise DataError("Image without annotation", name, "at least one annotation with its file name")
     phrases = [_phrase(row, job.modality) for row in annotations]
     modality = next((p.modality for p in phrases if p.modality), job.modality)
-    rgb = read_picture(inside(job.source / folder, name), modality)
+    rgb = read_picture(names.find(name, [job.source / folder]), modality, names.summary)
     regions = Regions(job.side)
     for row, phrase in zip(annotations, phrases, strict=True):
         if phrase.says_nothing:
             continue
         if not row.get("mask_file"):
             raise DataError("Image without mask", f"the annotation '{phrase.target}' of {name}", "a mask_file")
-        mask = read_mask(inside(job.source / f"{folder}_mask", row["mask_file"]), rgb.shape)
+        mask = read_mask(
+            names.find(row["mask_file"], [job.source / f"{folder}_mask"], "mask"), rgb.shape, names.summary
+        )
         # A region's anatomy is asked for abnormalities; for an organ it would be the wrong question.
         anatomy = phrase.anatomy if is_abnormality(phrase.target, modality) else ""
         regions.add(phrase.target, mask, str(row.get("caption") or "").strip(), anatomy)
@@ -103,7 +111,7 @@ def _record(
     return Record(
         id=f"{job.dataset}/{folder}/{name}",
         dataset=job.dataset,
-        split=decided_split(split, job.dataset, group),
+        split=job.split(split, group),
         group=group,
         modality=modality,
         licence=job.licence,

@@ -19,10 +19,9 @@ import numpy as np
 from train.data.records import Record, resize_picture
 from train.datasets.annotations import Phrase, Regions, parse_phrase
 from train.datasets.job import Job, Summary
+from train.datasets.names import Names, folded
 from train.datasets.slices import foreign_targets
 from train.datasets.source_files import (
-    decided_split,
-    inside,
     list_of,
     made_or_refused,
     object_of,
@@ -47,6 +46,7 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
 
     A phrase that is annotated in the volume and has no mask in a slice is absent there. The volume is the group.
     """
+    files = Names(job.source, summary)
     for split, path in split_files(job.source, *_FILES):
         for volume, about in object_of(read_json(path), "volumes", path.name).items():
             where = f"{path.name}, volume {volume}"
@@ -57,7 +57,7 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
                 record = made_or_refused(
                     summary,
                     f"{job.dataset}/{volume}/{name}",
-                    partial(_record, job, split, volume, position, name, phrases),
+                    partial(_record, job, files, split, volume, position, name, phrases),
                 )
                 if record:
                     yield record
@@ -73,7 +73,7 @@ def _phrases(
     job: Job, volume: str, names: Sequence[str], expressions: Mapping[str, Any], where: str, summary: Summary
 ) -> list[tuple[Phrase, dict[str, list[str]]]]:
     """Each phrase with slice stem -> masks. Phrases without a name and masks of no slice are refused."""
-    stems = {PurePosixPath(name).stem for name in names}
+    stems = {_stem(name) for name in names}
     found = []
     for number, expression in expressions.items():
         require(expression, ("exp", "mask_file"), f"{where}, expression {number}")
@@ -84,13 +84,18 @@ def _phrases(
             continue
         masks: dict[str, list[str]] = {}
         for mask in list_of(expression, "mask_file", f"{where}, expression {number}"):
-            stem = _slice_of(PurePosixPath(str(mask)).stem, stems)
+            stem = _slice_of(_stem(str(mask)), stems)
             if stem:
                 masks.setdefault(stem, []).append(str(mask))
             else:
                 summary.refuse(f"{job.dataset}/{volume}/{mask}", "No slice has the name of this mask")
         found.append((parse_phrase(name, job.modality), masks))
     return found
+
+
+def _stem(name: str) -> str:
+    """A file's name without folders and suffix, spelt alike for slices and masks."""
+    return folded(PurePosixPath(name.replace("\\", "/")).stem)
 
 
 def _slice_of(mask: str, slices: set[str]) -> str:
@@ -111,6 +116,7 @@ def _asked(question: str) -> str:
 
 def _record(
     job: Job,
+    files: Names,
     split: str,
     volume: str,
     position: int,
@@ -118,16 +124,16 @@ def _record(
     phrases: Sequence[tuple[Phrase, Mapping[str, Sequence[str]]]],
 ) -> Record:
     modality = next((p.modality for p, _ in phrases if p.modality), job.modality)
-    rgb = read_picture(inside(job.source / volume, name), modality)
+    rgb = read_picture(files.find(f"{volume}/{name}", [job.source]), modality, files.summary)
     regions = Regions(job.side)
     for phrase, masks in phrases:
         regions.add(phrase.target, np.zeros(rgb.shape[:2], bool))
-        for file in masks.get(PurePosixPath(name).stem, ()):
-            regions.add(phrase.target, read_mask(inside(job.source, file), rgb.shape))
+        for file in masks.get(_stem(name), ()):
+            regions.add(phrase.target, read_mask(files.find(file, [job.source], "mask"), rgb.shape, files.summary))
     return Record(
         id=f"{job.dataset}/{volume}/{name}",
         dataset=job.dataset,
-        split=decided_split(split, job.dataset, volume),
+        split=job.split(split, volume),
         group=volume,
         modality=modality,
         licence=job.licence,

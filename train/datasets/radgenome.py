@@ -17,10 +17,9 @@ from typing import Any
 from train.data.records import Record, resize_picture
 from train.datasets.annotations import Regions, target_name
 from train.datasets.job import Job, Summary
+from train.datasets.names import Names
 from train.datasets.slices import foreign_targets
 from train.datasets.source_files import (
-    decided_split,
-    inside,
     made_or_refused,
     read_json,
     read_mask,
@@ -46,9 +45,12 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
 
     What the source says is complete for it: a picture whose entries all say "no findings" is a normal one.
     """
+    files = Names(job.source, summary)
     for split, path in split_files(job.source, *_FILES):
         for name, entries in _pictures(path).items():
-            record = made_or_refused(summary, f"{job.dataset}/{name}", partial(_record, job, split, name, entries))
+            record = made_or_refused(
+                summary, f"{job.dataset}/{name}", partial(_record, job, files, split, name, entries)
+            )
             if record:
                 yield record
 
@@ -75,9 +77,9 @@ def _pictures(path: Path) -> dict[str, list[Mapping[str, Any]]]:
     return found
 
 
-def _record(job: Job, split: str, name: str, entries: list[Mapping[str, Any]]) -> Record:
+def _record(job: Job, files: Names, split: str, name: str, entries: list[Mapping[str, Any]]) -> Record:
     modality = job.modality or "ct"
-    rgb = read_picture(inside(job.source, name), modality)
+    rgb = read_picture(files.find(name, [job.source]), modality, files.summary)
     regions = Regions(job.side)
     reports: list[str] = []
     for entry in entries:
@@ -88,7 +90,7 @@ def _record(job: Job, split: str, name: str, entries: list[Mapping[str, Any]]) -
         if not abnormality.strip():
             raise DataError("Entry without an abnormality", name, f"a name, or '{NO_FINDINGS}'")
         if NO_FINDINGS not in abnormality.lower():
-            mask = read_mask(inside(job.source, entry["mask_file"]), rgb.shape)
+            mask = read_mask(files.find(entry["mask_file"], [job.source], "mask"), rgb.shape, files.summary)
             if not mask.any():
                 raise DataError("Empty mask", f"'{abnormality}' of {name} has no pixel", f"a mask, or '{NO_FINDINGS}'")
             anatomy = str(entry["anatomy"] or "").strip().lower()
@@ -98,7 +100,7 @@ def _record(job: Job, split: str, name: str, entries: list[Mapping[str, Any]]) -
     return Record(
         id=f"{job.dataset}/{name}",
         dataset=job.dataset,
-        split=decided_split(split, job.dataset, group),
+        split=job.split(split, group),
         group=group,
         modality=modality,
         licence=job.licence,

@@ -16,6 +16,7 @@ from typing import Any
 from train.data.records import QuestionRecord, Record
 from train.datasets import slices
 from train.datasets.job import Job, Summary
+from train.datasets.names import Names
 from unibiomed_core.errors import DataError
 from unibiomed_core.modalities import modality
 
@@ -134,9 +135,10 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
             job.labels or _own_labels(about), job.body, job.findings_known, job.step
         )
         dataset = job.dataset if folder == job.source else folder.name
+        names = Names(folder, summary)
         for item in about["items"]:
             try:
-                yield from _convert_item(folder, dataset, about, item, source, job)
+                yield from _convert_item(folder, dataset, about, item, source, job, names)
             except slices.UNREADABLE as cause:
                 summary.refuse(f"{dataset}/{item.get('id', '?')}", cause)
 
@@ -174,7 +176,13 @@ def _own_labels(about: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _convert_item(
-    folder: Path, dataset: str, about: Mapping[str, Any], item: Mapping[str, Any], source: Source, job: Job
+    folder: Path,
+    dataset: str,
+    about: Mapping[str, Any],
+    item: Mapping[str, Any],
+    source: Source,
+    job: Job,
+    names: Names,
 ) -> Iterator[Record]:
     from unibiomed_core.io import read
 
@@ -183,9 +191,11 @@ def _convert_item(
     named = item.get("modality") or ("" if about["modality"].startswith("mixed") else about["modality"])
     # A picture of unknown modality is 8-bit and read as it is; the record says that its modality is unknown.
     kind = modality(named).name if named else "xray"
-    volume = read(folder / item["image"], kind)
-    files = [folder / item[key] for key in ("mask", "mask_findings") if key in item]
-    layers = [slices.read_labels(file, volume.stored) for file in files]
+    volume = read(names.find(item["image"], [folder]), kind)
+    if names.summary is not None:
+        names.summary.note_reader(volume.notes, str(item["id"]))
+    files = [names.find(item[key], [folder], "mask") for key in ("mask", "mask_findings") if key in item]
+    layers = [slices.read_labels(file, volume.stored, names.summary) for file in files]
     known = {v for values in source.labels.values() for v in values} | {int(v) for v in about.get("labels", {})}
     for file, layer in zip(files, layers, strict=True):
         slices.check_labels(layer, known, file.name)

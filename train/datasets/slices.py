@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.records import Record, region_record, resize_mask, resize_picture
-from train.datasets.job import Job
+from train.datasets.job import Job, Summary
 from unibiomed_core import vocabulary
 from unibiomed_core.errors import DataError, UniBiomedError
 from unibiomed_core.io import FORMATS, guard
@@ -28,6 +28,14 @@ DARKEST = 8
 
 LARGEST_SHIFT = 0.5
 """In voxels: how far a corner of a mask's grid may lie from the image's; headers are rounded differently by tools."""
+
+ROUNDED = 1e-3
+"""How far from a whole number a label value may be; interpolated masks have values in between."""
+
+_OWN_ERROR = 1.001
+"""Room for the single precision that a slope is kept in."""
+
+LARGEST_LABEL = 2**31 - 1
 
 BACKGROUND = "background"
 """A label of this name is known and no target; 0 is background unless a table says otherwise."""
@@ -147,7 +155,7 @@ def check_labels(layer: NDArray[Any], known: Iterable[int], name: str) -> None:
         )
 
 
-def read_labels(path: Path, order: StoredOrder) -> NDArray[Any]:
+def read_labels(path: Path, order: StoredOrder, summary: Summary | None = None) -> NDArray[Any]:
     """A label map in the canonical (Z, Y, X) order of its image, in a compact integer dtype.
 
     Palette pictures give their indices. A header that tells no orientation is compared by size alone.
@@ -155,6 +163,7 @@ def read_labels(path: Path, order: StoredOrder) -> NDArray[Any]:
     Args:
         path: In any format that images are read from.
         order: ``Volume.stored`` of the image.
+        summary: Gets a note where values had to be rounded.
 
     Raises:
         ReadError: The file is damaged or of an unknown type.
@@ -175,7 +184,8 @@ def read_labels(path: Path, order: StoredOrder) -> NDArray[Any]:
         )
     if affine is not None and len(order.shape) == 3:
         _check_grid(affine, order, path.name)
-    return order.to_canonical(whole_numbers(values, path.name))
+    step = _stored_step(path) if module == "nifti" and values.dtype.kind == "f" else 0.0
+    return order.to_canonical(whole_numbers(values, path.name, step, summary))
 
 
 def picture_values(path: Path, brightest: bool = False) -> NDArray[Any]:
@@ -204,16 +214,52 @@ def picture_values(path: Path, brightest: bool = False) -> NDArray[Any]:
     return values.astype(np.uint8) if values.dtype == np.bool_ else values
 
 
-def whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
+def whole_numbers(values: NDArray[Any], name: str, step: float = 0.0, summary: Summary | None = None) -> NDArray[Any]:
     """The same values in the smallest integer dtype that holds them.
 
+    Values next to whole numbers are rounded: a header's slope or another tool's arithmetic leaves 2.0000001 of 2.
+
+    Args:
+        step: What neighbouring stored numbers differ by, where the file keeps integers and a slope; a value may be off
+            by half of it. 0 where it keeps the values themselves.
+        summary: Gets a note where values were rounded.
+
     Raises:
-        DataError: Some are not whole.
+        DataError: Some are not whole, or too large for a label.
     """
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and np.array_equal(values, np.rint(values))):
-        raise DataError("Label values that are not whole numbers", f"'{name}' holds some", "whole numbers")
+    if values.dtype.kind == "f":
+        values = _rounded(values, name, step, summary)
     low, high = int(values.min()), int(values.max())
     return values.astype(np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high)), copy=False)
+
+
+def _rounded(values: NDArray[Any], name: str, step: float, summary: Summary | None) -> NDArray[Any]:
+    whole = np.rint(values)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(values - whole)
+    off = float(distance.max())  # not a number where a value is none
+    if not off <= (max(ROUNDED, 0.5 * step) if step < 1 else ROUNDED) * _OWN_ERROR:
+        worst = values.flat[int(np.nanargmax(distance))] if np.isfinite(values).any() else np.nan
+        raise DataError(
+            "Label values that are not whole numbers",
+            f"'{name}' holds {float(worst):g}{'' if np.isfinite(off) else ' and values that are no numbers'}",
+            "whole numbers",
+            "A mask that was resampled by interpolation has to be made again with nearest neighbours.",
+        )
+    if float(np.abs(whole).max()) > LARGEST_LABEL:
+        raise DataError("Label values too large", f"'{name}' holds {np.abs(whole).max():g}", f"up to {LARGEST_LABEL}")
+    if off and summary is not None:
+        summary.note("labels_rounded", name)
+    return whole.astype(np.int64)
+
+
+def _stored_step(path: Path) -> float:
+    """By how much the values of neighbouring stored integers differ; 0 for a file that keeps fractions."""
+    import nibabel
+
+    with guard.reading(path, "a NIfTI file"):
+        image = nibabel.nifti1.Nifti1Image.from_filename(path)
+        return abs(float(image.dataobj.slope)) if image.get_data_dtype().kind in "iu" else 0.0
 
 
 def _check_grid(affine: NDArray[np.float64], order: StoredOrder, name: str) -> None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train.data.records import Record
-from train.datasets.job import Summary, split_of
+from train.datasets.job import Summary
 from train.datasets.slices import UNREADABLE
 from unibiomed_core.errors import DataError
 from unibiomed_core.io import FORMATS, guard, picture, read
 from unibiomed_core.modalities import choose_window, to_rgb
+
+LOSSY = (".jpg", ".jpeg")
+
+HALF = 128
+"""From here on a pixel of a black-and-white JPEG mask is white; around an edge compression leaves grey and specks."""
 
 _SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val",
                 "validation": "val", "test": "test", "testing": "test"}  # fmt: skip
@@ -83,22 +88,12 @@ def list_of(row: Mapping[str, Any], key: str, where: str) -> list[Any]:
     return value
 
 
-def inside(folder: Path, name: Any) -> Path:
-    """A file named by an annotation, which stays below ``folder``.
-
-    Raises:
-        DataError: The name is no text, is empty, is absolute or climbs out of the folder.
-    """
-    if not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise DataError("File name not usable", f"{name!r} below {folder.name}", "a relative path inside the folder")
-    return folder / name
-
-
-def read_picture(path: Path, modality: str) -> NDArray[np.uint8]:
+def read_picture(path: Path, modality: str, summary: Summary | None = None) -> NDArray[np.uint8]:
     """(H, W, 3) uint8, as the model sees it.
 
     Args:
         modality: A name of ``modalities.MODALITIES``, or empty; an 8-bit picture is then read as it is.
+        summary: Gets what the reader had to assume.
 
     Raises:
         ReadError: The picture is missing, truncated, mislabelled, constant or too small.
@@ -107,14 +102,17 @@ def read_picture(path: Path, modality: str) -> NDArray[np.uint8]:
     volume = read(path, modality or "xray")
     if not volume.is_2d:
         raise DataError("A volume for a picture", f"{path.name} is {volume.shape}", "one PNG, JPEG or TIFF picture")
+    if summary is not None:
+        summary.note_reader(volume.notes, path.name)
     return to_rgb(volume.voxels[0], choose_window(volume))
 
 
-def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """(H, W) bool: the first channel, foreground where it is above zero.
+def read_mask(path: Path, shape: tuple[int, ...], summary: Summary | None = None) -> NDArray[np.bool_]:
+    """(H, W) bool: the first channel, foreground where it is above zero, in a JPEG from ``HALF`` on.
 
     Args:
         shape: (H, W) of the picture it belongs to.
+        summary: Gets a note on a JPEG.
 
     Raises:
         ReadError: The file is missing or cannot be read.
@@ -128,7 +126,11 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     if values.shape != tuple(shape[:2]):
         found, wanted = (" x ".join(map(str, s)) for s in (values.shape, shape[:2]))
         raise DataError("Mask of another size", f"{path.name} has {found} rows x columns", f"the picture's {wanted}")
-    return np.asarray(values > 0)
+    if path.suffix.lower() not in LOSSY:
+        return np.asarray(values > 0)
+    if summary is not None:
+        summary.note("jpeg_mask", path.name)
+    return np.asarray(values >= HALF)
 
 
 def made_or_refused(summary: Summary, item: str, make: Callable[[], Record]) -> Record | None:
@@ -165,8 +167,3 @@ def split_words(names: Sequence[str]) -> list[str]:
         told.append(words[-1] if words else "")
     validation = "train" if "test" in told else "test"
     return [validation if word == "val" else word for word in told]
-
-
-def decided_split(split: str, dataset: str, group: str) -> str:
-    """The source's own split, or that of the patient where the source has none."""
-    return split or split_of(dataset, group)

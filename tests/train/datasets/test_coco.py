@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from tiny_layouts_text import COLUMNS, ROWS, box_mask, converted, picture, truncate, write_json
 
 from train.datasets import coco
+from train.datasets.outlines import outline, unpacked
 from unibiomed_core.errors import DataError
 
 CATEGORIES = [{"id": 1, "name": "Polyp"}, {"id": 5, "name": "Snare"}, {"id": 9, "name": "never used"}]
@@ -117,9 +118,9 @@ def test_what_is_broken_is_refused_with_its_reason(tmp_path: Path) -> None:
     images[2]["height"] = ROWS + 1
     rows = [
         annotation(0, 3, 1, {"size": [ROWS, 7], "counts": [10, 5]}),
-        annotation(1, 4, 1, [[1, 2, 3, 4]]),
+        annotation(1, 4, 1, [[1, 2, 3, 4, 5]]),
         annotation(2, 5, 1, {"size": [ROWS, COLUMNS], "counts": [10, 5]}),
-        annotation(3, 6, 1, None),
+        annotation(3, 6, 1, None, bbox=[50, 30, 20, 20]),
     ]
     write_json(tmp_path / "labels.json", document(images, rows))
     records, refused = converted(coco.convert, tmp_path)
@@ -138,13 +139,15 @@ def test_packed_run_lengths_must_fill_the_picture() -> None:
     rng = np.random.default_rng(4)
     mask = (rng.random((ROWS, COLUMNS)) < rng.random((1, COLUMNS))).astype(np.uint8)
     packed = coco_mask.encode(np.asfortranarray(mask))["counts"]
-    assert coco._counts(packed) == run_lengths(mask)
-    assert (coco._mask({"size": [ROWS, COLUMNS], "counts": packed}, (ROWS, COLUMNS)) == mask).all()
+    assert unpacked(packed) == run_lengths(mask)
+    drawn = outline({"size": [ROWS, COLUMNS], "counts": packed}, (ROWS, COLUMNS)).mask
+    assert drawn is not None
+    assert (drawn == mask).all()
     whole = coco_mask.encode(np.ones((ROWS, COLUMNS), np.uint8, order="F"))["counts"]
-    assert coco._counts(whole) == [0, ROWS * COLUMNS]
+    assert unpacked(whole) == [0, ROWS * COLUMNS]
     for damaged in (packed[:-3], packed[:40], b"", "0", "zzzz"):
         with pytest.raises(DataError, match="Damaged mask"):
-            coco._mask({"size": [ROWS, COLUMNS], "counts": damaged}, (ROWS, COLUMNS))
+            outline({"size": [ROWS, COLUMNS], "counts": damaged}, (ROWS, COLUMNS))
 
 
 def test_unknown_labels_and_missing_columns_are_errors(tmp_path: Path) -> None:

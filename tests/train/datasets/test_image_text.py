@@ -213,7 +213,9 @@ def test_tables_without_the_columns_are_an_error_that_names_them(tmp_path: Path)
         converted(image_text.convert, tmp_path)
     write_csv(tmp_path / "train.csv", [{"picture": "a.png", "question": "What?"}])
     assert not image_text.fits(tmp_path)
-    with pytest.raises(DataError, match=r"train.csv: picture, question. Expected: .*answer, image, question"):
+    with pytest.raises(
+        DataError, match=r"train.csv \(parted by comma, utf-8\): picture, question. Expected: .*answer, image, question"
+    ):
         converted(image_text.convert, tmp_path)
     write_json(tmp_path / "test.json", [{"image": "a.png", "caption": "x"}, {"image": "b.png"}])
     with pytest.raises(DataError, match=r"row 2 of test.json. Expected: caption"):

@@ -111,7 +111,7 @@ def refused(folder: Path) -> str:
 
 def test_a_missing_mask_is_refused(tree: Path) -> None:
     (tree / "kvasir-seg/masks/p0.png").unlink()
-    assert "Image without mask" in refused(tree / "kvasir-seg")
+    assert "Missing mask. there is no masks/p0.png" in refused(tree / "kvasir-seg")
 
 
 def test_a_mask_of_another_size_is_refused(tree: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_value_that_the_source_names_is_known(tree: Path) -> None:
 
 def test_an_item_that_lacks_its_image_is_refused(tree: Path) -> None:
     edit(tree / "kvasir-seg", item={"image": "images/none.png"})
-    assert "No such file" in refused(tree / "kvasir-seg")
+    assert "Missing picture. there is no images/none.png" in refused(tree / "kvasir-seg")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"items": []}'])
