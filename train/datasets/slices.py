@@ -259,7 +259,8 @@ def _stored_step(path: Path) -> float:
 
     with guard.reading(path, "a NIfTI file"):
         image = nibabel.nifti1.Nifti1Image.from_filename(path)
-        return abs(float(image.dataobj.slope)) if image.get_data_dtype().kind in "iu" else 0.0
+        slope = getattr(image.dataobj, "slope", 1.0)
+        return abs(float(slope)) if image.get_data_dtype().kind in "iu" else 0.0
 
 
 def _check_grid(affine: NDArray[np.float64], order: StoredOrder, name: str) -> None:
