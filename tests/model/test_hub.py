@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from hub_server import REPOSITORY, Hub, serving
+from patience import GUARD_S
 from toy import toy_engine
 
 from unibiomed_core.errors import WeightsError
@@ -84,7 +85,7 @@ def fetch(home: Path, address: str, *words: str, **more: str) -> list[Any]:
     """[what download gave, what cached gave, steps], from a process of its own: the client reads its settings once."""
     done = subprocess.run(
         [sys.executable, "-c", FETCH, *words],
-        env=environment(home, HF_ENDPOINT=address, **more), capture_output=True, text=True, timeout=60,
+        env=environment(home, HF_ENDPOINT=address, **more), capture_output=True, text=True, timeout=GUARD_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: list[Any] = json.loads(done.stdout.splitlines()[-1])
@@ -181,7 +182,7 @@ def test_no_socket_without_a_download(repository: Path, tmp_path: Path) -> None:
     save(engine.model, engine.processor, clean)
     done = subprocess.run(
         [sys.executable, "-c", OFFLINE, str(clean), str(Path(__file__).resolve().parents[1] / "engine")],
-        env=environment(tmp_path / "home"), capture_output=True, text=True, timeout=120,
+        env=environment(tmp_path / "home"), capture_output=True, text=True, timeout=GUARD_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "no socket"

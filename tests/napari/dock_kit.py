@@ -13,9 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from fake_engine import FakeEngine
+from patience import GUARD_MS
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_MS = 30_000
 
 Open = Callable[..., SimpleNamespace]
 
@@ -43,7 +43,7 @@ def open_dock(
                 dock.gateway.add_image(image)
 
             def until(condition: Callable[[], object]) -> None:
-                qtbot.waitUntil(lambda: bool(condition()), timeout=WAIT_MS)
+                qtbot.waitUntil(lambda: bool(condition()), timeout=GUARD_MS)
 
             def until_idle() -> None:
                 until(lambda: not session.phase.busy)

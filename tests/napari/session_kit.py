@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from patience import GUARD_S
+
 from napari_unibiomed.controls import Phase
 from napari_unibiomed.session import Session
-
-LONGEST_WAIT_S = 30.0
 
 
 class Watch:
@@ -38,7 +38,7 @@ class Watch:
 
     def until(self, condition: Callable[[], object]) -> None:
         with self._changed:
-            assert self._changed.wait_for(condition, LONGEST_WAIT_S), f"not reached; {self.phases}"
+            assert self._changed.wait_for(condition, GUARD_S), f"not reached; {self.phases}"
 
     def until_phase(self, phase: Phase) -> None:
         """Until the session is in a phase, at once where it is."""

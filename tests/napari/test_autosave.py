@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import GUARD_S
 
 pytest.importorskip("psygnal")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -104,14 +105,14 @@ def ran(folder: Path, opened: list[Session], job: Job) -> Run:
 
 def test_a_killed_process_loses_the_slice_in_work_at_most(tmp_path: Path, opened: list[Session]) -> None:
     command = [sys.executable, "-c", KILLED, str(HERE), str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "the fourth slice is in work"
         process.send_signal(signal.SIGKILL)
-        assert process.wait(30) == -signal.SIGKILL
+        assert process.wait(GUARD_S) == -signal.SIGKILL
     engine = FakeEngine()
     session, watch = session_at(tmp_path, opened, engine)
     session.set_image(ct(8, name="another name"))
@@ -316,4 +317,4 @@ def _wait(session: Session) -> None:
     """Until the model thread has done what it was given before."""
     arrived = threading.Event()
     session._model.submit(arrived.set)
-    assert arrived.wait(30)
+    assert arrived.wait(GUARD_S)

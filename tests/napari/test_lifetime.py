@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("qtpy.QtWidgets", exc_type=ImportError)
+from patience import GUARD_MS
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QTabBar, QVBoxLayout, QWidget
 
 from napari_unibiomed.widgets.lifetime import FrameWatch, Mailbox, Once, frame_of
@@ -52,7 +53,7 @@ def test_the_cleanup_waits_for_the_end_of_the_frame(window: QMainWindow, qtbot: 
     widget = Watched()
     frame = docked(window, widget)
     frame.show()
-    qtbot.waitUntil(lambda: bool(widget.frames))
+    qtbot.waitUntil(lambda: bool(widget.frames), timeout=GUARD_MS)
     assert widget.frames == [frame]
     assert frame_of(widget) is frame
     frame.hide()
@@ -60,11 +61,11 @@ def test_the_cleanup_waits_for_the_end_of_the_frame(window: QMainWindow, qtbot: 
     window.tabifyDockWidget(other, frame)
     frame.show()
     other.raise_()
-    qtbot.waitUntil(lambda: bool(window.findChildren(QTabBar)))
+    qtbot.waitUntil(lambda: bool(window.findChildren(QTabBar)), timeout=GUARD_MS)
     assert widget.ends == 0  # hidden and behind a tab, but alive
     widget.setParent(None)  # as napari does when a dock is closed
     frame.deleteLater()
-    qtbot.waitUntil(lambda: widget.ends == 1)
+    qtbot.waitUntil(lambda: widget.ends == 1, timeout=GUARD_MS)
     widget.watch.cleanup()
     assert widget.ends == 1
     assert len(widget.frames) == 1
@@ -75,20 +76,20 @@ def test_the_end_of_the_window_is_an_end_too(qtbot: Any) -> None:
     widget = Watched()
     docked(made, widget)
     made.show()
-    qtbot.waitUntil(lambda: bool(widget.frames))
+    qtbot.waitUntil(lambda: bool(widget.frames), timeout=GUARD_MS)
     made.deleteLater()
-    qtbot.waitUntil(lambda: widget.ends == 1)
+    qtbot.waitUntil(lambda: widget.ends == 1, timeout=GUARD_MS)
 
 
 def test_the_watch_keeps_no_widget_alive(window: QMainWindow, qtbot: Any) -> None:
     widget = Watched()
     frame, frames = docked(window, widget), widget.frames
-    qtbot.waitUntil(lambda: bool(frames))
+    qtbot.waitUntil(lambda: bool(frames), timeout=GUARD_MS)
     held = weakref.ref(widget)
     widget.setParent(None)
     widget.deleteLater()
     del widget
-    qtbot.waitUntil(lambda: gc.collect() >= 0 and held() is None)
+    qtbot.waitUntil(lambda: gc.collect() >= 0 and held() is None, timeout=GUARD_MS)
     frame.deleteLater()
 
 
@@ -120,12 +121,12 @@ def test_calls_of_other_threads_run_in_this_one_and_in_order(qtbot: Any) -> None
     thread.start()
     thread.join()
     assert not seen  # nothing runs in the thread that posts
-    qtbot.waitUntil(lambda: len(seen) == 20)
+    qtbot.waitUntil(lambda: len(seen) == 20, timeout=GUARD_MS)
     assert seen == [(number, threading.main_thread()) for number in range(20)]
 
 
 def test_calls_after_the_end_are_dropped(qtbot: Any) -> None:
     mailbox = Mailbox()
-    with qtbot.waitSignal(mailbox.destroyed):
+    with qtbot.waitSignal(mailbox.destroyed, timeout=GUARD_MS):
         mailbox.deleteLater()
     mailbox.deliver(lambda: pytest.fail("nobody is there any more"))

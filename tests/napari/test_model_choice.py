@@ -16,6 +16,7 @@ pytest.importorskip("psygnal")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from fake_engine import FakeEngine
+from patience import GUARD_S
 from session_kit import Watch
 
 from napari_unibiomed.controls import Phase
@@ -145,13 +146,13 @@ def test_a_download_can_be_cancelled(make: Callable[..., tuple[Session, Watch]])
 
     def fetch(name: str, on_progress: Callable[[int, int], None]) -> Path:
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(GUARD_S)
         on_progress(1, 2)
         raise AssertionError("it went on")
 
     session, watch = make(settings=ONLINE, download=fetch)
     session.download(PUBLISHED)
-    assert begun.wait(30)
+    assert begun.wait(GUARD_S)
     session.cancel()
     assert session.phase is Phase.CANCELLING
     go_on.set()
@@ -187,10 +188,11 @@ def test_offline_everything_but_a_download_works_without_a_socket(tmp_path: Path
     """With the real engine and the embedded model, in a process whose sockets refuse."""
     here = Path(__file__).resolve().parent
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
+    path = os.pathsep.join(map(str, (here.parents[1], here.parent)))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", NO_SOCKET, str(here), str(tmp_path / "runs")],
-        env=kept | {"PYTHONPATH": str(here.parents[1]), "HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=180,
+        env=kept | {"PYTHONPATH": path, "HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=GUARD_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "no socket"

@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("psygnal")
 
+from patience import GUARD_S
+
 from napari_unibiomed.model_thread import ModelThread
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +38,7 @@ def test_a_viewer_that_lives_until_the_interpreter_ends_is_closed_without_a_word
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        timeout=60,
+        timeout=GUARD_S,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "worked\n", "")
@@ -44,13 +46,13 @@ def test_a_viewer_that_lives_until_the_interpreter_ends_is_closed_without_a_word
 
 def test_the_end_comes_after_the_work_in_hand_and_may_come_twice() -> None:
     thread, go, order = a_thread(), threading.Event(), []
-    thread.submit(lambda: order.append(go.wait(30)))
+    thread.submit(lambda: order.append(go.wait(GUARD_S)))
     dropped = threading.Event()
     thread.drop = dropped.set
     thread.end()
     assert not dropped.is_set()
     go.set()
-    assert dropped.wait(30)
+    assert dropped.wait(GUARD_S)
     assert order == [True]
     thread.end()
 

@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("qtpy.QtWidgets", exc_type=ImportError)
 from fake_engine import FakeEngine, ct
 from napari.components import ViewerModel
+from patience import GUARD_MS
 from qtpy.QtCore import QEvent, QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
@@ -57,7 +58,7 @@ class Desk:
         assert self.panel.session.start(Job(kind, self.image.metadata["unibiomed"]["volume"], targets))
         run = self.panel.session.runs[-1]
         layer = self.panel.gateway.add_labels(run, self.image)
-        self.qtbot.waitUntil(lambda: not self.panel.session.phase.busy, timeout=30_000)
+        self.qtbot.waitUntil(lambda: not self.panel.session.phase.busy, timeout=GUARD_MS)
         self.panel.gateway.update_labels(layer, run)
         return run
 
@@ -111,10 +112,10 @@ def test_rows_appear_slice_by_slice(desk: Desk) -> None:
     assert session.start(Job("report", desk.image.metadata["unibiomed"]["volume"], ("liver",)))
     assert "slice by slice" in desk.panel.state.text()
     desk.engine.let(3)
-    desk.qtbot.waitUntil(lambda: desk.texts(Column.SLICES) == ["1–2"], timeout=30_000)
+    desk.qtbot.waitUntil(lambda: desk.texts(Column.SLICES) == ["1–2"], timeout=GUARD_MS)
     assert desk.texts(Column.FLAGS) == ["in work"]
     desk.engine.let_all()
-    desk.qtbot.waitUntil(lambda: not session.phase.busy, timeout=30_000)
+    desk.qtbot.waitUntil(lambda: not session.phase.busy, timeout=GUARD_MS)
     assert desk.texts(Column.SLICES) == ["1–2, 4"]
 
 
@@ -149,7 +150,7 @@ def test_jumping_and_stepping_skip_the_gap_and_keep_the_zoom(desk: Desk) -> None
     assert not panel.card.forth.isEnabled()
     panel.card.back.click()
     assert panel.card.place.text() == "axial slice 2 · 2 of 3"
-    desk.qtbot.waitUntil(lambda: sum(not shot.isHidden() for shot in panel.card.shots) == 2, timeout=10_000)
+    desk.qtbot.waitUntil(lambda: sum(not shot.isHidden() for shot in panel.card.shots) == 2, timeout=GUARD_MS)
     assert [shot.text() for shot in panel.card.shots[:2]] == ["1 first, largest", "4 last"]
     panel.card.shots[1].click()
     assert panel.gateway.current_index(run.volume, "axial") == 4
@@ -214,7 +215,7 @@ def test_painting_measures_the_finding_anew_and_undo_takes_it_back(desk: Desk) -
     image = hashlib.sha256(np.ascontiguousarray(desk.image.data)).hexdigest()
     painted = np.where(np.arange(36).reshape(6, 6) >= 0)
     desk.layer.data_setitem((np.full(36, 3), painted[0] + 30, painted[1] + 30), 1)
-    desk.qtbot.waitUntil(lambda: desk.model.row(1).edited, timeout=10_000)
+    desk.qtbot.waitUntil(lambda: desk.model.row(1).edited, timeout=GUARD_MS)
     row = desk.model.row(1)
     # The spleen covers a part of the liver, which stays the liver's.
     assert row.voxel_count == before + 36
@@ -234,23 +235,23 @@ def test_an_undone_stroke_is_noticed(desk: Desk) -> None:
     desk.run("liver", "spleen")
     before = desk.model.row(2).voxel_count
     desk.layer.data_setitem((np.array([4]), np.array([40]), np.array([40])), 2)
-    desk.qtbot.waitUntil(lambda: desk.model.row(2).voxel_count == before + 1, timeout=10_000)
+    desk.qtbot.waitUntil(lambda: desk.model.row(2).voxel_count == before + 1, timeout=GUARD_MS)
     desk.layer.undo()
-    desk.qtbot.waitUntil(lambda: desk.model.row(2).voxel_count == before, timeout=10_000)
+    desk.qtbot.waitUntil(lambda: desk.model.row(2).voxel_count == before, timeout=GUARD_MS)
 
 
 def test_painting_over_another_finding_takes_from_it(desk: Desk) -> None:
     desk.run("liver", "spleen")
     before = {n: desk.model.row(n).voxel_count for n in (1, 2)}
     desk.layer.data_setitem((np.array([2]), np.array([16]), np.array([16])), 1)
-    desk.qtbot.waitUntil(lambda: desk.model.row(2).edited, timeout=10_000)
+    desk.qtbot.waitUntil(lambda: desk.model.row(2).edited, timeout=GUARD_MS)
     assert {n: desk.model.row(n).voxel_count for n in (1, 2)} == {1: before[1], 2: before[2] - 1}
 
 
 def test_a_number_that_is_no_finding_is_said(desk: Desk) -> None:
     desk.run("liver", "spleen")
     desk.layer.data_setitem((np.array([2]), np.array([40]), np.array([40])), 7)
-    desk.qtbot.waitUntil(lambda: "Label 7 is no finding" in desk.panel.message.text(), timeout=10_000)
+    desk.qtbot.waitUntil(lambda: "Label 7 is no finding" in desk.panel.message.text(), timeout=GUARD_MS)
     assert not any(row.edited for row in desk.model.rows)
 
 
@@ -304,7 +305,7 @@ def test_a_row_can_be_run_again_on_its_slice(desk: Desk) -> None:
     desk.run("liver", "spleen")
     desk.panel.actions_of_row.jump(2)
     desk.panel.actions_of_row.run_again(2)
-    desk.qtbot.waitUntil(lambda: not desk.panel.session.phase.busy, timeout=30_000)
+    desk.qtbot.waitUntil(lambda: not desk.panel.session.phase.busy, timeout=GUARD_MS)
     run = desk.panel.session.runs[-1]
     assert (run.job.kind, run.job.indices, run.job.asks) == ("segment", (2,), ("spleen",))
     assert set(np.unique(desk.layer.data)) == {0, 1}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import GUARD_S
 
 pytest.importorskip("psygnal")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -74,7 +75,7 @@ def written(session: Session) -> None:
     """Wait until the thread that writes edits has done what it was given."""
     arrived = threading.Event()
     session._edits._thread.submit(arrived.set)
-    assert arrived.wait(30)
+    assert arrived.wait(GUARD_S)
 
 
 def ran_and_edited(folder: Path, opened: list[Session]) -> tuple[Run, FindingsModel]:
@@ -227,13 +228,13 @@ def test_only_the_newest_edits_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def slow(folder: Path, edits: saved_edits.Edits) -> None:
         begun.set()
-        assert go.wait(30)
+        assert go.wait(GUARD_S)
         done.append(edits)
 
     monkeypatch.setattr(saved_edits, "write", slow)
     writer = EditsWriter()
     writer.put(tmp_path, {1: None}, pytest.fail)
-    assert begun.wait(30)
+    assert begun.wait(GUARD_S)
     for number in range(2, 9):
         writer.put(tmp_path, {number: None}, pytest.fail)
     go.set()

@@ -15,6 +15,7 @@ pytest.importorskip("psygnal")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from fake_engine import FakeEngine, FakeInfo, ct
+from patience import GUARD_S
 from session_kit import Watch
 
 from napari_unibiomed.controls import Phase
@@ -53,7 +54,7 @@ def make() -> Iterator[Make]:
     for each in made:
         each.close()
     for thread in model_threads():
-        thread.join(30)
+        thread.join(GUARD_S)
 
 
 def test_a_report_streams_in_and_ends_in_words(make: Make) -> None:
@@ -174,7 +175,7 @@ def test_cancel_while_loading_leaves_no_model_and_no_run(make: Make) -> None:
     session, watch = make(engine)
     session.set_image(ct(2))
     session.start(Job("report", ct(2)))
-    assert engine.loading.wait(30)
+    assert engine.loading.wait(GUARD_S)
     assert session.phase is Phase.LOADING
     session.cancel()
     assert session.phase is Phase.CANCELLING
@@ -416,7 +417,7 @@ def test_signals_are_emitted_where_deliver_calls(make: Make) -> None:
     session.start(Job("report", ct(3)))
     arrived = threading.Event()
     session._model.submit(arrived.set)
-    assert arrived.wait(30)
+    assert arrived.wait(GUARD_S)
     assert session.phase is Phase.LOADING  # nothing changes by itself
     for call in posted:
         call()
@@ -435,7 +436,7 @@ def test_closing_in_the_middle_of_a_slice_ends_the_thread_and_tells_nobody() -> 
     session.close()
     session.close()
     engine.let(1)
-    thread.join(30)
+    thread.join(GUARD_S)
     assert not thread.is_alive()
     assert engine.freed >= 1
     assert len(engine.asked) == 1
@@ -457,7 +458,7 @@ def test_opening_and_closing_twenty_times_leaves_no_thread() -> None:
         mine = model_threads()
         session.close()
         for thread in mine:
-            thread.join(30)
+            thread.join(GUARD_S)
         assert engine.freed == 1
     assert {thread.ident for thread in threading.enumerate()} == before
 

@@ -17,6 +17,7 @@ pytest.importorskip("napari.layers")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from dock_kit import ROOT
+from patience import GUARD_MS
 
 from unibiomed_core.samples import samples
 
@@ -24,9 +25,6 @@ pytestmark = [
     pytest.mark.window,
     pytest.mark.filterwarnings("ignore"),  # napari, npe2 and pydantic warn of one another's changes
 ]
-
-RUN_MS = 240_000
-"""A whole volume on a machine that does other things as well."""
 
 
 @pytest.fixture
@@ -45,7 +43,7 @@ def walk(make_napari_viewer: Any, npe2pm: Any, qtbot: Any, tmp_path: Path, monke
 
             def run(start: Any) -> None:
                 assert start()
-                qtbot.waitUntil(lambda: not dock.session.phase.busy, timeout=RUN_MS)
+                qtbot.waitUntil(lambda: not dock.session.phase.busy, timeout=GUARD_MS)
 
             return viewer, dock, run
 
