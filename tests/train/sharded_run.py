@@ -1,6 +1,7 @@
-"""Started by torchrun: a toy run whose parameters are sharded (FSDP 2) over processes on CPUs.
+"""A toy run whose parameters are sharded (FSDP 2) over processes on CPUs.
 
 accelerate offers FSDP on accelerators only; its own code for it works on CPUs as well, once it is told.
+Started by torchrun, or imported before a run.
 """
 
 from __future__ import annotations
@@ -27,4 +28,5 @@ def sharding(**settings: Any) -> accelerate.Accelerator:
 
 
 run.Accelerator = sharding  # type: ignore[assignment,misc]
-sys.exit(run.main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(run.main(sys.argv[1:]))

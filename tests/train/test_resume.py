@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,13 +16,16 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from patience import GUARD_S
+from processes import CAN_FORK, ended, group_trains, losses, started, train_until_killed
 from tiny_data import write_tree
 
 from train.checkpoint import Checkpoints
 from train.prepare import prepare
 from train.run import run
 
-KILLS = 20
+CALLS_TO_A_SAVE, CALLS_OF_A_STEP = 500_000, 130_000
+"""Calls of built-in functions, counted once: from the start of a run to its first save, and in a step with its save."""
 
 
 @pytest.fixture(scope="module")
@@ -41,70 +42,74 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(newest / "weights.safetensors")
 
 
-def losses(folder: Path) -> dict[int, dict[str, float]]:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return {line["step"]: line["losses"] for line in lines if "losses" in line}
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a training process is forked to be killed")
-def test_killed_at_20_random_points_a_run_ends_with_the_same_weights(records: Path, tmp_path: Path) -> None:
+@CAN_FORK
+@pytest.mark.parametrize(("kills", "grounding", "joint"), [(2, 3, 2), pytest.param(20, 24, 12, marks=pytest.mark.slow)])
+def test_killed_at_random_points_a_run_ends_with_the_same_weights(
+    kills: int, grounding: int, joint: int, records: Path, tmp_path: Path
+) -> None:
     """SIGKILL, wherever it strikes; the bits of every trained tensor are those of a run that nobody disturbed."""
     common = [
-        f"data={records}", "only=grounding,joint", "grounding.steps=24", "joint.steps=12",
-        "save_every=1", "log_every=1", "validation_share=0",
+        f"data={records}", "only=grounding,joint", f"grounding.steps={grounding}", f"joint.steps={joint}",
+        "grounding.warmup=1", "joint.warmup=1", "save_every=1", "log_every=1", "validation_share=0",
     ]  # fmt: skip
-    began = time.monotonic()
     run("toy", [*common, f"out={tmp_path / 'whole'}"])
-    seconds = time.monotonic() - began
-    rng, kills, steps = random.Random(5), 0, set()
-    while kills < KILLS:
-        child = os.fork()
-        if child == 0:
-            os.close(1)
-            try:
-                run("toy", [*common, f"out={tmp_path / 'killed'}"])
-            finally:
-                os._exit(0)
-        time.sleep(rng.uniform(0.01, 0.12) * seconds)
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
+    rng, struck, steps = random.Random(5), 0, set()
+    for kill in range(kills):
+        # The first ones strike before anything is saved; the others within the step and the save after their first.
+        saves, calls = (0, rng.randrange(CALLS_TO_A_SAVE)) if kill % 4 == 1 else (1, rng.randrange(CALLS_OF_A_STEP))
+        process = started(train_until_killed, [*common, f"out={tmp_path / 'killed'}"], saves, calls)
+        code = ended(process)
+        assert code in (0, -signal.SIGKILL)
+        if code == 0:
             break  # it was done before its time
-        kills += 1
+        struck += 1
         steps |= {p.name for p in (tmp_path / "killed").glob("*/step-*[0-9]")}
     run("toy", [*common, f"out={tmp_path / 'killed'}"])
-    assert kills >= KILLS // 2, "the run ended before it was killed often enough to tell"
-    assert len(steps) > 3, "no kill came after a checkpoint"
+    assert struck > kills // 2, "the run ended before it was killed often enough to tell"
+    assert len(steps) >= kills // 4 + 1, "no kill came after a checkpoint"
     for stage in ("grounding", "joint"):
         whole, killed = weights(tmp_path / "whole" / stage), weights(tmp_path / "killed" / stage)
         assert whole.keys() == killed.keys()
+        # Bit for bit, though in several processes: the same operations on one machine, in one order, in one thread.
         assert all(torch.equal(whole[name], killed[name]) for name in whole), stage
         assert losses(tmp_path / "whole" / stage) == losses(tmp_path / "killed" / stage)
 
 
+@CAN_FORK
+@pytest.mark.parametrize("steps", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_two_processes_give_the_losses_of_one_and_one_goes_on_from_two(
-    records: Path, tmp_path: Path, root: Path
+    steps: int, records: Path, tmp_path: Path
 ) -> None:
-    common = [f"data={records}", "only=joint", "log_every=1", "threads=1", "joint.batch_size=4", "joint.micro_batch=1"]
+    common = [
+        f"data={records}", "only=joint", "log_every=1", "threads=1", "joint.batch_size=4", "joint.micro_batch=1",
+        f"joint.steps={steps}", f"save_every={steps // 2}", "joint.warmup=1",
+    ]  # fmt: skip
     run("toy", [*common, f"out={tmp_path / 'one'}"])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631"]
-    done = subprocess.run(
-        [*launch, str(root / "train" / "run.py"), "toy", *common, f"out={tmp_path / 'two'}"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    group_trains([*common, f"out={tmp_path / 'two'}"], tmp_path / "logs")
     one, two = losses(tmp_path / "one" / "joint"), losses(tmp_path / "two" / "joint")
-    assert sorted(one) == sorted(two) == [1, 2, 3, 4]
+    assert sorted(one) == sorted(two) == list(range(1, steps + 1))
     for step in one:
         assert two[step] == pytest.approx(one[step], rel=1e-5, abs=1e-6)
     # Half way: the checkpoint of two processes is gone on from by one, which shows the same samples.
-    shutil.rmtree(tmp_path / "two" / "joint" / "step-00000004")
+    shutil.rmtree(tmp_path / "two" / "joint" / f"step-{steps:08d}")
     run("toy", [*common, f"out={tmp_path / 'two'}"])
-    assert losses(tmp_path / "two" / "joint")[4] == pytest.approx(one[4], rel=1e-5, abs=1e-6)
+    assert losses(tmp_path / "two" / "joint")[steps] == pytest.approx(one[steps], rel=1e-5, abs=1e-6)
     a, b = weights(tmp_path / "one" / "joint"), weights(tmp_path / "two" / "joint")
     assert all(torch.allclose(a[name], b[name], atol=2e-5) for name in a)
+
+
+@pytest.mark.slow
+def test_the_launcher_of_several_processes_starts_a_run(records: Path, tmp_path: Path, root: Path) -> None:
+    """As people start it; the port is the system's choice. What the processes compute is tested without a launcher."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    settings = [f"data={records}", "only=joint", "joint.steps=1", "joint.warmup=0", "threads=1", "validation_share=0"]
+    done = subprocess.run(
+        [*launch, "--nproc_per_node", "2", str(root / "train" / "run.py"), "toy", *settings, f"out={tmp_path / 'two'}"],
+        capture_output=True, text=True, timeout=GUARD_S,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("joint 1/1") == 1, "one of the two tells"
 
 
 def test_a_ctrl_c_leaves_a_run_that_goes_on(records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
