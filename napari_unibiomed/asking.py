@@ -74,6 +74,17 @@ def offered_targets(modality: str, learnt: Sequence[str] = ()) -> tuple[str, ...
     return tuple(learnt) or tuple(target.name for target in vocabulary.for_modality(modality))
 
 
+def suggestions(targets: Sequence[str]) -> dict[str, str]:
+    """What is offered while somebody types -> the phrase it gives: each target, and "synonym (target)"."""
+    found = {name: name for name in targets}
+    for name in targets:
+        entry = vocabulary.targets().get(name)
+        for synonym in entry.synonyms if entry else ():
+            if vocabulary.normalise(synonym) != vocabulary.normalise(name):
+                found.setdefault(f"{synonym} ({name})", name)
+    return found
+
+
 STARTERS = (
     "What can be seen in this image?",
     "Is there any abnormality in this image?",

@@ -28,13 +28,16 @@ def closing_messages(run: Run) -> list[Message]:
     if run.job.kind in ("ask", "roi"):
         return [notices.answered(len(run.answers), run.seconds), *_notes(run)]
     searched = [ask if isinstance(ask, str) else ask.target for ask in run.job.asks]
-    missing = [name for name in searched if name and not _has_mask(run, name)]
+    unknown = () if run.report is None else run.report.settings.get("unknown_targets", ())
+    missing = [n for n in searched if n and not _has_mask(run, n) and n not in {one["name"] for one in unknown}]
     said = [] if missing and not run.findings else [notices.finished(len(run.findings), done, run.seconds)]
     return [*said, *(messages.no_mask_for(name, done) for name in missing), *_notes(run)]
 
 
 def _notes(run: Run) -> list[Message]:
     notes = []
+    if unknown := ({} if run.report is None else run.report.settings).get("unknown_targets"):
+        notes.append(messages.not_learnt([(str(one["name"]), list(one["nearest"])) for one in unknown]))
     if any(prediction.truncated for given in run.predictions.values() for prediction in given):
         notes.append(messages.answer_truncated())
     if run.report is not None and any(warning.startswith(LESS_MEMORY) for warning in run.report.warnings):

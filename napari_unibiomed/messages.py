@@ -163,6 +163,21 @@ def no_mask_for(phrase: str, slices: int) -> Message:
     )
 
 
+def not_learnt(unknown: Sequence[tuple[str, Sequence[str]]]) -> Message:
+    """Some of several phrases could not be looked for; the others were.
+
+    Args:
+        unknown: (phrase, what looks like it among the model's targets).
+    """
+    named = [f"\u201c{name}\u201d" + (f" (nearest: {', '.join(near)})" if near else "") for name, near in unknown]
+    return Message(
+        "warning",
+        "Not known to the model",
+        f"{', '.join(named)}.",
+        "The other phrases were looked for. The phrase field offers all that the model knows.",
+    )
+
+
 def answer_truncated() -> Message:
     """The length limit cut an answer."""
     return Message("warning", "Answer truncated", "The length limit was reached; the last sentence is dropped.")

@@ -7,14 +7,14 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from unibiomed_core import terminal
 from unibiomed_core.errors import ConfigError
-from unibiomed_core.report_text import COUNTING, checked_slice
+from unibiomed_core.report_text import COUNTING, checked_slice, unknown_text
 from unibiomed_core.types import NOTICE, PLANES, Plane, Prediction, Prompt, Report, Volume
 from unibiomed_core.updates import CancelToken, Done, Progress, SliceDone, Update
 
@@ -134,18 +134,20 @@ def answer_slice(
     settings: Mapping[str, Any],
     *,
     chosen: bool,
-) -> None:
-    """Answer on one slice, write the answer and show it.
+) -> bool:
+    """Answer on one slice, write the answer and show it; False where some targets are unknown to the model.
 
     Args:
         prompts: Made once the model is known.
         chosen: The user named the slice; else it is the middle one.
     """
+    from unibiomed_core.engine.questions import without_unknown
     from unibiomed_core.io.export.answer import of_slice, write_answer
 
     engine = job.engine()
     began = time.perf_counter()
-    (predictions,) = engine.predict([study.volume.slice(index, study.plane)], prompts(engine), study.window)
+    known, unknown = without_unknown(prompts(engine), study.volume.modality, engine.config)
+    (predictions,) = engine.predict([study.volume.slice(index, study.plane)], known, study.window)
     answer = of_slice(predictions, study.volume)
     place = None
     if not study.volume.is_2d:
@@ -154,6 +156,8 @@ def answer_slice(
         how = "" if chosen else ", the middle one; --slice chooses another"
         terminal.note(f"{study.plane.capitalize()} slice {index}{how} (0 to {total - 1}, counted {COUNTING}).")
     warnings = list(study.volume.notes)
+    if unknown:
+        warnings.append(unknown_text(unknown))
     if answer.truncated:
         warnings.append("The answer was cut at the length limit; --max-new-tokens allows a longer one.")
     about = {
@@ -161,15 +165,23 @@ def answer_slice(
         "model": engine.info.provenance(),
         "seconds": time.perf_counter() - began,
         "cancelled": False,
+        "unknown_targets": [asdict(one) for one in unknown],
         "settings": _settings(study, settings),
         "warnings": warnings,
     }
     files = write_answer(answer, study.volume, study.plane, job.out_dir, about, overwrite=job.overwrite)
     show(answer.text, files, warnings)
+    return not unknown
 
 
-def answer_volume(job: Job, study: Study, prompts: Sequence[Prompt], settings: Mapping[str, Any]) -> CancelToken:
-    """Answer on all slices that show something, write one answer for all of them and show it."""
+def answer_volume(
+    job: Job, study: Study, prompts: Sequence[Prompt], settings: Mapping[str, Any]
+) -> tuple[CancelToken, bool]:
+    """Answer on all slices that show something, write one answer for all of them and show it.
+
+    Returns:
+        The token that Ctrl-C sets, and whether the model knows all targets.
+    """
     from unibiomed_core.io.export.answer import of_slices, write_answer
 
     engine = job.engine()
@@ -192,12 +204,13 @@ def answer_volume(job: Job, study: Study, prompts: Sequence[Prompt], settings: M
             "model": dict(report.model),
             "seconds": report.seconds,
             "cancelled": report.cancelled,
+            "unknown_targets": report.settings.get("unknown_targets", []),
             "settings": _settings(study, settings),
             "warnings": warnings,
         }
         files = write_answer(answer, study.volume, study.plane, job.out_dir, about, overwrite=job.overwrite)
     show(answer.text, files, warnings)
-    return cancel
+    return cancel, "unknown_targets" not in report.settings
 
 
 def _settings(study: Study, settings: Mapping[str, Any]) -> dict[str, Any]:

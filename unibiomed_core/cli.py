@@ -13,7 +13,7 @@ import typer
 
 from unibiomed_core import terminal
 from unibiomed_core.answers import Job, answer_slice, answer_volume, follow, show, stoppable, wording
-from unibiomed_core.terminal import EXIT_STOPPED, guarded
+from unibiomed_core.terminal import EXIT_PARTLY, EXIT_STOPPED, guarded
 from unibiomed_core.types import NOTICE, PLANES, Prompt, Region
 from unibiomed_core.updates import CancelToken
 
@@ -63,9 +63,11 @@ models_app = typer.Typer(help="List models, or download one.", rich_markup_mode=
 app.add_typer(models_app, name="models")
 
 
-def _stop_code(cancel: CancelToken) -> None:
-    if cancel.cancelled:
+def _end(all_known: bool, cancel: CancelToken | None = None) -> None:
+    if cancel is not None and cancel.cancelled:
         raise typer.Exit(EXIT_STOPPED)
+    if not all_known:
+        raise typer.Exit(EXIT_PARTLY)
 
 
 @app.command()
@@ -91,7 +93,8 @@ def report(
 ) -> None:
     """Search a whole image; write findings with measurements, a label image and a page to read.
 
-    Ctrl-C stops after the current slice and writes what was found until then.
+    Ctrl-C stops after the current slice and writes what was found until then. Targets that the model does not know
+    are told and left out; the exit code is 3 then.
     """
     from unibiomed_core.engine import plans
     from unibiomed_core.io.export import report_names, write_report
@@ -109,7 +112,7 @@ def report(
         result, _ = follow(stream)
         files = write_report(result, study.volume, study.window, out_dir, overwrite=overwrite)
     show(result.narrative, files)
-    _stop_code(cancel)
+    _end("unknown_targets" not in result.settings, cancel)
 
 
 @app.command()
@@ -132,7 +135,8 @@ def segment(
 ) -> None:
     """One mask for each target: of a picture, of all slices of a volume, or of one slice.
 
-    With --prompt-exact each TARGET is the whole question.
+    With --prompt-exact each TARGET is the whole question. Targets that the model does not know are told and left out;
+    the exit code is 3 then, and 2 where none is left.
     """
     from unibiomed_core.tasks import check_text
 
@@ -148,11 +152,11 @@ def segment(
     ]
     settings = {"command": "segment", "prompts": wanted, "exact": exact, "max_new_tokens": max_new_tokens}
     if study.volume.is_2d or slice_number is not None:
-        answer_slice(
-            job, study, study.index(slice_number), lambda _: prompts, settings, chosen=slice_number is not None
-        )
+        chosen = slice_number is not None
+        _end(answer_slice(job, study, study.index(slice_number), lambda _: prompts, settings, chosen=chosen))
     else:
-        _stop_code(answer_volume(job, study, prompts, settings))
+        cancel, all_known = answer_volume(job, study, prompts, settings)
+        _end(all_known, cancel)
 
 
 @app.command()

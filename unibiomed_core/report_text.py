@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import modality
+from unibiomed_core.phrases import Unknown
 from unibiomed_core.types import Finding, Plane, Report, Volume
 
 PRESENCE_WORDS = ((0.85, "high"), (0.6, "moderate"), (0.0, "low"))
@@ -174,6 +175,15 @@ def slices_text(plane: str, indices: Sequence[int]) -> str:
 def presence_words(presence: float) -> str:
     """The word for a presence score."""
     return next(word for limit, word in PRESENCE_WORDS if presence >= limit)
+
+
+def unknown_text(unknown: Sequence[Unknown]) -> str:
+    """What is said where some of several targets could not be looked for."""
+    said = []
+    for one in unknown:
+        near = f" (nearest: {', '.join(one.nearest)})" if one.nearest else ""
+        said.append(f"\u201c{one.name[:80]}\u201d{near}")
+    return f"Not looked for, as the model has no such target here: {', '.join(said)}."
 
 
 def counting_text(report: Report) -> str:

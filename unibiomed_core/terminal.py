@@ -22,7 +22,8 @@ from rich.text import Text
 
 from unibiomed_core.errors import UniBiomedError
 
-EXIT_ERROR, EXIT_STOPPED = 2, 130
+EXIT_ERROR, EXIT_PARTLY, EXIT_STOPPED = 2, 3, 130
+"""Nothing was written; written, but some of the targets are unknown to the model; stopped by Ctrl-C."""
 
 Step = Callable[[int, int, float | None], None]
 """Called with what is done, the total, and the seconds left where they can be told."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -10,8 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-
-from unibiomed_core.errors import PromptError
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +82,9 @@ def find(name: str, modality: str = "") -> Target | None:
         if wanted in {normalise(s) for s in target.synonyms}:
             return target
     head = re.split(r"\s+in\s+", wanted, maxsplit=1)[0]
-    return find(head, modality) if head != wanted else None
-
-
-def require(name: str, modality: str = "") -> Target:
-    """As :func:`find`, but an unknown name is an error that offers the nearest names.
-
-    Raises:
-        PromptError: The name is unknown.
-    """
-    target = find(name, modality)
-    if target is None:
-        near = nearest(name)
-        raise PromptError(
-            "Unknown target",
-            f"'{name[:80]}' is not in the vocabulary",
-            f"a known target, nearest: {', '.join(near)}" if near else "a known target",
-            "'unibiomed models' lists what each model was trained on.",
-        )
-    return target
+    if head != wanted:
+        return find(head, modality)
+    return find(wanted[:-1], modality) if len(wanted) > 3 and wanted.endswith("s") else None
 
 
 @cache
@@ -111,13 +92,6 @@ def wholes(name: str) -> frozenset[str]:
     """All targets that the target of a canonical name is a part or a kind of, near and far."""
     next_ones = targets()[name].within
     return frozenset(next_ones).union(*(wholes(one) for one in next_ones))
-
-
-def nearest(name: str, count: int = 4) -> tuple[str, ...]:
-    """The canonical names that look most like ``name``."""
-    pool = {normalise(s): t.name for t in targets().values() for s in (*t.synonyms, t.name)}
-    found = difflib.get_close_matches(normalise(name), pool, n=count * 2, cutoff=0.5)
-    return tuple(dict.fromkeys(pool[f] for f in found))[:count]
 
 
 def normalise(name: str) -> str:

@@ -10,6 +10,7 @@ from qtpy.QtCore import QTimer
 
 from napari_unibiomed import messages
 from napari_unibiomed.asking import Wishes, make_job, range_around, segment_in_box
+from napari_unibiomed.controls import Phase
 from napari_unibiomed.ending import expected_seconds_per_slice
 from napari_unibiomed.jobs import Answer, Job, Run
 from napari_unibiomed.message import Message
@@ -53,6 +54,7 @@ class Running:
             (session.restored, self._on_restored),
             (session.message_shown, self._on_message),
             (session.progressed, section.show_progress),
+            (session.phase_changed, self._on_phase),
         )
         for signal, slot in signals:
             signal.connect(slot)
@@ -194,6 +196,11 @@ class Running:
         if source is not None and self.image.volume is run.job.volume:
             self.layers.begin(run, source)
         self._on_finished(run)
+
+    def _on_phase(self, phase: Phase) -> None:
+        # A run that failed or was stopped before its first slice ends without saying so.
+        if not phase.busy and (run := self.layers.running) is not None:
+            self.layers.end(run)
 
     def _on_message(self, message: Message) -> None:
         self._show()

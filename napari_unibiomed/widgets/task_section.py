@@ -17,11 +17,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unibiomed.asking import STARTERS, WITH_FINDINGS, Slices, Span, Wishes, phrases_in
+from napari_unibiomed.asking import STARTERS, WITH_FINDINGS, Slices, Span, Wishes, phrases_in, suggestions
 from napari_unibiomed.controls import Controls, Phase, enabled
 from napari_unibiomed.jobs import JobKind, Options
 from napari_unibiomed.shortcuts import with_keys
 from napari_unibiomed.widgets.advanced_options import AdvancedOptions
+from napari_unibiomed.widgets.phrase_completer import PhraseCompleter
 from napari_unibiomed.widgets.section import Chooser, Section, describe, row
 
 TASKS: dict[JobKind, tuple[str, str]] = {
@@ -65,6 +66,7 @@ class TaskSection(Section):
         self.prompt.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.prompt.setMinimumContentsLength(10)
         self.prompt.installEventFilter(self)
+        self.completer = PhraseCompleter()
         self.draw = QPushButton("Draw box")
         describe(self.draw, "Draw a box", with_keys("Drag a box around the region; Esc leaves.", "draw_box"))
         self.live = QCheckBox("live")
@@ -99,6 +101,9 @@ class TaskSection(Section):
         self.advanced.changed.connect(self.changed)
         self.prompt.editTextChanged.connect(self.changed)
         self.prompt.activated.connect(self._on_picked)
+        typed = self.prompt.lineEdit()
+        assert typed is not None
+        typed.textEdited.connect(self._on_typed)
         self.draw.clicked.connect(self.draw_requested)
         self.from_view.clicked.connect(self.from_view_requested)
         self.choose("report")
@@ -128,6 +133,7 @@ class TaskSection(Section):
     def set_targets(self, targets: Sequence[str]) -> None:
         """The phrases to offer for the image."""
         self._targets = tuple(targets)
+        self.completer.offer(suggestions(self._targets))
         self._fill_prompt()
 
     def set_slices(self, count: int, is_picture: bool) -> None:
@@ -178,9 +184,14 @@ class TaskSection(Section):
         line = self.prompt.lineEdit()
         assert line is not None
         line.setPlaceholderText(words)
+        # On the line and not on the list, which would put the one picked phrase in place of all that was typed.
+        line.setCompleter(self.completer if self._task == "segment" else None)
         line.setCursorPosition(0)
         how = "The list offers what is known for this kind of image; Ctrl+Enter runs."
         describe(self.prompt, words, f"{words}. {how}" if self._task == "segment" else f"{words}. Ctrl+Enter runs.")
+
+    def _on_typed(self, text: str) -> None:
+        self._texts[self._task] = text
 
     def _on_picked(self, number: int) -> None:
         """A picked target joins the phrases that are there; a picked question or list replaces the text."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unibiomed_core import modalities, vocabulary
+from unibiomed_core import phrases
 from unibiomed_core.engine.closed_sets import choices
 from unibiomed_core.errors import PromptError
 from unibiomed_core.model.config import UniBiomedConfig
@@ -78,38 +77,37 @@ def resolve(prompt: Prompt, piece: Slice, processor: Processor) -> Question:
 
 
 def known_target(name: str, modality: str, config: UniBiomedConfig) -> tuple[str, str]:
-    """(canonical name, phrase of the prompt) of a target.
-
-    A model trained on a list of targets takes those only, also under names of its own that the vocabulary lacks; any
-    other takes free text, and the vocabulary just supplies the phrase where it knows the name.
+    """(canonical name, phrase of the prompt) of a target; see :func:`phrases.lookup`.
 
     Raises:
         PromptError: The model was not trained on it; the nearest names are offered.
     """
-    entry = vocabulary.find(name, modality)
-    if not config.targets:
-        return (entry.name, entry.phrase(modality)) if entry else (name.strip(), name.strip())
-    learnt = config.targets.get(modality, ())
-    own = _own_name(name, learnt)
-    if own and (entry is None or entry.name not in learnt):
-        return own, f"{own} in {modalities.modality(modality).label}"
-    entry = entry or vocabulary.require(name, modality)
-    if entry.name not in learnt:
-        near = difflib.get_close_matches(entry.name, learnt, n=4, cutoff=0.0)
-        raise PromptError(
-            "Target not learnt",
-            f"the model '{config.name}' was not trained on '{entry.name}' in this modality ({modality})",
-            f"one of its targets, nearest: {', '.join(near)}" if near else f"one of {', '.join(config.targets)}",
-            "'unibiomed models' lists what each model was trained on.",
-        )
-    return entry.name, entry.phrase(modality)
+    given = phrases.lookup(name, modality, config.targets)
+    if isinstance(given, phrases.Unknown):
+        raise phrases.unknown_error([given], config.name, modality, config.targets.get(modality, ()))
+    return given
 
 
-def _own_name(name: str, learnt: Sequence[str]) -> str:
-    """The name among a model's targets that is written alike, with or without "in" and a place; "" where none is."""
-    wanted = vocabulary.normalise(name)
-    spelt = {vocabulary.normalise(target): target for target in learnt}
-    return spelt.get(wanted) or spelt.get(wanted.rpartition(" in ")[0], "")
+def without_unknown(
+    prompts: Sequence[Prompt], modality: str, config: UniBiomedConfig
+) -> tuple[list[Prompt], list[phrases.Unknown]]:
+    """The prompts without those that name a target which the model cannot be asked for, and these targets.
+
+    Raises:
+        PromptError: No prompt is left; all that is unknown is named, and the nearest names are offered.
+    """
+    left: list[Prompt] = []
+    unknown: list[phrases.Unknown] = []
+    for prompt in prompts:
+        named = prompt.task == "segment" and prompt.target.strip() and not prompt.exact
+        given = phrases.lookup(prompt.target, modality, config.targets) if named else None
+        if isinstance(given, phrases.Unknown):
+            unknown.append(given)
+        else:
+            left.append(prompt)
+    if unknown and not left:
+        raise phrases.unknown_error(unknown, config.name, modality, config.targets.get(modality, ()))
+    return left, unknown
 
 
 def check_region(region: Region, piece: Slice) -> None:

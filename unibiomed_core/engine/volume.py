@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from unibiomed_core import report, vocabulary
@@ -14,10 +15,11 @@ from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.gathered import Gathered
 from unibiomed_core.engine.linking import findings
 from unibiomed_core.engine.plans import Route
-from unibiomed_core.engine.questions import resolve
+from unibiomed_core.engine.questions import resolve, without_unknown
 from unibiomed_core.engine.selection import Selection
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import Window, choose_window
+from unibiomed_core.report_text import unknown_text
 from unibiomed_core.types import Finding, Plane, Prediction, Prompt, Volume
 from unibiomed_core.updates import CancelToken, Done, FindingFound, Progress, SliceDone, Update
 
@@ -72,13 +74,13 @@ def run(
 
     Raises:
         PromptError: An ask, the plan or a number cannot be used, or there is nothing to ask for; before any slice is
-            computed.
+            computed. Targets that the model does not know are left out and told while others are left.
         ConfigError: The plan needs memory parts that the model does not have.
         DeviceError: Memory does not suffice for a single slice, or for the findings.
     """
     began = time.monotonic()
     window = window or choose_window(volume)
-    prompts = _prompts(engine, volume, asks)
+    prompts, unknown = without_unknown(_prompts(engine, volume, asks), volume.modality, engine.config)
     errand = Errand(engine, volume, plane, prompts, window, cancel or CancelToken())
     route = plans.route(plan, volume, plane, window, every, indices)
     smoothing.check(smooth_mm, volume)
@@ -90,6 +92,8 @@ def run(
     if route.plan.follows:
         tracking.check(errand, route.plan.follows)
     gathered = Gathered()
+    if unknown:
+        gathered.warnings.append(unknown_text(unknown))
     finished = False
     try:
         yield from _examine(errand, route, known or {}, gathered, began)
@@ -108,6 +112,7 @@ def run(
         "tasks": sorted({p.task for p in prompts}),
         "targets": [p.target for p in prompts if p.target],
         "questions": [p.question for p in prompts if p.question],
+        **({"unknown_targets": [asdict(one) for one in unknown]} if unknown else {}),
         "plane": plane,
         "plan": plan,
         "every": route.step,
