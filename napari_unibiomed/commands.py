@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_unibiomed.messages import from_error
-from napari_unibiomed.settings import PLUGIN, read_settings
+from napari_unibiomed.settings import read_settings
 from napari_unibiomed.shared_findings import findings_of
 from unibiomed_core.errors import UniBiomedError
 
@@ -15,32 +15,25 @@ if TYPE_CHECKING:
     from napari_unibiomed.layers import LayerGateway
     from napari_unibiomed.session import Session
     from napari_unibiomed.widgets.dock import UniBiomedDock
+    from napari_unibiomed.widgets.panel import FindingsPanel
 
 DOCK, PANEL = "UniBiomed", "UniBiomed findings"
 
-TALL_PX = 1300
-"""In a window as high as this the panel stands below the dock, else both are tabs."""
-
 
 def open_dock(viewer: Viewer) -> UniBiomedDock:
-    """The dock, opened or brought to the front."""
-    dock: UniBiomedDock = _open(viewer, DOCK, tabify=False)
-    return dock
+    """The dock, opened or brought to the front; there is one in a window."""
+    from napari_unibiomed.widgets.dock import UniBiomedDock
+    from napari_unibiomed.widgets.docking import open_one
+
+    return open_one(viewer, UniBiomedDock, DOCK)
 
 
-def open_panel(viewer: Viewer) -> Any:
-    """The findings panel, opened or brought to the front."""
-    height = viewer.window.geometry()[3]
-    return _open(viewer, PANEL, tabify=height < TALL_PX)
+def open_panel(viewer: Viewer) -> FindingsPanel:
+    """The findings panel, opened or brought to the front; there is one in a window."""
+    from napari_unibiomed.widgets.docking import open_one
+    from napari_unibiomed.widgets.panel import FindingsPanel
 
-
-def _open(viewer: Viewer, name: str, tabify: bool) -> Any:
-    from napari_unibiomed.widgets.lifetime import plain_viewer
-
-    frame, widget = plain_viewer(viewer).window.add_plugin_dock_widget(PLUGIN, name, tabify=tabify)
-    frame.show()
-    frame.raise_()
-    return widget
+    return open_one(viewer, FindingsPanel, PANEL)
 
 
 def segment_layer(viewer: Viewer) -> None:

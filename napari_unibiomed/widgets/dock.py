@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_unibiomed import commands
@@ -17,6 +17,7 @@ from napari_unibiomed.model_choice import choices
 from napari_unibiomed.orientation import OrientationLetters
 from napari_unibiomed.shared_findings import findings_of
 from napari_unibiomed.widgets.box_drawing import BoxDrawing
+from napari_unibiomed.widgets.docking import OneEach, arrange, leave_frame
 from napari_unibiomed.widgets.image_binding import ImageBinding
 from napari_unibiomed.widgets.image_section import ImageSection
 from napari_unibiomed.widgets.keys import Keys
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
     from napari_unibiomed.jobs import JobKind
 
 WIDTH_PX = 320
-NARROWEST_PX, WIDEST_PX = 300, 340
+NARROWEST_PX = 300
 CITE = "https://arxiv.org/abs/2504.21336"
 
 
-class UniBiomedDock(QWidget):
+class UniBiomedDock(QWidget, metaclass=OneEach):
     """Choose a model, an image and a task; run it; take the results.
 
     Args:
@@ -81,7 +82,7 @@ class UniBiomedDock(QWidget):
         self._on_phase(self.session.phase)
 
     def sizeHint(self) -> QSize:
-        """Between 300 and 340 pixels wide; its content scrolls."""
+        """As wide as its longest row; its content scrolls."""
         return QSize(WIDTH_PX, 640)
 
     # Commands; the names are those of ``shortcuts.SHORTCUTS``
@@ -143,6 +144,14 @@ class UniBiomedDock(QWidget):
             if not in_front:
                 commands.open_dock(viewer)
 
+    def leave_frame(self) -> None:
+        """Leave the dock frame for another one that napari is about to make; nothing else changes."""
+        viewer = self._viewer()
+        self._watch.release()
+        self.keys.close()
+        if viewer is not None:
+            leave_frame(viewer, self)
+
     def cleanup(self) -> None:
         """End with the dock frame: stop the job, disconnect, drop the shortcuts; the last widget frees the model.
 
@@ -180,7 +189,6 @@ class UniBiomedDock(QWidget):
         outer.addWidget(area)
         self.area = area
         self.setMinimumWidth(NARROWEST_PX)
-        self.setMaximumWidth(WIDEST_PX)
         self.setAccessibleName("UniBiomed")
 
     def _connect(self) -> None:
@@ -209,8 +217,14 @@ class UniBiomedDock(QWidget):
 
     def _on_shown(self, frame: QDockWidget) -> None:
         self.keys.live_in(frame)
+        QTimer.singleShot(0, self._place)  # napari is not done with the frame yet
         if self.session.phase is not Phase.NO_MODEL and self.image_binding.volume is not None:
             self.model.set_folded(True)
+
+    def _place(self) -> None:
+        viewer = self._viewer()
+        if viewer is not None:
+            arrange(viewer, self)
 
     def _on_layers(self) -> None:
         self.running.follow_layers()

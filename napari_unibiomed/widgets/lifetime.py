@@ -50,7 +50,7 @@ class FrameWatch(QObject):
     Args:
         widget: Both methods may be its own: they are held weakly. It owns this object.
         cleanup: A bound method; called at most once.
-        shown: A bound method that takes the frame, called once.
+        shown: A bound method that takes the frame, called once for every frame.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class FrameWatch(QObject):
         super().__init__(widget)
         self.cleanup = Once(cleanup)
         self._shown = None if shown is None else weakref.WeakMethod(shown)
-        self._bound = False
+        self._bound: QDockWidget | None = None
+        self._settled = False
         self._widget = weakref.ref(widget)
         widget.installEventFilter(self)
         # A window that is not shown yet sends no show event; by the next turn of the event loop the widget is docked.
@@ -76,15 +77,25 @@ class FrameWatch(QObject):
         frame = None if widget is None else frame_of(widget)
         if widget is None or frame is None:
             return
-        if not self._bound:
-            self._bound = True
+        if self._bound is None:
+            self._bound = frame
             frame.destroyed.connect(self.cleanup)
-        if frame.parentWidget() is None:
+        if frame.parentWidget() is None or self._settled:
             return
+        self._settled = True
         widget.removeEventFilter(self)
-        shown, self._shown = None if self._shown is None else self._shown(), None
+        shown = None if self._shown is None else self._shown()
         if shown is not None:
             shown(frame)
+
+    def release(self) -> None:
+        """The widget leaves its frame for another one: the end of the old one means nothing any more."""
+        if self._bound is not None:
+            self._bound.destroyed.disconnect(self.cleanup)
+        self._bound, self._settled = None, False
+        widget = self._widget()
+        if widget is not None:
+            widget.installEventFilter(self)
 
 
 class Mailbox(QObject):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QPoint, QSize, Qt
+from qtpy.QtCore import QEvent, QPoint, QSize, Qt, QTimer
 from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import (
     QCheckBox,
+    QDockWidget,
     QLabel,
     QLineEdit,
     QPushButton,
@@ -29,6 +31,7 @@ from napari_unibiomed.rows import Column
 from napari_unibiomed.shared_findings import findings_of
 from napari_unibiomed.widgets.canvas_link import CanvasLink
 from napari_unibiomed.widgets.detail_card import DetailCard
+from napari_unibiomed.widgets.docking import OneEach, arrange, leave_frame
 from napari_unibiomed.widgets.findings_table import COLUMNS, FindingsTable
 from napari_unibiomed.widgets.lifetime import FrameWatch, plain_viewer, shared_session
 from napari_unibiomed.widgets.panel_menu import entries, menu_of
@@ -44,7 +47,7 @@ TEXT_PAUSE_MS = 50
 """The text of a run is written anew no more often than this."""
 
 
-class FindingsPanel(QWidget):
+class FindingsPanel(QWidget, metaclass=OneEach):
     """The findings of the runs in one viewer.
 
     Args:
@@ -54,6 +57,7 @@ class FindingsPanel(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         viewer = plain_viewer(viewer)
+        self._viewer = weakref.ref(viewer)
         self.session = shared_session(viewer)
         self.session.attach()
         self.model = findings_of(self.session)
@@ -64,7 +68,7 @@ class FindingsPanel(QWidget):
         self._assemble()
         self._refresh_text = qthrottled(self.refresh_text, timeout=TEXT_PAUSE_MS)
         self._connect()
-        self._watch = FrameWatch(self, self.cleanup)
+        self._watch = FrameWatch(self, self.cleanup, self._on_shown)
         self._on_runs()
         self._on_changed()
 
@@ -154,6 +158,13 @@ class FindingsPanel(QWidget):
             self._show_counts()
             self._refresh_text()
 
+    def leave_frame(self) -> None:
+        """Leave the dock frame for another one that napari is about to make; nothing else changes."""
+        viewer = self._viewer()
+        self._watch.release()
+        if viewer is not None:
+            leave_frame(viewer, self)
+
     def cleanup(self) -> None:
         """Disconnect from everything that lives longer; called once, when the dock frame ends."""
         for signal, slot in self._signals:
@@ -185,6 +196,14 @@ class FindingsPanel(QWidget):
         self.text.show_lines(report_lines(run, report, self.model.rows), {r.number: r.colour for r in self.model.rows})
 
     # The model changed
+
+    def _on_shown(self, frame: QDockWidget) -> None:
+        QTimer.singleShot(0, self._place)  # napari is not done with the frame yet
+
+    def _place(self) -> None:
+        viewer = self._viewer()
+        if viewer is not None:
+            arrange(viewer, self, widen=True)
 
     def _on_runs(self) -> None:
         shown = self.model.run
