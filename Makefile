@@ -20,18 +20,23 @@ X_PACKAGES := xvfb xauth libgl1 libegl1 libgl1-mesa-dri libdbus-1-3 libfontconfi
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: report test lint bench docs clean x-packages
+.PHONY: report test test-slow lint bench docs clean x-packages
 
 report: $(READY)
 	$(BIN)/unibiomed report $(SAMPLE) --out $(OUT) --overwrite --offline
 	@echo "Open $(OUT)/report.html"
 
-# The pytest plugins of Qt and napari end the whole run where system libraries are missing; without them the tests of the
-# plugin are skipped and the rest runs.
-test: $(READY) $(VENV)/sam2 x-packages
+# Two tiers: what is quick, and what is slow (20 kills, whole runs in two processes, thousands of slices, long fault
+# suites), of which the quick tier has a small part. The pytest plugins of Qt and napari end the whole run where system
+# libraries are missing; without them the tests of the plugin are skipped and the rest runs. Without pytest-xdist, and on
+# one core, the tests run one after another.
+test: TIER := not slow
+test-slow: TIER := slow
+test test-slow: $(READY) $(VENV)/sam2 x-packages
 	without=$$($(BIN)/python -c 'import qtpy.QtWidgets, napari.layers' 2>/dev/null || echo -p no:pytest-qt -p no:napari); \
+	parallel=$$($(BIN)/python -c 'import xdist' 2>/dev/null && echo -n auto --dist worksteal); \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_NUM_THREADS=1 \
-	  $(BIN)/python -m pytest -rfEs --durations=10 $$without $(PYTEST_ARGUMENTS)
+	  $(BIN)/python -m pytest -m "$(TIER)" -rfEs --durations=10 $$parallel $$without $(PYTEST_ARGUMENTS)
 
 lint: $(READY)
 	$(BIN)/python -m ruff check .

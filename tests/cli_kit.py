@@ -78,11 +78,16 @@ def refused(result: Result, *words: str) -> None:
         assert re.search(word, result.stderr), f"'{word}' is not in:\n{result.stderr}"
 
 
-def command_line(*words: object, **environment: str) -> subprocess.Popen[str]:
+def command_line(*words: object, before: str = "") -> subprocess.Popen[str]:
+    """The command line in a process of its own.
+
+    Args:
+        before: Python that runs first, to hold the command where a test wants it; it may import what tests import.
+    """
     return subprocess.Popen(
-        [sys.executable, "-m", "unibiomed_core.cli", *(str(word) for word in words)],
+        [sys.executable, "-c", f"{before}\nfrom unibiomed_core.cli import main\nmain()", *map(str, words)],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import math
 import os
 import signal
 import sys
@@ -77,6 +79,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if windows and (why := no_window()):
         for item in windows:
             item.add_marker(pytest.mark.skip(reason=why))
+
+
+MOST_WORKERS, BYTES_A_WORKER = 16, 3 * 2**30
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: of the machine, its affinity, and a container's quota (cgroup 2 and 1)."""
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    groups = Path("/sys/fs/cgroup")
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number: there is no quota
+            quota, period = map(float, " ".join((groups / file).read_text() for file in files).split())
+            if quota > 0:
+                cores = min(cores, quota / period)
+    return max(1, math.floor(cores))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """As many workers as there are cores and memory for; 0, which means none but this process, where that is one."""
+    fits = MOST_WORKERS
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        fits = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // BYTES_A_WORKER
+    workers = min(usable_cores(), MOST_WORKERS, fits)
+    return workers if workers > 1 else 0
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

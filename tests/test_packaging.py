@@ -149,10 +149,10 @@ def test_a_wheel_holds_all_it_needs_and_its_samples_are_found(tmp_path: Path) ->
     assert all(line.is_file() and line.is_relative_to((tmp_path / "site").resolve()) for line in lines)
 
 
-def test_ci_runs_the_readme_command() -> None:
+def test_ci_runs_the_readme_command_and_the_slow_tier() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert "make test" in script.read_text("utf-8")
+    assert re.findall(r"^make ([\w-]+)", script.read_text("utf-8"), re.MULTILINE) == ["test", "test-slow"]
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 

@@ -350,7 +350,8 @@ def test_no_call_holds_the_window_for_50_ms_during_a_run(open_dock: Open) -> Non
     kit.until_idle()
 
 
-def test_twenty_docks_leave_nothing_behind(open_dock: Open) -> None:
+@pytest.mark.parametrize("docks", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_many_docks_leave_nothing_behind(docks: int, open_dock: Open) -> None:
     from napari_unibiomed import commands
 
     kit = open_dock(FakeEngine(LIVER), image=ct(6, 32))
@@ -371,7 +372,7 @@ def test_twenty_docks_leave_nothing_behind(open_dock: Open) -> None:
 
     close()
     before, held = listeners(), []
-    for _ in range(20):
+    for _ in range(docks):
         kit.dock = commands.open_dock(viewer)
         kit.session = kit.dock.session
         kit.session._model._load_engine = kit.engine.load

@@ -446,9 +446,10 @@ def test_closing_in_the_middle_of_a_slice_ends_the_thread_and_tells_nobody() -> 
     session.set_image(ct(2))
 
 
-def test_opening_and_closing_twenty_times_leaves_no_thread() -> None:
+@pytest.mark.parametrize("times", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_opening_and_closing_many_times_leaves_no_thread(times: int) -> None:
     before = {thread.ident for thread in threading.enumerate()}
-    for _ in range(20):
+    for _ in range(times):
         engine = FakeEngine()
         session = Session(load_engine=engine.load, settings=Settings(autosave=False))
         watch = Watch(session)

@@ -113,7 +113,7 @@ def test_from_the_sample_to_a_report_that_lies_on_the_grid_of_its_file(walk: Any
     assert np.array_equal(source.data, before)
 
 
-@pytest.mark.parametrize("sample", ["mri", "xray-tuberculosis"])
+@pytest.mark.parametrize("sample", [pytest.param("mri", marks=pytest.mark.slow), "xray-tuberculosis"])
 def test_window_and_command_line_write_the_same_report_and_masks(sample: str, walk: Any, tmp_path: Path) -> None:
     _, dock, run = walk(sample)
     run(dock.run_report)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -140,13 +139,21 @@ def test_counting_changes_no_gradient() -> None:
         assert torch.equal(one, other)
 
 
-def test_the_peak_is_of_the_right_order_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "CPU_SIDE", 256)
+def test_the_peak_is_that_of_the_fastest_product_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that moves with every look at it, and by less from the fourth product on."""
+    monkeypatch.setattr(progress, "CPU_SIDE", 16)
+    looks, now = 0, 0.0
+
+    def monotonic() -> float:
+        nonlocal looks, now
+        looks, now = looks + 1, now + (0.02 if looks < 8 else 0.01)
+        return now
+
+    monkeypatch.setattr(progress, "monotonic", monotonic)
     before = torch.get_rng_state()
-    began = time.monotonic()
     peak = measured_peak(torch.device("cpu"), torch.float32)
-    assert time.monotonic() - began < 5
-    assert 1e8 < peak < 1e14
+    assert peak == pytest.approx(2 * 16**3 / 0.01)
+    assert looks <= 8 + (progress.PEAK_SECONDS + 0.1) / 0.01, "it ends when its time is over"
     assert torch.equal(torch.get_rng_state(), before)
 
 
