@@ -94,7 +94,20 @@ def wholes(name: str) -> frozenset[str]:
     return frozenset(next_ones).union(*(wholes(one) for one in next_ones))
 
 
+_SPELLINGS = (
+    ("tumor", "tumour"), ("edema", "oedema"), ("ooedema", "oedema"), ("hemorrhage", "haemorrhage"),
+    ("ischemi", "ischaemi"), ("esophag", "oesophag"), ("ooesophag", "oesophag"), ("disk", "disc"), ("-", " "),
+)  # fmt: skip
+"""American and British spelling, in the order in which they are replaced."""
+
+
 def normalise(name: str) -> str:
-    """Lower case, single spaces, no final punctuation, American and British spelling as one."""
+    """Lower case, single spaces, no final punctuation, no closing remark in brackets, one spelling.
+
+    Data sets explain their labels in brackets: "lung fields (both lungs)" is "lung fields".
+    """
     text = re.sub(r"\s+", " ", name.strip().lower()).rstrip(".?! ")
-    return text.replace("tumor", "tumour").replace("edema", "oedema").replace("ooedema", "oedema").replace("-", " ")
+    text = re.sub(r"(?<=\S) \([^()]*\)$", "", text)
+    for american, british in _SPELLINGS:
+        text = text.replace(american, british)
+    return text

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from train.data.records import QuestionRecord, Record
+from train.data.records import QuestionRecord, Record, RegionRecord
 from train.datasets import slices
 from train.datasets.job import Job, Summary
 from train.datasets.names import Names
@@ -30,33 +30,126 @@ class Source:
         body: Body part; decides which other targets cannot be in the picture.
         findings_known: A picture without a finding label shows none of the source's findings.
         step: Every n-th slice of a volume.
+        listed_only: Structures that an item does not list may be there without a contour, so nothing is said of them.
     """
 
     labels: Mapping[str, tuple[int, ...]]
     body: str
     findings_known: bool = False
     step: int = 1
+    listed_only: bool = False
 
 
 _ORGANS_CT = {
-    "spleen": (1,), "right kidney": (2,), "left kidney": (3,), "gallbladder": (4,), "liver": (5,), "stomach": (6,),
-    "pancreas": (7,), "lung": (10, 11, 13, 14), "small bowel": (18,), "duodenum": (19,), "colon": (20,),
-    "vertebra": (30, 31, 32, 33), "aorta": (52,), "inferior vena cava": (63,), "spinal cord": (79,),
-    "left iliopsoas": (88,), "right iliopsoas": (89,),
+    "spleen": (1,), "kidney": (2, 3), "right kidney": (2,), "left kidney": (3,), "gallbladder": (4,), "liver": (5,),
+    "stomach": (6,), "pancreas": (7,), "lung": (10, 11, 13, 14), "left upper lobe": (10,),
+    "left lower lobe": (11,), "right middle lobe": (13,), "right lower lobe": (14,), "small bowel": (18,),
+    "duodenum": (19,), "colon": (20,), "vertebra": (30, 31, 32, 33), "L2 vertebra": (30,), "L1 vertebra": (31,),
+    "T12 vertebra": (32,), "aorta": (52,), "inferior vena cava": (63,), "spinal cord": (79,), "left iliopsoas": (88,),
+    "right iliopsoas": (89,),
 }  # fmt: skip
 _ORGANS_MR = {
-    "spleen": (1,), "right kidney": (2,), "left kidney": (3,), "gallbladder": (4,), "liver": (5,), "stomach": (6,),
-    "pancreas": (7,), "small bowel": (13,), "duodenum": (14,), "colon": (15,), "vertebra": (19,), "spinal cord": (21,),
-    "aorta": (23,), "inferior vena cava": (24,), "left iliopsoas": (48,), "right iliopsoas": (49,),
+    "spleen": (1,), "kidney": (2, 3), "right kidney": (2,), "left kidney": (3,), "gallbladder": (4,), "liver": (5,),
+    "stomach": (6,), "pancreas": (7,), "small bowel": (13,), "duodenum": (14,), "colon": (15,), "vertebra": (19,),
+    "spinal cord": (21,), "aorta": (23,), "inferior vena cava": (24,), "left iliopsoas": (48,),
+    "right iliopsoas": (49,),
 }  # fmt: skip
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {
+        "acdc-mri-heart": Source(
+            {"right ventricular cavity": (1,), "left ventricular myocardium": (2,), "left ventricular cavity": (3,)},
+            "heart",
+        ),
+        "bccd-blood-cells": Source({"red blood cell": (1,), "white blood cell": (2,), "platelet": (3,)}, "blood"),
+        "bhsd-ct-haemorrhage": Source(
+            {
+                "intracranial haemorrhage": (1, 2, 3, 4, 5), "epidural haemorrhage": (1,),
+                "intraparenchymal haemorrhage": (2,), "intraventricular haemorrhage": (3,),
+                "subarachnoid haemorrhage": (4,), "subdural haemorrhage": (5,),
+            },
+            "brain",
+            True,
+        ),
+        "brats2023-mri-subset": Source(
+            {
+                "brain tumour": (1, 2, 3), "tumour core": (1, 3), "necrotic tumour core": (1,),
+                "peritumoural oedema": (2,), "enhancing tumour": (3,),
+            },
+            "brain",
+            True,
+        ),
+        "brisc-mri-brain-tumour": Source(
+            {"brain tumour": (1, 2, 3), "meningioma": (1,), "pituitary tumour": (3,)}, "brain", True
+        ),
+        "busbra-breast-us": Source({"breast lesion": (1,)}, "breast", True),
+        "ccaus-carotid-us": Source({"common carotid artery": (1,)}, "neck"),
+        "chd68-ct-heart": Source(
+            {
+                "left ventricular cavity": (1,), "right ventricular cavity": (2,), "left atrium": (3,),
+                "right atrium": (4,), "left ventricular myocardium": (5,), "aorta": (6,), "pulmonary artery": (7,),
+            },
+            "heart",
+        ),
+        "cpaisd-ct-stroke": Source(
+            {"ischaemic stroke": (1, 2), "ischaemic penumbra": (1,), "ischaemic core": (2,)}, "brain", True
+        ),
+        "curvas-ct-abdomen": Source({"pancreas": (1,), "kidney": (2,), "liver": (3,)}, "abdomen"),
+        "drishti-fundus-disc": Source({"optic disc": (1, 2), "optic cup": (2,)}, "retina"),
+        "ebhi-colorectal-glands": Source(
+            {
+                "colorectal adenocarcinoma": (1,), "high-grade intraepithelial neoplasia": (2,),
+                "low-grade intraepithelial neoplasia": (3,), "normal colonic gland": (4,),
+                "colorectal polyp tissue": (5,), "serrated adenoma": (6,),
+            },
+            "tissue",
+            True,
+        ),
+        "glomeruli-kidney-he": Source({"glomerulus": (1,)}, "tissue"),
+        "ham10000-skin": Source({"skin lesion": (1,)}, "skin", True),
+        "hvsmr2-mri-heart": Source(
+            {
+                "left ventricular cavity": (1,), "right ventricular cavity": (2,), "left atrium": (3,),
+                "right atrium": (4,), "aorta": (5,), "pulmonary artery": (6,), "superior vena cava": (7,),
+                "inferior vena cava": (8,),
+            },
+            "heart",
+        ),
+        "isic2017-class": Source({}, "skin"),
+        "kidney-mri-t2": Source({"kidney": (1,)}, "abdomen"),
+        # The tumour grows in the kidney and was drawn over it.
+        "kits19-ct-kidney": Source({"kidney": (1, 2), "kidney tumour": (2,)}, "abdomen", True),
+        "left-atrium-mri": Source({"left atrium": (1,)}, "heart"),
+        "lizard-nuclei": Source({"cell nucleus": (1,)}, "tissue"),
+        "lung-tumour-crops-ct": Source({"lung tumour": (1,)}, "chest", True),
+        "monusac-nuclei": Source({"cell nucleus": (1,)}, "tissue"),
+        "oct-retina-bscan": Source({"retina": (1,)}, "retina"),
+        "openkbp-head-neck-ct": Source(
+            {
+                "brainstem": (1,), "spinal cord": (2,), "right parotid gland": (3,), "left parotid gland": (4,),
+                "mandible": (5,), "larynx": (6,), "oesophagus": (7,),
+            },
+            "neck",
+            step=4,
+            listed_only=True,
+        ),
+        "prostate158-mri": Source({"prostate central gland": (1,), "prostate tumour": (2,)}, "prostate", True),
+        "rings-prostate-glands": Source({"benign prostate gland": (1,), "prostate tumour gland": (2,)}, "tissue", True),
+        "smdg-fundus-disc": Source({"optic disc": (1, 2), "optic cup": (2,)}, "retina"),
+        "spider-mri-lumbar-spine": Source(
+            {
+                "vertebra": (1, 2, 3, 4, 5, 6, 7, 10), "L5 vertebra": (1,), "L4 vertebra": (2,), "L3 vertebra": (3,),
+                "L2 vertebra": (4,), "L1 vertebra": (5,), "T12 vertebra": (6,), "spinal canal": (8,),
+                "intervertebral disc": (9,),
+            },
+            "spine",
+        ),
+        "uwm-gi-mri": Source({"colon": (1,), "small bowel": (2,), "stomach": (3,)}, "abdomen"),
         "av-wide-fundus": Source({"retinal blood vessel": (1,), "optic disc": (2,)}, "retina"),
         "brats2013-glioma": Source(
             {
-                "brain tumour": (1, 2, 3, 4), "tumour core": (1, 3, 4), "enhancing tumour": (4,),
-                "peritumoural oedema": (2,),
+                "brain tumour": (1, 2, 3, 4), "tumour core": (1, 3, 4), "necrotic tumour core": (1,),
+                "enhancing tumour": (4,), "peritumoural oedema": (2,),
             },
             "brain",
             True,
@@ -219,5 +312,22 @@ def _convert_item(
         source=item["image"],
     )
     # Without a mask, nothing is known to be absent.
-    masks = slices.label_masks(layers, source.labels)
-    yield from slices.slice_records(volume, masks, frame, job.side, source.step)
+    labels = source.labels
+    if source.listed_only:
+        listed = {int(value) for value in item.get("labels", ())}
+        labels = {target: values for target, values in labels.items() if listed.issuperset(values)}
+    masks = slices.label_masks(layers, labels)
+    boxed = tuple(_boxed_regions(item, source.labels, job.side)) if volume.is_2d else ()
+    for record in slices.slice_records(volume, masks, frame, job.side, source.step):
+        yield replace(record, regions=(*record.regions, *boxed)) if boxed else record
+
+
+def _boxed_regions(item: Mapping[str, Any], labels: Mapping[str, tuple[int, ...]], side: int) -> Iterator[RegionRecord]:
+    """What is known by its box alone: ``boxes`` of [label, x0, y0, x1, y1] at ``size`` [width, height] of the item."""
+    for value, *corners in item.get("boxes", ()):
+        target = next((target for target, values in labels.items() if value in values), "")
+        width, height = item["size"]
+        scale = (side / width, side / height) * 2 if side else (1.0,) * 4
+        x0, y0, x1, y1 = (round(corner * factor) for corner, factor in zip(corners, scale, strict=True))
+        if target and x1 > x0 and y1 > y0:
+            yield RegionRecord(target, box=(x0, y0, x1 - 1, y1 - 1))

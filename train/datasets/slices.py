@@ -46,8 +46,12 @@ UNREADABLE = (UniBiomedError, OSError, ValueError, EOFError, zlib.error)
 MaskOf = Callable[[int], NDArray[np.bool_]]
 """Canonical axial index -> (Y, X) bool."""
 
-_MAY_SHARE_A_PICTURE = frozenset({"chest", "abdomen", "body", "any", "spine"})
-"""Parts of the trunk; a scan of one may show another, so its targets are no sure negatives there."""
+_MAY_SHARE_A_PICTURE = (
+    frozenset({"chest", "abdomen", "body", "any", "spine", "heart", "prostate"}),
+    frozenset({"brain", "neck", "body", "any", "spine"}),
+    frozenset({"neck", "chest", "heart", "body", "any", "spine"}),
+)
+"""Neighbouring parts of the body; a scan of one may show another, so its targets are no sure negatives there."""
 
 
 def frame_of(
@@ -315,7 +319,7 @@ def foreign_targets(modality: str, targets: Iterable[str], body: str) -> tuple[s
         and modality in t.contexts
         and t.anatomy not in own
         and t.name != "lesion"
-        and not ({t.anatomy, body} <= _MAY_SHARE_A_PICTURE)
+        and not any({t.anatomy, body} <= parts for parts in _MAY_SHARE_A_PICTURE)
     )
 
 

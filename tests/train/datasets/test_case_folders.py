@@ -81,7 +81,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str], set[str], set[str]]] = {
     "TotalSegmentator, AbdomenAtlas": (
         {"s0000", "s0001"},
         {"ct", "mri"},
-        {"liver", "right kidney", "lung upper lobe left", "left adrenal gland"},
+        {"liver", "right kidney", "left upper lobe", "left adrenal gland"},
         {"train", "test"},
     ),
     "AutoPET": ({"PETCT_1/05-02-2000-NA", "PETCT_2/05-02-2000-NA"}, {"pet"}, {"tumour"}, set()),
@@ -165,7 +165,7 @@ def test_a_dicom_series_and_its_pictures_are_the_same_patient_as_a_nifti_file(tm
 def test_files_of_targets_lie_where_they_are(tmp_path: Path) -> None:
     TREES["TotalSegmentator, AbdomenAtlas"](tmp_path)
     records = [r for r in converted(tmp_path) if r.volume == "tiny/s0000"]
-    for number, target in enumerate(("liver", "right kidney", "lung upper lobe left", "left adrenal gland")):
+    for number, target in enumerate(("liver", "right kidney", "left upper lobe", "left adrenal gland")):
         found = np.stack([r.masks().get(target, np.zeros((20, 24), bool)) for r in records])
         np.testing.assert_array_equal(found, block(number)[:SLICES])
     assert all("brain" in r.absent for r in records)

@@ -160,3 +160,29 @@ def test_other_folders_are_an_error(tmp_path: Path, tree: Path) -> None:
         converted(tmp_path / "empty")
     assert shared_layout.fits(tree)
     assert shared_layout.fits(tree / "kvasir-seg")
+
+
+def test_boxes_without_masks_are_regions(tree: Path) -> None:
+    """Blood cells that were boxed and not outlined: the box is kept at the record's size, a flat one falls away."""
+    edit(tree / "kvasir-seg", item={"boxes": [[1, 8, 6, 40, 30], [1, 5, 5, 5, 9]], "size": [80, 60]})
+    record = next(r for r in converted(tree, side=40) if r.id == "kvasir-seg/p0")
+    boxed = [r for r in record.regions if not r.counts]
+    assert [(r.target, r.box) for r in boxed] == [("polyp", (4, 4, 19, 19))]
+
+
+def test_of_structures_that_an_item_does_not_list_nothing_is_said(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = shared_layout.Source({"polyp": (1,), "optic disc": (2,)}, "colon", listed_only=True)
+    monkeypatch.setattr(shared_layout, "SOURCES", {"kvasir-seg": own})
+    edit(tree / "kvasir-seg", item={"labels": [1]})
+    record = next(r for r in converted(tree) if r.id == "kvasir-seg/p0")
+    assert [r.target for r in record.regions] == ["polyp"]
+    assert record.absent == ()
+
+
+def test_every_label_of_the_shared_data_has_a_name(shared: Path) -> None:
+    """A set without a row would be read by its own labels, under names that no other set has."""
+    from unibiomed_core import vocabulary
+
+    folders = {p.parent.name for p in (shared / "data").glob("*/dataset.json")}
+    assert folders <= shared_layout.SOURCES.keys()
+    assert all(t in vocabulary.targets() for source in shared_layout.SOURCES.values() for t in source.labels)
