@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 GUARD_S = 300.0
 """How long anything is waited for, in seconds, before a test says that it hangs. Nothing that works comes near it."""
 
@@ -61,15 +63,47 @@ def until_line(stream: IO[str] | None, pattern: str) -> str:
     raise AssertionError(f"no line matched {pattern!r}:\n{''.join(seen)[-3000:]}")
 
 
+def unit_of_work() -> None:
+    """A fixed piece of Python and numpy, about 6 ms of a common processor: what processor times are measured in."""
+    numbers = np.arange(200_000, dtype=np.float64)[::-1].copy()
+    numbers.sort()
+    sum(number * number for number in range(60_000))
+
+
+class Beats:
+    """Processor times that the calling thread spent between one beat and the next; ``beat`` is what a timer calls.
+
+    Time of the wall would also count what other threads and programs do.
+    """
+
+    def __init__(self) -> None:
+        self.spans_s: list[float] = []
+        self._last = time.thread_time()
+
+    def beat(self) -> None:
+        now = time.thread_time()
+        self.spans_s.append(now - self._last)
+        self._last = now
+
+    def units(self, but: int) -> float:
+        """The longest span but so many, as a multiple of ``unit_of_work``: a busy machine may spoil a few."""
+        return sorted(self.spans_s)[-1 - but] / _least(unit_of_work)
+
+
+def _least(call: Callable[[], object], rounds: int = 7) -> float:
+    found = []
+    for _ in range(rounds):
+        began = time.thread_time()
+        call()
+        found.append(time.thread_time() - began)
+    return min(found)
+
+
 def times_as_long(work: Callable[[], object], reference: Callable[[], object], rounds: int = 7) -> float:
     """Processor time of ``work`` in this thread as a multiple of that of ``reference``.
 
     Both run in turn, and the least of each counts: a busy machine only ever adds, and it adds to both.
     """
-    least = {work: float("inf"), reference: float("inf")}
-    for _ in range(rounds):
-        for call in least:
-            began = time.thread_time()
-            call()
-            least[call] = min(least[call], time.thread_time() - began)
-    return least[work] / max(least[reference], 1e-9)
+    found = [(_least(work, 1), _least(reference, 1)) for _ in range(rounds)]
+    ours, theirs = (min(times) for times in zip(*found, strict=True))
+    return ours / max(theirs, 1e-9)
