@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unibiomed_core.modalities import Window
-from unibiomed_core.types import CroppedMask, Finding, Plane, Prediction, Prompt, Region, Report, Volume
+from unibiomed_core.types import Caution, CroppedMask, Finding, Plane, Prediction, Prompt, Region, Report, Volume
 
 JobKind = Literal["report", "segment", "ask", "roi"]
 
@@ -85,7 +85,7 @@ class Answer:
     Args:
         text: Clean text for people.
         raw: As generated.
-        score: Highest score of its phrases, 0..1; None where the answer has none.
+        score: Highest score of its phrases, else the likelihood of a closed answer, 0..1; None where it has neither.
         index: Canonical slice index across ``plane``.
         region: The box asked about, None for a question about the whole slice.
         masks: 2D masks that the answer marks, on its slice.
@@ -101,6 +101,7 @@ class Answer:
     region: Region | None = None
     truncated: bool = False
     masks: tuple[CroppedMask, ...] = ()
+    caution: Caution | None = None
 
     @classmethod
     def of(cls, prediction: Prediction) -> Answer:
@@ -109,13 +110,14 @@ class Answer:
             prompt=prediction.prompt,
             text=prediction.text,
             raw=prediction.raw_text,
-            score=max((phrase.score for phrase in prediction.phrases), default=None),
+            score=max((phrase.score for phrase in prediction.phrases), default=prediction.likelihood),
             seconds=prediction.seconds,
             plane=prediction.plane,
             index=prediction.index,
             region=prediction.prompt.region,
             truncated=prediction.truncated,
             masks=prediction.masks,
+            caution=prediction.caution,
         )
 
 

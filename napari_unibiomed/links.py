@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from napari_unibiomed.rows import FindingRow
 from napari_unibiomed.streaming import target_name
 from unibiomed_core import vocabulary
-from unibiomed_core.report import number_text, ranges_text
+from unibiomed_core.report import caution_text, number_text, ranges_text
 from unibiomed_core.types import CroppedMask, Phrase, Plane, Prediction, Report, Volume
 
 if TYPE_CHECKING:
@@ -85,6 +85,10 @@ def answer_lines(prediction: Prediction, rows: Sequence[FindingRow], volume: Vol
     if surplus > 0:
         words = "1 region mark of the answer gave" if surplus == 1 else f"{surplus} region marks of the answer gave"
         lines.append((Span(f"{words} no mask.", kind="note"),))
+    if prediction.likelihood is not None:
+        lines[0] += (Span(f" (score {prediction.likelihood:.2f})", kind="note"),)
+    if prediction.caution is not None:
+        lines.append((Span(caution_text(prediction.caution), kind="note"),))
     if prediction.truncated:
         lines.append((Span("Answer truncated: the length limit was reached.", kind="note"),))
     return lines

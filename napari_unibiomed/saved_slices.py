@@ -17,7 +17,7 @@ from napari_unibiomed.jobs import Job, Options
 from unibiomed_core import report as reports
 from unibiomed_core.errors import ReadError
 from unibiomed_core.modalities import Window
-from unibiomed_core.types import CroppedMask, Phrase, Prediction, Prompt, Region, Report, Volume
+from unibiomed_core.types import Caution, CroppedMask, Phrase, Prediction, Prompt, Region, Report, Volume
 
 VERSION = 1
 JOB_FILE, REPORT_FILE = "job.json", "report.json"
@@ -93,7 +93,8 @@ def write_slice(folder: Path, number: int, predictions: tuple[Prediction, ...]) 
                 }
                 arrays[about["mask"]["array"]] = phrase.mask.crop
             phrases.append(about)
-        given = {name: getattr(prediction, name) for name in _PREDICTION}
+        given = {name: getattr(prediction, name) for name in (*_PREDICTION, "likelihood")}
+        given["caution"] = None if prediction.caution is None else asdict(prediction.caution)
         stated.append({**given, "prompt": asdict(prediction.prompt), "phrases": phrases})
     text = np.frombuffer(json.dumps(stated).encode(), np.uint8)
     _write(folder / f"slice_{number:06d}.npz", lambda out: np.savez_compressed(out, predictions=text, **arrays))
@@ -156,9 +157,15 @@ def _read_slice(file: Path) -> tuple[Prediction, ...]:
                     for phrase in given["phrases"]
                 ),
                 **{name: given[name] for name in _PREDICTION},
+                likelihood=given.get("likelihood"),  # slices of earlier versions have neither
+                caution=_caution(given.get("caution")),
             )
             for given in stated
         )
+
+
+def _caution(about: Mapping[str, Any] | None) -> Caution | None:
+    return None if about is None else Caution(about["code"], tuple(about["subjects"]))
 
 
 def _mask(arrays: Mapping[str, Any], about: Mapping[str, Any]) -> CroppedMask:

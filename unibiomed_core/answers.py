@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from unibiomed_core import terminal
 from unibiomed_core.errors import ConfigError
-from unibiomed_core.report_text import COUNTING, checked_slice, unknown_text
+from unibiomed_core.report_text import COUNTING, answer_text, checked_slice, unknown_text
 from unibiomed_core.types import NOTICE, PLANES, Plane, Prediction, Prompt, Report, Volume
 from unibiomed_core.updates import CancelToken, Done, Progress, SliceDone, Update
 
@@ -170,7 +170,7 @@ def answer_slice(
         "warnings": warnings,
     }
     files = write_answer(answer, study.volume, study.plane, job.out_dir, about, overwrite=job.overwrite)
-    show(answer.text, files, warnings)
+    show(answer_text(answer.text, answer.likelihood, answer.caution), files, warnings)
     return not unknown
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from unibiomed_core import modalities
 from unibiomed_core.errors import PromptError
+from unibiomed_core.types import Caution
 from unibiomed_core.vocabulary import find, normalise, targets
 
 SHOWN_TARGETS = 12
@@ -106,3 +108,52 @@ def spellings(names: Iterable[str]) -> dict[str, str]:
         for spelt in (name, *(entry.synonyms if entry else ())):
             found.setdefault(normalise(spelt), name)
     return found
+
+
+MOST_SUBJECTS = 4
+"""Further subjects of a question are not named."""
+
+_PLAIN_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        a about above all also an and any anything appear appears are around as at be been behind below beside between
+        both by can contain contains could depict depicted depicts describe detect detected did do does else evidence
+        evident find finding findings following for found from give given has have here how i identify if image images
+        in indicate indicated indicates inside is it its kind list look looks many me more most much name near next no
+        nor normal not observe observed of on one or organ organs other out outside part patient picture please present
+        radiograph region regions scan see seem seems seen show showing shown shows side sign signs slice some something
+        structure structures suggest suggests tell than that the their there these they this those to type under us
+        view visible was we were what when where whether which who why with within would yes you your
+        abnormal abnormality abnormalities anomaly anomalies disease diseases pathology
+        ct mr mri pet x ray xray ultrasound fundus dermoscopy endoscopy oct left right upper lower
+        """,
+    )
+)
+"""Words of questions that name nothing to look for."""
+
+
+def caution(question: str, modality: str, learnt: Mapping[str, Sequence[str]]) -> Caution | None:
+    """Whether a question is about something that a model has not learnt; by the words of the question alone.
+
+    Args:
+        learnt: Modality -> targets that the model was trained on; empty for a model whose subjects are not known.
+    """
+    if not learnt:
+        return None
+    spelt = sorted(spellings(learnt.get(modality, ())), key=len, reverse=True)
+    known = "|".join(re.escape(name) for name in spelt)
+    text = normalise(question)
+    rest = re.sub(rf"\b(?:{known})s?\b", " , ", text) if known else text
+    subjects: list[str] = []
+    for piece in re.split(r"[^\w\s']+", rest):
+        run: list[str] = []
+        for word in (*piece.split(), ""):
+            if word and word not in _PLAIN_WORDS:
+                run.append(word)
+            elif run:
+                subjects.append(" ".join(run))
+                run = []
+    if subjects:
+        return Caution("subject_not_learnt", tuple(dict.fromkeys(subjects))[:MOST_SUBJECTS])
+    return Caution("no_target_named") if rest == text else None

@@ -22,6 +22,8 @@ from unibiomed_core.report_json import from_json, schema, to_json
 from unibiomed_core.report_text import (
     COUNTING,
     FLAG_WORDS,
+    answer_text,
+    caution_text,
     checked_slice,
     counting_text,
     finding_text,
@@ -36,7 +38,9 @@ from unibiomed_core.types import Absence, CroppedMask, Finding, Plane, Report, V
 __all__ = [
     "COUNTING",
     "FLAG_WORDS",
+    "answer_text",
     "build",
+    "caution_text",
     "checked_slice",
     "colour",
     "counting_text",

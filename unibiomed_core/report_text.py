@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import modality
 from unibiomed_core.phrases import Unknown
-from unibiomed_core.types import Finding, Plane, Report, Volume
+from unibiomed_core.types import Caution, Finding, Plane, Report, Volume
 
 PRESENCE_WORDS = ((0.85, "high"), (0.6, "moderate"), (0.0, "low"))
 """Lower limits of the words for a presence score; the score is the model's own and not a calibrated probability."""
@@ -184,6 +184,24 @@ def unknown_text(unknown: Sequence[Unknown]) -> str:
         near = f" (nearest: {', '.join(one.nearest)})" if one.nearest else ""
         said.append(f"\u201c{one.name[:80]}\u201d{near}")
     return f"Not looked for, as the model has no such target here: {', '.join(said)}."
+
+
+def answer_text(text: str, likelihood: float | None, caution: Caution | None) -> str:
+    """An answer in words with its score, and why it should not be relied on where there is a reason."""
+    if likelihood is not None:
+        text = f"{text.rstrip('. ')} (score {likelihood:.2f})."
+    return " ".join(part for part in (text, caution_text(caution)) if part)
+
+
+def caution_text(caution: Caution | None) -> str:
+    """Why an answer should not be relied on; empty for None."""
+    if caution is None:
+        return ""
+    if caution.code == "no_target_named":
+        return "The question names none of the targets that this model has learnt; do not rely on this answer."
+    listed = ", ".join(f"\u201c{subject[:60]}\u201d" for subject in caution.subjects)
+    among = "is not among the targets" if len(caution.subjects) == 1 else "are not among the targets"
+    return f"{listed} {among} that this model has learnt; do not rely on this answer."
 
 
 def counting_text(report: Report) -> str:

@@ -234,6 +234,20 @@ class Phrase:
 
 
 @dataclass(frozen=True, slots=True)
+class Caution:
+    """Why the answer to a question lies outside of what the model has learnt.
+
+    Args:
+        code: "subject_not_learnt": the question asks for something that is not among the model's targets for the
+            modality; "no_target_named": it names none of them.
+        subjects: The words of the question that are not among the targets.
+    """
+
+    code: Literal["subject_not_learnt", "no_target_named"]
+    subjects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer to one prompt on one slice.
 
@@ -242,6 +256,9 @@ class Prediction:
         raw_text: As generated, special tokens kept.
         truncated: The length limit cut the answer.
         seconds: Share of the wall time that this answer took.
+        likelihood: Of an answer that is one of a few (yes or no, the name of a box): the share of the model's
+            likelihood that this one has among them, 0..1; not calibrated. None for other answers.
+        caution: Why an answer in words should not be relied on; None where there is no such reason.
     """
 
     prompt: Prompt
@@ -252,6 +269,8 @@ class Prediction:
     phrases: tuple[Phrase, ...]
     truncated: bool = False
     seconds: float = 0.0
+    likelihood: float | None = None
+    caution: Caution | None = None
 
     @property
     def masks(self) -> tuple[CroppedMask, ...]:

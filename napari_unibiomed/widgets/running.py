@@ -19,6 +19,7 @@ from napari_unibiomed.roi import phrase_of
 from napari_unibiomed.shared_findings import findings_of
 from napari_unibiomed.widgets.run_layers import LAYER_KINDS
 from unibiomed_core.errors import UniBiomedError
+from unibiomed_core.report import answer_text
 
 if TYPE_CHECKING:
     from napari_unibiomed.session import Session
@@ -225,5 +226,5 @@ def answer_words(answers: Sequence[Answer]) -> str:
     if not answers:
         return ""
     last = answers[-1]
-    same = [a.text for a in answers if (a.plane, a.index, a.region) == (last.plane, last.index, last.region)]
-    return "\n".join(text or "The model gave no words." for text in same)
+    same = [a for a in answers if (a.plane, a.index, a.region) == (last.plane, last.index, last.region)]
+    return "\n".join(answer_text(a.text, a.score, a.caution) if a.text else "The model gave no words." for a in same)

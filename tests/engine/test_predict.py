@@ -231,7 +231,7 @@ def test_a_model_with_a_list_of_targets_takes_those_only() -> None:
         engine.predict([ct_slice()], segment("livr"), SOFT_TISSUE)
     with pytest.raises(PromptError, match=r"Target not learnt.*'aorta'.*ct"):
         engine.predict([ct_slice()], segment("aorta"), SOFT_TISSUE)
-    with pytest.raises(PromptError, match=r"Target not learnt.*one of ct"):
+    with pytest.raises(PromptError, match=r"Target not learnt.*another modality: the model has no targets for MRI"):
         engine.predict([replace(ct_slice(), modality="mri")], segment("liver"), SOFT_TISSUE)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hand_runs import a_report, a_run, an_answer, masks, small_volume
 from hand_volumes import cropped
 
 from napari_unibiomed.exporting import edited_report
 from napari_unibiomed.findings import FindingsModel
+from napari_unibiomed.jobs import Answer
 from napari_unibiomed.links import NO_REGION, Line, answer_lines, report_lines
-from unibiomed_core.types import Phrase, Prediction, Prompt, Region
+from napari_unibiomed.saved_slices import read_slices, write_slice
+from unibiomed_core.types import Caution, Phrase, Prediction, Prompt, Region
 
 
 def lines_of(run: Any, model: FindingsModel | None = None) -> list[Line]:
@@ -114,3 +118,27 @@ def test_answers_about_boxes_are_listed_with_their_place() -> None:
     line = lines_of(run)[1]
     assert text_of(line) == "Box 1 on axial slice 4: cyst · a dark round thing (score 0.80, 2.50 s)"
     assert links_of([line]) == [("cyst", 1)]
+
+
+def test_an_answer_outside_what_the_model_learnt_says_so_with_its_score() -> None:
+    """ux 7."""
+    volume = a_run().volume
+    caution = Caution("subject_not_learnt", ("fracture",))
+    given = Prediction(
+        Prompt("vqa", question="Is there a fracture?"), "axial", 6, "no", "no", (), likelihood=0.614, caution=caution
+    )
+    first, second = answer_lines(given, (), volume)
+    assert text_of(first) == "Axial slice 6: no (score 0.61)"
+    assert text_of(second).startswith("“fracture” is not among the targets")
+    pytest.importorskip("qtpy.QtWidgets", exc_type=ImportError)
+    from napari_unibiomed.widgets.running import answer_words
+
+    assert answer_words([Answer.of(given)]).startswith("no (score 0.61). “fracture” is not among")
+
+
+def test_score_and_caution_of_an_answer_are_kept_beside_it(tmp_path: Path) -> None:
+    caution = Caution("subject_not_learnt", ("fracture",))
+    given = Prediction(Prompt("vqa", question="?"), "axial", 6, "no", "no", (), likelihood=0.614, caution=caution)
+    write_slice(tmp_path, 0, (given,))
+    (back,) = read_slices(tmp_path)[0][6]
+    assert (back.likelihood, back.caution) == (0.614, caution)

@@ -30,6 +30,17 @@ def choices(prompt: Prompt, modality: str, config: UniBiomedConfig) -> tuple[str
     return tuple(class_answer(name, modality) + END for name in config.targets.get(modality, ()))
 
 
+def yes_or_no(written: str) -> tuple[str, ...]:
+    """The two answers that a written yes or no could have been, in its own letters, itself first; empty for others."""
+    given = written.removesuffix(END).strip()
+    word = given.rstrip(".")
+    other = {"yes": "no", "no": "yes"}.get(word.lower())
+    if other is None:
+        return ()
+    ending = given[len(word) :]
+    return f"{given}{END}", f"{other.capitalize() if word[:1].isupper() else other}{ending}{END}"
+
+
 def class_answer(target: str, modality: str) -> str:
     """A target as an answer, in lower case: "liver in abdomen ct"."""
     entry = vocabulary.targets().get(target)

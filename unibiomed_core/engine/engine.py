@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from unibiomed_core.engine import devices
+from unibiomed_core.engine.closed_sets import yes_or_no
 from unibiomed_core.engine.features import Counts, FeatureStore, Picture
 from unibiomed_core.engine.generate import Answer, Reader, Row
 from unibiomed_core.engine.info import ModelInfo, describe
@@ -23,6 +25,7 @@ from unibiomed_core.modalities import Window, draw_box, to_rgb
 from unibiomed_core.model import weights
 from unibiomed_core.model.processor import Processor, inert
 from unibiomed_core.model.unibiomed import UniBiomed
+from unibiomed_core.phrases import caution
 from unibiomed_core.tasks import END, IMAGE, SEG
 from unibiomed_core.types import Plane, Prediction, Prompt, Slice, Volume
 from unibiomed_core.updates import CancelToken, Update
@@ -32,13 +35,19 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(slots=True)
 class _Work:
-    """One prompt on one slice, on its way to a prediction; ``picture`` is the language side's, box drawn."""
+    """One prompt on one slice, on its way to a prediction; ``picture`` is the language side's, box drawn.
+
+    Args:
+        weights: Log-probabilities of the closed answers, in their order; empty where the model wrote.
+    """
 
     question: Question
     slice_number: int
     picture: Picture
     answer: Answer | None = None
     found: list[Region] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    likelihood: float | None = None
 
     @property
     def shows_picture(self) -> bool:
@@ -139,6 +148,7 @@ class Engine:
             for question in questions
         ]
         self._answer(work)
+        self._weigh(work)
         self._ground(work, pictures)
         seconds = (time.perf_counter() - began) / max(1, len(work))
         done = [self._prediction(item, slices[item.slice_number], seconds) for item in work]
@@ -225,8 +235,22 @@ class Engine:
                 owners.append(item)
         for item, answer in zip(owners, self._reader.answer(rows), strict=True):
             best = item.answer
+            if item.question.choices:
+                item.weights.append(answer.log_probability or 0.0)
             if best is None or (answer.log_probability or 0.0) > (best.log_probability or 0.0):
                 item.answer = answer
+
+    def _weigh(self, work: Sequence[_Work]) -> None:
+        """How likely a closed answer is beside the others that were possible; a written yes is set against no."""
+        for item in work:
+            if item.weights:
+                item.likelihood = _share(item.weights, max(item.weights))
+        asked = [item for item in work if item.question.prompt.task == "vqa" and not item.question.prompt.exact]
+        pairs = [(item, yes_or_no(self.processor.decode(item.answer.ids))) for item in asked if item.answer]
+        both = [(item, _Work(replace(item.question, choices=pair), 0, item.picture)) for item, pair in pairs if pair]
+        self._answer([scored for _, scored in both])
+        for item, scored in both:
+            item.likelihood = _share(scored.weights, scored.weights[0])
 
     def _cut(self, item: _Work) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The ids of a question up to the picture's closing mark, and those behind it."""
@@ -289,7 +313,17 @@ class Engine:
         text, phrases = words(raw, item.question, item.found, piece.modality, self.config.presence)
         raw_text = self.processor.decode(answer.ids).strip()
         prompt = item.question.prompt
-        return Prediction(prompt, piece.plane, piece.index, text, raw_text, phrases, answer.truncated, seconds)
+        asked = prompt.task == "vqa" and not prompt.exact
+        return Prediction(
+            prompt, piece.plane, piece.index, text, raw_text, phrases, answer.truncated, seconds, item.likelihood,
+            caution(prompt.question, piece.modality, self.config.targets) if asked else None,
+        )  # fmt: skip
+
+
+def _share(log_probabilities: Sequence[float], one: float) -> float:
+    """The share that one answer has of the probability of all that are given."""
+    highest = max(log_probabilities)
+    return math.exp(one - highest) / sum(math.exp(p - highest) for p in log_probabilities)
 
 
 def _boxed(picture: Picture, prompt: Prompt) -> Picture:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from unibiomed_core.io.export.json_file import dump
 from unibiomed_core.io.export.nifti import write_labels
 from unibiomed_core.io.export.png import write_mask
 from unibiomed_core.report_text import number_text, slices_text
-from unibiomed_core.types import NOTICE, CroppedMask, Plane, Prediction, Prompt, Volume
+from unibiomed_core.types import NOTICE, Caution, CroppedMask, Plane, Prediction, Prompt, Volume
 
 ANSWER_FILE = "answer.json"
 SCHEMA, VERSION = "unibiomed.answer", 1
@@ -38,6 +38,8 @@ class Answer:
         phrases: Plain values for the JSON; ``text[start:end]`` of the answer's text.
         masks: File name -> slices of the mask, in the order of the phrases.
         truncated: Canonical indices of slices on which the length limit cut an answer.
+        likelihood: As in ``Prediction``, of an answer to one question.
+        caution: As in ``Prediction``.
     """
 
     text: str = ""
@@ -45,6 +47,8 @@ class Answer:
     phrases: list[dict[str, Any]] = field(default_factory=list)
     masks: dict[str, list[SlicedMask]] = field(default_factory=dict)
     truncated: list[int] = field(default_factory=list)
+    likelihood: float | None = None
+    caution: Caution | None = None
 
     def add(self, text: str, start: int, end: int, score: float, mask: list[SlicedMask] | None, suffix: str) -> None:
         """A further phrase; its mask's file is numbered and named after it."""
@@ -68,6 +72,8 @@ def of_slice(predictions: Sequence[Prediction], volume: Volume) -> Answer:
             answer.add(phrase.text, start, end, phrase.score, mask, mask_suffix(volume))
         if prediction.truncated:
             answer.truncated.append(prediction.index)
+    if len(predictions) == 1:
+        answer.likelihood, answer.caution = predictions[0].likelihood, predictions[0].caution
     return answer
 
 
@@ -147,6 +153,8 @@ def write_answer(
         "phrases": answer.phrases,
         "masks": list(answer.masks),
         "truncated": bool(answer.truncated),
+        "likelihood_0_to_1": answer.likelihood,
+        "caution": None if answer.caution is None else asdict(answer.caution),
         "modality": volume.modality,
         "image": {
             "name": volume.name,
