@@ -31,12 +31,12 @@ from train.config import RunConfig
 from train.data import records as record_files
 from train.data.records import Record
 from train.predict import Asked, predict
-from train.predictions import file_hash, to_json
+from train.predictions import MASK_FILE, file_hash, rows, to_json
 from train.prepare import prepare
 from train.scorecard import RUN_FILE, TABLE_FILE, failures, markdown, read_table
 from train.scores import score
 from unibiomed_core.engine.engine import Engine
-from unibiomed_core.errors import ConfigError, UniBiomedError
+from unibiomed_core.errors import ConfigError, DataError, UniBiomedError
 
 __all__ = ["failures", "main", "markdown", "predict", "score"]
 
@@ -112,14 +112,37 @@ def scored(out: Path, data: Path) -> dict[str, Any]:
     """Numbers, tables and figures of a folder of prediction files; returns the table.
 
     Raises:
-        DataError: The files are missing or not whole, or the records cannot be read.
+        DataError: The files are missing or not whole, are about other records, or the records cannot be read.
     """
+    _check_records(out, data / "test.parquet")
     table = score(out, record_files.load(data / "train.parquet"))
-    run = json.loads((out / RUN_FILE).read_text("utf-8")) if (out / RUN_FILE).is_file() else {}
+    run = _run(out)
     _write_json(out / TABLE_FILE, table)
     (out / "table.md").write_text(markdown(table, run) + "\n", "utf-8")
     figures.draw_all(out, table, record_files.load(data / "test.parquet"))
     return table
+
+
+def _check_records(out: Path, test: Path) -> None:
+    """Refuse predictions about records that are not in a test file, or are not those that were asked."""
+    known = record_files.load(test).ids()
+    asked = str(_run(out).get("records_sha256", ""))
+    if asked and asked != file_hash(test):
+        raise DataError(
+            "Predictions of other records",
+            f"{out} was predicted from records with SHA-256 {asked[:12]}, {test} has {file_hash(test)[:12]}",
+            "the records that were asked",
+            "Predict again, or give those records.",
+        )
+    unknown = [row["id"] for row in rows(out / MASK_FILE, ("id",)) if row["id"] not in known]
+    if unknown:
+        found = f"{len(unknown)} rows of {out / MASK_FILE} are about others, such as '{unknown[0]}'"
+        raise DataError("Predictions of other records", found, f"records of {test}")
+
+
+def _run(out: Path) -> dict[str, Any]:
+    """What was run; a folder of another system need not say."""
+    return json.loads((out / RUN_FILE).read_text("utf-8")) if (out / RUN_FILE).is_file() else {}
 
 
 def _records(data: Path, out: Path) -> Path:

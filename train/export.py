@@ -16,7 +16,7 @@ from train.data.records import RecordSet
 from train.data.targets import trained_targets
 from train.initialise import initial_model
 from train.loop import Run, take_over
-from train.reliability import write_reliability
+from train.reliability import forget_reliability, write_reliability
 from train.stages import Material
 from train.trainable import plain
 from unibiomed_core.errors import ConfigError
@@ -59,6 +59,8 @@ def export_model(run: Run, folder: Path, layout: str = "unibiomed") -> None:
         save(run.model, processor, folder, dtype="float16")
     if reliability is not None:
         write_reliability(reliability, folder)
+    else:
+        forget_reliability(folder)
 
 
 def facts(run: Run, records: RecordSet) -> dict[str, str]:

@@ -7,7 +7,7 @@ divided by the whole step's counts, so that one process and many give one result
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,6 +23,7 @@ from train.checkpoint import Checkpoints, Loaded
 from train.checkpoint import load as load_checkpoint
 from train.config import RunConfig, Stage
 from train.curves import draw_curves
+from train.made_from import begin_stage
 from train.progress import Progress, count_flops, measured_peak
 from train.restore import optimiser_tensors, random_state, restore_optimiser, restore_random, restore_weights, whole
 from train.stages import KINDS, Material, StageTask, moved
@@ -36,7 +37,11 @@ FIRST_BETA = 0.9
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage of a run shares."""
+    """What every stage of a run shares.
+
+    Args:
+        inputs: What it learns from, as :mod:`train.made_from` has it; empty where nothing is trained.
+    """
 
     model: UniBiomed
     material: Material
@@ -45,6 +50,7 @@ class Run:
     config: RunConfig
     accelerator: Accelerator
     say: Callable[[str], None] = field(repr=False)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sharded(self) -> bool:
@@ -80,6 +86,8 @@ def run_stage(run: Run, stage: Stage) -> None:
     checkpoints = Checkpoints(run.folder / stage.name, config.keep, run.say)
     resumed = _resumed_weights(checkpoints, task)
     start = resumed.step if resumed else 0
+    before = config.stages[: [s.name for s in config.stages].index(stage.name)]
+    begin_stage(run.folder, stage, before, run.inputs, start, run.say, accelerator.is_main_process)
     accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=task.skips_parts)
     prepared, optimiser = accelerator.prepare(task, optimiser)
     if resumed:  # after preparing, which may put shards in place of the parameters

@@ -117,12 +117,22 @@ def write_reliability(found: Reliability, folder: Path) -> tuple[Path, Path]:
     Raises:
         WriteError: The disk is full or the place cannot be written.
     """
-    numbers, picture = (folder.with_name(f"{folder.name}-reliability.{kind}") for kind in ("json", "png"))
+    numbers, picture = _beside(folder)
     try:
         numbers.write_text(json.dumps(found.to_dict(), indent=1) + "\n", "utf-8")
     except OSError as cause:
         raise WriteError("Reliability not written", f"{numbers}: {cause}", "a folder with space") from cause
     return numbers, draw_reliability(found, picture)
+
+
+def forget_reliability(folder: Path) -> None:
+    """Remove what another export left beside a weights folder of which nothing is known."""
+    for file in _beside(folder):
+        file.unlink(missing_ok=True)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    return folder.with_name(f"{folder.name}-reliability.json"), folder.with_name(f"{folder.name}-reliability.png")
 
 
 def draw_reliability(found: Reliability, path: Path) -> Path:

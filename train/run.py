@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
+from train import made_from
 from train.config import RunConfig, override
 from train.data import records as record_files
 from train.data.examples import vocabulary_texts
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
             print(table_text())
         elif arguments[0] == "export":
-            export_run(arguments[1:], training_records, _say)
+            export_run(arguments[1:], trained_records, _say)
         else:
             run(arguments[0], arguments[1:])
     except UniBiomedError as error:
@@ -90,13 +91,17 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
     say = _say if accelerator.is_main_process else _be_silent
     folder = Path(config.out)
     with accelerator.main_process_first():
+        inputs = made_from.inputs_of(config, folder)
+        made_from.check_stages(config, folder, inputs, say)
         _save_config(config, folder)
-        records = training_records(config, folder, say)
+        records = training_records(config, folder, say, inputs)
+        inputs["records"] = made_from.content_of(_records_file(config, folder))
+        made_from.check_tokenizer(config, folder, inputs, say)
         known = trained_targets(records)
         model, processor = initial_model(config, folder, lambda: vocabulary_texts(records, known, config.seed))
     material = Material(records, processor, config.seed, config.validation_share)
     validation = Validation(material, folder) if material.held_out.any() else None
-    shared = Run(model, material, validation, folder, config, accelerator, say)
+    shared = Run(model, material, validation, folder, config, accelerator, say, inputs)
     for number, stage in enumerate(config.stages):
         if selected and stage.name not in selected:
             continue
@@ -116,20 +121,54 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
     return exported
 
 
-def training_records(config: RunConfig, folder: Path, say: Callable[[str], None]) -> RecordSet:
-    """Records of the train split: those in the data folder, or made from it into the run folder, once.
+def training_records(
+    config: RunConfig, folder: Path, say: Callable[[str], None], inputs: made_from.Inputs | None = None
+) -> RecordSet:
+    """Records of the train split: those in the data folder, or made from it into the run folder, once for the same
+    data and settings.
+
+    Args:
+        inputs: Of ``made_from.inputs_of``, where they are known.
 
     Raises:
         DataError: The data folder is in no known layout, or its conversion refused too much.
     """
-    file = Path(config.data) / "train.parquet"
+    file = _records_file(config, folder)
+    told = [f"{name}={value}" for name in ("modality", "labels") if (value := getattr(config, name))]
+    if file.parent == Path(config.data):
+        if told:
+            say(f"without effect, as {config.data} holds records: {', '.join(told)}")
+    else:
+        inputs = inputs or made_from.inputs_of(config, folder)
+        if not made_from.kept_records(config, folder, inputs, say):
+            prepare(Path(config.data), file.parent, config.record_side, say, told)
+            made_from.records_made(file.parent, inputs)
+    return _opened(file, config)
+
+
+def trained_records(config: RunConfig, folder: Path, say: Callable[[str], None]) -> RecordSet:
+    """The records that a run's stages were trained from, whatever became of its data folder since.
+
+    Raises:
+        ConfigError: Those that are there are others.
+        DataError: There are none and the data folder gives none.
+    """
+    file = _records_file(config, folder)
     if not file.is_file():
-        file = folder / "records" / "train.parquet"
-    if not file.is_file():
-        told = [f"{name}={value}" for name in ("modality", "labels") if (value := getattr(config, name))]
-        prepare(Path(config.data), file.parent, config.record_side, say, told)
+        training_records(config, folder, say)
+    made_from.check_records(config, folder, file)
+    return _opened(file, config)
+
+
+def _opened(file: Path, config: RunConfig) -> RecordSet:
     found = record_files.load(file)
     return found.thinned(config.limit_records) if config.limit_records else found
+
+
+def _records_file(config: RunConfig, folder: Path) -> Path:
+    """In the data folder where there are records, else in the run's."""
+    ready = Path(config.data) / "train.parquet"
+    return ready if ready.is_file() else folder / "records" / "train.parquet"
 
 
 def _save_config(config: RunConfig, folder: Path) -> None:

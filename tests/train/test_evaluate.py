@@ -233,3 +233,19 @@ def test_wrong_use_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     for wrong in ("limt=3", "limit=few", "image=black"):
         with pytest.raises(ConfigError, match="Unknown setting"):
             evaluate.settings([wrong])
+
+
+def test_predictions_of_other_records_are_refused(
+    folder: Path, test_set: RecordSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores of one test set beside the training shapes and pictures of another would look like scores."""
+    oracle: Any = Oracle(test_set)
+    predict(oracle, test_set, tmp_path / "out", silent)
+    other = write_records(tmp_path / "other")
+    record_files.save(list(test_set)[:3], other / "test.parquet")
+    assert evaluate.main(["score", str(tmp_path / "out"), str(other)]) == 1
+    assert "rows of" in (told := capsys.readouterr().err)
+    assert "such as 'polyps/p3'" in told
+    (tmp_path / "out" / RUN_FILE).write_text(json.dumps({"records_sha256": "0" * 64}))
+    with pytest.raises(DataError, match="SHA-256 000000000000"):
+        evaluate.scored(tmp_path / "out", folder)

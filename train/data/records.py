@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 UNNAMED = "region of interest"
 """Target of a box that the source does not name."""
 
+RECORDS_FORMAT = 2
+"""Raised whenever the same files become other records than before; a run then makes its own anew."""
+
 ROWS_AT_ONCE = 1000
 """Records that are held in memory while a file is written, and rows of a block of it."""
 
@@ -310,8 +313,15 @@ class RecordSet(Sequence[Record]):
             for row in self._table[start : start + ROWS_AT_ONCE].to_pylist():
                 yield _from_row(row)
 
+    def ids(self) -> set[str]:
+        """Of all records, without reading a picture."""
+        return {name for (chunk,) in self.chunks("id") for name in chunk.to_pylist()}
+
     def held_out(self, share: float) -> NDArray[np.bool_]:
-        """(N,) bool, records of a share of the patients, by the CRC-32 of their names: the same on every machine."""
+        """(N,) bool, records of a share of the patients, by the CRC-32 of their names: the same on every machine.
+
+        None where it would be all of them, as a set of very few patients may have it.
+        """
         found = np.zeros(len(self), bool)
         if not share:
             return found
@@ -320,7 +330,7 @@ class RecordSet(Sequence[Record]):
             for name in zip(dataset.to_pylist(), group.to_pylist(), strict=True):
                 found[number] = zlib.crc32("/".join(name).encode()) < share * 2**32
                 number += 1
-        return found
+        return found & ~found.all()
 
     def lengths(self, name: str) -> NDArray[np.int32]:
         """(N,) how many entries a list column has in each record, without reading a picture."""
