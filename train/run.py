@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,15 +26,13 @@ from accelerate.utils import DistributedType
 
 from train import made_from
 from train.config import RunConfig, override
-from train.data import records as record_files
 from train.data.examples import vocabulary_texts
-from train.data.records import RecordSet
 from train.data.targets import trained_targets
 from train.export import export_model, export_run
 from train.initialise import initial_model
 from train.loop import Run, run_stage, take_over
-from train.prepare import prepare
 from train.recipes import RECIPES
+from train.run_records import records_file, trained_records, training_records
 from train.stages import Material
 from train.validate import Validation
 from unibiomed_core.errors import ConfigError, UniBiomedError, WriteError
@@ -95,7 +93,7 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
         made_from.check_stages(config, folder, inputs, say)
         _save_config(config, folder)
         records = training_records(config, folder, say, inputs)
-        inputs["records"] = made_from.content_of(_records_file(config, folder))
+        inputs["records"] = made_from.content_of(records_file(config, folder))
         made_from.check_tokenizer(config, folder, inputs, say)
         known = trained_targets(records)
         model, processor = initial_model(config, folder, lambda: vocabulary_texts(records, known, config.seed))
@@ -119,56 +117,6 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
         export_model(shared, exported)
         say(f"exported to {exported}")
     return exported
-
-
-def training_records(
-    config: RunConfig, folder: Path, say: Callable[[str], None], inputs: made_from.Inputs | None = None
-) -> RecordSet:
-    """Records of the train split: those in the data folder, or made from it into the run folder, once for the same
-    data and settings.
-
-    Args:
-        inputs: Of ``made_from.inputs_of``, where they are known.
-
-    Raises:
-        DataError: The data folder is in no known layout, or its conversion refused too much.
-    """
-    file = _records_file(config, folder)
-    told = [f"{name}={value}" for name in ("modality", "labels") if (value := getattr(config, name))]
-    if file.parent == Path(config.data):
-        if told:
-            say(f"without effect, as {config.data} holds records: {', '.join(told)}")
-    else:
-        inputs = inputs or made_from.inputs_of(config, folder)
-        if not made_from.kept_records(config, folder, inputs, say):
-            prepare(Path(config.data), file.parent, config.record_side, say, told)
-            made_from.records_made(file.parent, inputs)
-    return _opened(file, config)
-
-
-def trained_records(config: RunConfig, folder: Path, say: Callable[[str], None]) -> RecordSet:
-    """The records that a run's stages were trained from, whatever became of its data folder since.
-
-    Raises:
-        ConfigError: Those that are there are others.
-        DataError: There are none and the data folder gives none.
-    """
-    file = _records_file(config, folder)
-    if not file.is_file():
-        training_records(config, folder, say)
-    made_from.check_records(config, folder, file)
-    return _opened(file, config)
-
-
-def _opened(file: Path, config: RunConfig) -> RecordSet:
-    found = record_files.load(file)
-    return found.thinned(config.limit_records) if config.limit_records else found
-
-
-def _records_file(config: RunConfig, folder: Path) -> Path:
-    """In the data folder where there are records, else in the run's."""
-    ready = Path(config.data) / "train.parquet"
-    return ready if ready.is_file() else folder / "records" / "train.parquet"
 
 
 def _save_config(config: RunConfig, folder: Path) -> None:

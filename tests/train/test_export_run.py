@@ -13,7 +13,8 @@ from PIL import Image
 from toy_runs import ct_slice, records_of_every_role, toy_engine
 
 from train.export import export_run, read_run
-from train.run import run, training_records
+from train.run import run
+from train.run_records import training_records
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.errors import ConfigError, WeightsError, WriteError
 from unibiomed_core.modalities import Window

@@ -23,7 +23,8 @@ from train.checkpoint import Checkpoints
 from train.config import RunConfig, Stage, override
 from train.data import records as record_files
 from train.recipes import toy
-from train.run import run, trained_records, training_records
+from train.run import run
+from train.run_records import trained_records, training_records
 from unibiomed_core.errors import ConfigError
 from unibiomed_core.model.weights import save
 
