@@ -17,7 +17,7 @@ import unibiomed_core
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("unibiomed_core", "train", "napari_unibiomed")
 
-TYPES = {"types", "updates", "errors", "modalities", "vocabulary", "phrases", "tasks", "samples"}
+TYPES = {"types", "files", "updates", "errors", "modalities", "vocabulary", "phrases", "tasks", "samples"}
 NUMPY_LEVEL = TYPES | {"io", "measure", "report", "report_json", "report_text", "metrics"}
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(TYPES, TYPES),

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from train.restore import random_state, storable
 from unibiomed_core.errors import ConfigError, DataError, WriteError
+from unibiomed_core.files import read_json
 
 FORMAT = 1
 WEIGHTS, OPTIMISER, RANDOM = "weights.safetensors", "optimiser.safetensors", "random.safetensors"
@@ -204,19 +205,18 @@ def _describe(file: Path) -> dict[str, Any]:
 def _damage(path: Path) -> str:
     """What is wrong with the files; empty where all agree with the manifest."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        manifest = read_json(path / MANIFEST, DataError)
         if STATE not in manifest:
             return f"{MANIFEST} does not name {STATE}"
         return ", ".join(f"{name} differs" for name in manifest if _describe(path / name) != manifest[name])
     except (OSError, ValueError, TypeError) as cause:
         return str(cause)
+    except DataError as cause:
+        return cause.found
 
 
 def _head(path: Path) -> dict[str, Any]:
-    try:
-        head = json.loads((path / STATE).read_text("utf-8"))
-    except (OSError, ValueError) as cause:
-        raise DataError("Checkpoint cannot be read", f"{path / STATE}: {cause}", "a whole checkpoint") from cause
+    head = read_json(path / STATE, DataError, "Checkpoint cannot be read", f"a whole checkpoint in {path}")
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         found = head.get("format") if isinstance(head, dict) else type(head).__name__
         raise DataError("Checkpoint of another version", f"{path}: format {found}", f"format {FORMAT}", START_ANEW)

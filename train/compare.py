@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from train import score_words, scores
 from train.predictions import ANSWER_FILE
 from train.score_words import AnswerScore
-from train.scorecard import RUN_FILE, number
+from train.scorecard import number, read_run
 from train.scores import MaskScore
 from unibiomed_core.errors import DataError
 from unibiomed_core.metrics.statistics import case_interval, paired_t
@@ -43,21 +42,15 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
                 table["measures"].append(_row(measure, dataset, a, b, [k for k in common if a[k][0] == dataset]))
     if not table["measures"]:
         raise DataError("Nothing to compare", f"{first.name} and {second.name} share no question", "the same records")
-    images = [_run(folder).get("image", "as is") for folder in (first, second)]
+    images = [read_run(folder).get("image", "as is") for folder in (first, second)]
     if sorted(images) == ["as is", "noise"]:
         table["ablation"] = ablation_words(table["measures"], noise_first=images[0] == "noise")
     return table
 
 
 def _name(folder: Path) -> str:
-    image = _run(folder).get("image", "as is")
+    image = read_run(folder).get("image", "as is")
     return folder.name if image == "as is" else f"{folder.name} ({image} in place of pictures)"
-
-
-def _run(folder: Path) -> dict[str, Any]:
-    """What was run; a folder of another system need not say."""
-    file = folder / RUN_FILE
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
 
 def _measures(first: Path, second: Path) -> Iterator[tuple[str, Measured, Measured]]:

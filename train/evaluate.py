@@ -13,7 +13,6 @@ python train/evaluate.py scorecard TO NAME=OUT NAME=OUT ...: several systems in 
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -33,7 +32,7 @@ from train.data.records import Record
 from train.predict import Asked, predict
 from train.predictions import MASK_FILE, file_hash, rows, to_json
 from train.prepare import prepare
-from train.scorecard import RUN_FILE, TABLE_FILE, failures, markdown, read_table
+from train.scorecard import RUN_FILE, TABLE_FILE, failures, markdown, read_run, read_table
 from train.scores import score
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError
@@ -116,7 +115,7 @@ def scored(out: Path, data: Path) -> dict[str, Any]:
     """
     _check_records(out, data / "test.parquet")
     table = score(out, record_files.load(data / "train.parquet"))
-    run = _run(out)
+    run = read_run(out)
     _write_json(out / TABLE_FILE, table)
     (out / "table.md").write_text(markdown(table, run) + "\n", "utf-8")
     figures.draw_all(out, table, record_files.load(data / "test.parquet"))
@@ -126,7 +125,7 @@ def scored(out: Path, data: Path) -> dict[str, Any]:
 def _check_records(out: Path, test: Path) -> None:
     """Refuse predictions about records that are not in a test file, or are not those that were asked."""
     known = record_files.load(test).ids()
-    asked = str(_run(out).get("records_sha256", ""))
+    asked = str(read_run(out).get("records_sha256", ""))
     if asked and asked != file_hash(test):
         raise DataError(
             "Predictions of other records",
@@ -138,11 +137,6 @@ def _check_records(out: Path, test: Path) -> None:
     if unknown:
         found = f"{len(unknown)} rows of {out / MASK_FILE} are about others, such as '{unknown[0]}'"
         raise DataError("Predictions of other records", found, f"records of {test}")
-
-
-def _run(out: Path) -> dict[str, Any]:
-    """What was run; a folder of another system need not say."""
-    return json.loads((out / RUN_FILE).read_text("utf-8")) if (out / RUN_FILE).is_file() else {}
 
 
 def _records(data: Path, out: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from train.reliability import forget_reliability, write_reliability
 from train.stages import Material
 from train.trainable import plain
 from unibiomed_core.errors import ConfigError
+from unibiomed_core.files import read_json
 from unibiomed_core.model.config import Presence
 from unibiomed_core.model.weights import save
 from unibiomed_core.model.write_published import save_published
@@ -107,8 +107,5 @@ def read_run(folder: Path) -> RunConfig:
     Raises:
         ConfigError: The folder is not a run, or one of another version.
     """
-    try:
-        values = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
-        raise ConfigError("No run there", f"{folder}: {cause}", "a run folder, as train/run.py makes it") from cause
-    return RunConfig.from_dict(values)
+    wanted = "a run folder, as train/run.py makes it"
+    return RunConfig.from_dict(read_json(folder / "config.json", ConfigError, f"No run there, {folder}", wanted))

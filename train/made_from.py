@@ -17,8 +17,9 @@ from typing import Any
 from train.checkpoint import MANIFEST, NAME
 from train.config import RunConfig, Stage
 from train.data.records import RECORDS_FORMAT
-from train.prepare import read_settings
-from unibiomed_core.errors import ConfigError, UniBiomedError, WriteError
+from train.datasets.settings import read_settings
+from unibiomed_core.errors import ConfigError, DataError, UniBiomedError, WriteError
+from unibiomed_core.files import read_json
 
 FILE = "made_from.json"
 
@@ -157,8 +158,8 @@ def _same_data(content: Mapping[str, Any]) -> str:
 def read(folder: Path, *needed: str) -> Inputs | None:
     """What stands beside something that a run keeps; None where an earlier version kept it."""
     try:
-        found = json.loads((folder / FILE).read_text("utf-8"))
-    except (OSError, ValueError):
+        found = read_json(folder / FILE, DataError)
+    except DataError:
         return None
     return found if isinstance(found, dict) and all(name in found for name in needed) else None
 

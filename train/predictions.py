@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from train.data.records import Record, encode_mask
 from unibiomed_core.errors import DataError
+from unibiomed_core.files import parse_json
 
 MASK_FILE, ANSWER_FILE = "masks.jsonl", "answers.jsonl"
 
@@ -76,16 +77,16 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
     """
     if not path.is_file():
         raise DataError("Predictions not found", f"there is no {path}", "a file written by the prediction step")
-    with path.open(encoding="utf-8") as handle:
+    with path.open("rb") as handle:
         for number, line in enumerate(handle, 1):
-            try:
-                row = from_json(line)
-            except json.JSONDecodeError as cause:
-                raise DataError("Predictions cannot be read", f"{path.name}, line {number}: {cause}") from cause
+            place = f"{path.name}, line {number}"
+            row = with_nan(parse_json(line, place, DataError, "Predictions cannot be read", "one JSON object a line"))
+            if not isinstance(row, dict):
+                raise DataError("Predictions cannot be read", f"{place} is a {type(row).__name__}", "an object")
             if missing := [name for name in needed if name not in row]:
                 raise DataError(
                     "Prediction row incomplete",
-                    f"{path.name}, line {number} lacks {', '.join(missing)}",
+                    f"{place} lacks {', '.join(missing)}",
                     ", ".join(needed),
                     "Write it with train.predictions.mask_row.",
                 )
@@ -111,20 +112,12 @@ def _without_nan(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def from_json(text: str) -> Any:
-    """The way back from :func:`to_json`: null becomes NaN.
-
-    Raises:
-        json.JSONDecodeError: The text is no JSON.
-    """
-    return _with_nan(json.loads(text))
-
-
-def _with_nan(value: object) -> object:
+def with_nan(value: Any) -> Any:
+    """A value from a JSON file as :func:`to_json` was given it: NaN for null."""
     if isinstance(value, dict):
-        return {key: _with_nan(inner) for key, inner in value.items()}
+        return {key: with_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_with_nan(inner) for inner in value]
+        return [with_nan(inner) for inner in value]
     return math.nan if value is None else value
 
 

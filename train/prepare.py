@@ -6,7 +6,6 @@ DATASET is a name of ``train/datasets/registry.json``, a layout of ``train/datas
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 import sys
@@ -26,8 +25,8 @@ from train.data.records import Record, RecordWriter
 from train.datasets.job import Job, Summary, held_out_by_count
 from train.datasets.notes import note_lines, noted
 from train.datasets.registry import entry, nearest, registry
+from train.datasets.settings import SETTINGS, read_settings
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError, WriteError
-from unibiomed_core.modalities import modality
 
 MOST_REFUSED = 0.02
 """Share of items that may be refused before the conversion is an error."""
@@ -124,61 +123,6 @@ def _from_registry(name: str, source: Path) -> tuple[str, dict[str, Any]]:
         "step": row.step,
     }
     return layout, values
-
-
-def _whole(lowest: int) -> Callable[[str], int]:
-    def read(value: str) -> int:
-        number = int(value)
-        if number < lowest:
-            raise ValueError(value)
-        return number
-
-    return read
-
-
-def _yes_no(value: str) -> bool:
-    return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[value.lower()]
-
-
-def _labels(value: str) -> Mapping[str, tuple[int, ...]]:
-    """Target -> values from a JSON file of {"target": value or [values]}."""
-    table = json.loads(Path(value).read_text("utf-8"))
-    return {str(k): tuple(int(x) for x in (v if isinstance(v, list) else [v])) for k, v in table.items()}
-
-
-SETTINGS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
-    "side": ("side", _whole(0), "a whole number of pixels, 0 for the source's own size"),
-    "modality": ("modality", lambda value: modality(value).name, "a modality"),
-    "licence": ("licence", str, "words"),
-    "body": ("body", str, "a body part"),
-    "step": ("step", _whole(1), "a whole number from 1"),
-    "name": ("dataset", str, "a name"),
-    "findings_known": ("findings_known", _yes_no, "yes or no"),
-    "labels": ("labels", _labels, 'a JSON file of {"target": [values]}'),
-}
-"""Name on the command line -> field of the job, reader, and what a value has to be."""
-
-
-def read_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """``name=value`` words as fields of a job.
-
-    Raises:
-        ConfigError: A name is unknown (the nearest are offered) or a value has another type.
-    """
-    values: dict[str, Any] = {}
-    for setting in settings:
-        name, found, value = setting.partition("=")
-        if not found:
-            raise ConfigError("Setting without a value", f"'{setting}'", "name=value")
-        if name not in SETTINGS:
-            near = difflib.get_close_matches(name, SETTINGS, n=3, cutoff=0.3)
-            raise ConfigError("Unknown setting", f"'{name}'", f"nearest: {', '.join(near or SETTINGS)}")
-        field, reader, expected = SETTINGS[name]
-        try:
-            values[field] = reader(value)
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as cause:
-            raise ConfigError("Setting of another type", f"{name}={value}", expected) from cause
-    return values
 
 
 def write_records(layout: str, job: Job, out: Path, say: Callable[[str], None]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from unibiomed_core.errors import DataError, WriteError
+from unibiomed_core.files import parse_json
 
 LOG = "log.jsonl"
 CPU_SIDE, GPU_SIDE = 1024, 8192
@@ -138,12 +139,13 @@ def read_log(file: Path) -> list[dict[str, Any]]:
     """
     if not file.is_file():
         return []
-    lines = file.read_text("utf-8").splitlines(keepends=True)
+    lines = file.read_text("utf-8", "replace").splitlines(keepends=True)
     whole = lines if not lines or lines[-1].endswith("\n") else lines[:-1]
-    try:
-        return [json.loads(line) for line in whole]
-    except ValueError as cause:
-        raise DataError("Log cannot be read", f"{file}: {cause}", "one JSON object a line", "Move it away.") from cause
+    wanted = f"one JSON object a line; move {file} away to begin another"
+    return [
+        parse_json(line.encode(), f"{file.name}, line {number}", DataError, "Log cannot be read", wanted)
+        for number, line in enumerate(whole, 1)
+    ]
 
 
 def cut_log(file: Path, step: int) -> None:

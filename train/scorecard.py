@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from train.predictions import from_json
+from train.predictions import with_nan
 from unibiomed_core.errors import DataError
+from unibiomed_core.files import read_json
 
 TABLE_FILE, RUN_FILE = "table.json", "run.json"
 
@@ -194,14 +194,19 @@ def read_table(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: It was not scored, or the file is none of ours.
     """
-    file = folder / TABLE_FILE
-    try:
-        found: dict[str, Any] = from_json(file.read_text("utf-8"))
-    except (OSError, json.JSONDecodeError) as cause:
-        raise DataError(
-            "Scores cannot be read",
-            f"{file}: {cause}",
-            "a scored folder",
-            "Run 'python train/evaluate.py score' on it.",
-        ) from cause
+    wanted = "a scored folder; 'python train/evaluate.py score' makes one"
+    found: dict[str, Any] = with_nan(read_json(folder / TABLE_FILE, DataError, f"No scores in {folder}", wanted))
+    return found
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What was run; empty for a folder of another system, which need not say.
+
+    Raises:
+        DataError: It says something that is no JSON object.
+    """
+    file = folder / RUN_FILE
+    found = read_json(file, DataError, f"Run of {folder} cannot be read") if file.is_file() else {}
+    if not isinstance(found, dict):
+        raise DataError(f"Run of {folder} cannot be read", f"{file.name} is a {type(found).__name__}", "an object")
     return found

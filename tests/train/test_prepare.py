@@ -26,7 +26,8 @@ from train.data.counts import SAVED_REFUSALS, Counts, is_abnormality, summary_of
 from train.data.leakage import LeakageCheck, check_leakage
 from train.data.records import QuestionRecord, Record, RegionRecord, resize_picture
 from train.datasets.job import Job, Summary
-from train.prepare import job_of, main, prepare, read_settings, write_records
+from train.datasets.settings import read_settings
+from train.prepare import job_of, main, prepare, write_records
 from unibiomed_core.errors import ConfigError, DataError, WriteError
 
 WRITTEN = ["summary.json", "test.parquet", "train.parquet"]

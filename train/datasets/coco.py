@@ -26,7 +26,7 @@ from train.datasets.outlines import outline
 from train.datasets.slices import foreign_targets
 from train.datasets.source_files import (
     made_or_refused,
-    read_json,
+    read_annotations,
     read_picture,
     rows_of,
     split_words,
@@ -116,7 +116,7 @@ def _contents(
     path: Path,
 ) -> tuple[list[Mapping[str, Any]], defaultdict[Any, list[Mapping[str, Any]]], dict[Any, str]]:
     """Images, annotations by image id, and category names by id."""
-    document = read_json(path)
+    document = read_annotations(path)
     images = rows_of(document, "images", ("id", "file_name"), path)
     for key in ("images", "annotations", "categories"):
         for number, row in enumerate(rows_of(document, key, (), path)):

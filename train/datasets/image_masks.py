@@ -8,7 +8,6 @@ that the data set's folder is called. A label without values (``{"polyp": ()}``)
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from train.datasets.job import Job, Summary
 from train.datasets.picture_pairs import Pair, find_pairs, unpaired
 from train.datasets.source_files import HALF, LOSSY, split_words
 from unibiomed_core.errors import DataError
+from unibiomed_core.files import read_json
 from unibiomed_core.io import FORMATS, guard, read
 
 LEASTLOSSY_STEP = 32
@@ -133,7 +133,7 @@ def _table_file(source: Path, summary: Summary) -> tuple[dict[str, tuple[int, ..
     expected = '{"name": value} or {"name": [red, green, blue]}'
     try:
         if (source / "labels.json").is_file():
-            entries = json.loads((source / "labels.json").read_text("utf-8"))
+            entries = read_json(source / "labels.json", DataError, "Table of labels cannot be read", expected)
             rows = {str(name): np.atleast_1d(np.asarray(value, int)).tolist() for name, value in entries.items()}
         elif (source / "class_dict.csv").is_file():
             listed = tables.rows(source / "class_dict.csv", summary)

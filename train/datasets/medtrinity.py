@@ -17,7 +17,7 @@ from train.datasets.job import Job, Summary
 from train.datasets.names import Names
 from train.datasets.source_files import (
     made_or_refused,
-    read_json,
+    read_annotations,
     read_picture,
     rows_of,
     split_files,
@@ -43,7 +43,7 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
     files = Names(job.source, summary)
     for split, path in split_files(job.source, *_FILES):
         pictures: dict[str, list[Mapping[str, Any]]] = {}
-        for row in rows_of(read_json(path), "annotations", _COLUMNS, path):
+        for row in rows_of(read_annotations(path), "annotations", _COLUMNS, path):
             pictures.setdefault(str(row["file_name"]), []).append(row)
         for name, rows in pictures.items():
             record = made_or_refused(summary, f"{job.dataset}/{name}", partial(_record, job, files, split, name, rows))

@@ -9,7 +9,6 @@ split, where there is a ``labelsTs``; else the cases of ``imagesTr`` are divided
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from train.datasets import slices
 from train.datasets.job import Job, Summary
 from train.datasets.names import folded, respelt
 from unibiomed_core.errors import ConfigError, DataError
+from unibiomed_core.files import read_json
 from unibiomed_core.io import FORMATS, guard, read
 from unibiomed_core.io.interpret import modality_of_name
 from unibiomed_core.io.stored import Stored, to_volume
@@ -112,12 +112,9 @@ def _plan(job: Job) -> _Plan:
 def _about(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        about = json.loads(path.read_text("utf-8"))
-        if isinstance(about, dict) and all(isinstance(about.get(k, {}), dict) for k in ("labels", "channel_names")):
-            return about
-    except (OSError, ValueError) as cause:
-        raise DataError("Data set description cannot be read", f"{path.name}: {cause}", "a JSON file") from cause
+    about = read_json(path, DataError, "Data set description cannot be read")
+    if isinstance(about, dict) and all(isinstance(about.get(k, {}), dict) for k in ("labels", "channel_names")):
+        return about
     raise DataError("Data set description cannot be read", path.name, "an object with labels and channel_names")
 
 

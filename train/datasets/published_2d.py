@@ -24,7 +24,7 @@ from train.datasets.names import Names
 from train.datasets.slices import foreign_targets
 from train.datasets.source_files import (
     made_or_refused,
-    read_json,
+    read_annotations,
     read_mask,
     read_picture,
     rows_of,
@@ -62,7 +62,7 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
 
 def _pictures(path: Path, dataset: str, summary: Summary) -> dict[str, list[Mapping[str, Any]]]:
     """File name -> annotations, in the order of the images."""
-    document = read_json(path)
+    document = read_annotations(path)
     images = rows_of(document, "images", ("file_name",), path)
     found: dict[str, list[Mapping[str, Any]]] = {str(image["file_name"]): [] for image in images}
     for number, row in enumerate(rows_of(document, "annotations", ("file_name", "sentences"), path)):

@@ -25,7 +25,7 @@ from train.datasets.source_files import (
     list_of,
     made_or_refused,
     object_of,
-    read_json,
+    read_annotations,
     read_mask,
     read_picture,
     require,
@@ -48,7 +48,7 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
     """
     files = Names(job.source, summary)
     for split, path in split_files(job.source, *_FILES):
-        for volume, about in object_of(read_json(path), "volumes", path.name).items():
+        for volume, about in object_of(read_annotations(path), "volumes", path.name).items():
             where = f"{path.name}, volume {volume}"
             names = [str(name) for name in list_of(about, "slices", where)]
             phrases = _phrases(job, volume, names, object_of(about, "expressions", where), where, summary)

@@ -21,7 +21,7 @@ from train.datasets.names import Names
 from train.datasets.slices import foreign_targets
 from train.datasets.source_files import (
     made_or_refused,
-    read_json,
+    read_annotations,
     read_mask,
     read_picture,
     require,
@@ -67,7 +67,7 @@ def ct_rate_volume(name: str) -> tuple[str, str, int] | None:
 
 
 def _pictures(path: Path) -> dict[str, list[Mapping[str, Any]]]:
-    document = read_json(path)
+    document = read_annotations(path)
     if not isinstance(document, dict):
         raise DataError("Unknown annotation layout", f"{path.name} holds a list", "an object of numbered entries")
     found: dict[str, list[Mapping[str, Any]]] = {}

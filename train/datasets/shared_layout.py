@@ -6,7 +6,6 @@ without a finding is a normal one; a folder without a row is read by its own lab
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from train.datasets import slices
 from train.datasets.job import Job, Summary
 from train.datasets.names import Names
 from unibiomed_core.errors import DataError
+from unibiomed_core.files import read_json
 from unibiomed_core.modalities import modality
 
 
@@ -251,10 +251,7 @@ def _is_about(path: Path) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     expected = "a JSON object with 'items', 'modality' and 'licence'"
-    try:
-        about = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as cause:
-        raise DataError("Data set description cannot be read", f"{path.parent.name}: {cause}", expected) from cause
+    about = read_json(path, DataError, f"Data set description of {path.parent.name} cannot be read", expected)
     if not isinstance(about, dict) or (missing := {"items", "modality", "licence"} - about.keys()):
         found = f"lacks {', '.join(sorted(missing))}" if isinstance(about, dict) else "is no object"
         raise DataError("Data set description cannot be read", f"{path.parent.name}/{path.name} {found}", expected)

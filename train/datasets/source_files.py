@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from train.data.records import Record
 from train.datasets.job import Summary
 from train.datasets.slices import UNREADABLE
 from unibiomed_core.errors import DataError
+from unibiomed_core.files import read_json
 from unibiomed_core.io import FORMATS, guard, picture, read
 from unibiomed_core.modalities import choose_window, to_rgb
 
@@ -27,16 +27,13 @@ _SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "v
                 "validation": "val", "test": "test", "testing": "test"}  # fmt: skip
 
 
-def read_json(path: Path) -> Any:
+def read_annotations(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
         DataError: It is missing, cannot be opened or is no JSON.
     """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as cause:
-        raise DataError("Annotations cannot be read", f"{path.name}: {cause}", "a complete JSON file") from cause
+    return read_json(path, DataError, "Annotations cannot be read")
 
 
 def rows_of(document: Any, key: str, columns: Sequence[str], path: Path) -> list[Mapping[str, Any]]:

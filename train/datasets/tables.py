@@ -7,16 +7,16 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from train.datasets.job import Summary
 from unibiomed_core.errors import DataError
+from unibiomed_core.files import parse_json, read_json
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _HEAD_CHARACTERS = 1 << 20
@@ -179,22 +179,17 @@ def _csv(path: Path, summary: Summary | None) -> Iterator[Any]:
 
 
 def _json(path: Path, summary: Summary | None) -> Iterator[Any]:
-    with _text(path) as file:
-        document = json.loads(file.read())
+    document = read_json(path, DataError, "Table cannot be read")
     if not isinstance(document, list):
         raise DataError("Table not usable", f"{path.name} holds a {type(document).__name__}", "a list of objects")
     yield from document
 
 
 def _json_lines(path: Path, summary: Summary | None) -> Iterator[Any]:
-    with _text(path) as file:
-        yield from (json.loads(line) for line in file if line.strip())
-
-
-@contextmanager
-def _text(path: Path) -> Iterator[IO[str]]:
     with path.open(encoding=_encoding(path)) as file:
-        yield file
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield parse_json(line.encode(), f"{path.name}, row {number}", DataError, "Table cannot be read")
 
 
 def _parquet(path: Path, summary: Summary | None) -> Iterator[Any]:

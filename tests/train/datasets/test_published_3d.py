@@ -99,7 +99,7 @@ def test_what_is_broken_is_refused_with_its_reason(tree: Path) -> None:
     (tree / "masks" / "lung_001" / "lung_001-11.png").unlink()
     save_mask(tree / "masks" / "lung_001" / "lung_001-10.png", box_mask(2, 2, 9, 9, (20, 20)))
     save_mask(tree / "masks" / "lung_001" / "lung_001-99.png", box_mask(2, 2, 9, 9))
-    volumes = published_3d.read_json(tree / "meta_train.json")
+    volumes = published_3d.read_annotations(tree / "meta_train.json")
     expressions = volumes["volumes"]["lung_001"]["expressions"]
     expressions["0"]["mask_file"].append("masks/lung_001/lung_001-99.png")
     expressions["2"] = {"exp": "Where is it?", "mask_file": [], "img_file": []}
