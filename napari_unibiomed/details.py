@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ from unibiomed_core.report import FLAG_WORDS, number_text
 
 if TYPE_CHECKING:
     from napari_unibiomed.jobs import Run
+
+_END_MARK = re.compile(r"(\s*<\|\w+\|>)+\s*$")
+"""Of any model family: <|end|>, <|im_end|>."""
 
 THUMBNAIL_PX = (96, 192)
 """Smallest and largest long side of a thumbnail."""
@@ -51,13 +55,22 @@ def _run_facts(run: Run) -> list[Fact]:
 
 
 def raw_answer(run: Run, row: FindingRow) -> str:
-    """The model's answer as generated, special tokens kept, on the slice with the largest area; empty if unknown."""
+    """The model's answer as generated, its marks of phrases and regions kept and the end mark left out.
+
+    It is the answer on the slice with the largest area; empty if unknown.
+    """
     if row.answers:
-        return "\n".join(answer.raw for answer in row.answers)
+        return "\n".join(_without_end(answer.raw) for answer in row.answers)
     target = row.finding.target if row.finding is not None else row.phrase
     there = run.predictions.get(row.slice_largest, ()) if row.slice_largest is not None else ()
-    raw = [p.raw_text for p in there if any(target in (phrase.target, phrase.text) for phrase in p.phrases)]
+    raw = [
+        _without_end(p.raw_text) for p in there if any(target in (phrase.target, phrase.text) for phrase in p.phrases)
+    ]
     return "\n".join(dict.fromkeys(raw))
+
+
+def _without_end(raw: str) -> str:
+    return _END_MARK.sub("", raw)
 
 
 def key_slices(run: Run, row: FindingRow) -> list[tuple[int, str]]:

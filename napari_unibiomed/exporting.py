@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from napari_unibiomed.findings import FindingsModel
 from napari_unibiomed.rows import FindingRow
 from unibiomed_core.errors import WriteError
 from unibiomed_core.modalities import Window, choose_window
 from unibiomed_core.report import narrative
-from unibiomed_core.types import Finding, Report, Volume
+from unibiomed_core.types import Finding, ReaderEdit, Report, Volume
 
 if TYPE_CHECKING:
     from napari_unibiomed.jobs import Run
@@ -39,7 +39,7 @@ def edited_report(run: Run, rows: Sequence[FindingRow]) -> Report:
     """The report of a run as the user left it; the very report of the engine where nothing was edited.
 
     Findings keep their numbers, so that they stay those of the labels on the screen. What was rejected, renamed or
-    painted is told in the warnings.
+    painted is told as the reader's edits.
 
     Args:
         rows: The rows of this run.
@@ -52,52 +52,43 @@ def edited_report(run: Run, rows: Sequence[FindingRow]) -> Report:
             "No report to write", "this run has no finished report", "a report or a segmentation", "Run a report first."
         )
     by_number = {row.number: row for row in rows if row.finding is not None}
-    kept, notes = [], _Notes()
+    kept, edits = [], _Edits()
     for finding in run.report.findings:
         row = by_number[finding.number]
         if row.rejected:
-            notes.rejected.append(finding.number)
+            edits.rejected.append(finding.number)
         else:
-            kept.append(_edited(finding, row, notes))
-    if not notes.any:
+            kept.append(_edited(finding, row, edits))
+    if not (told := edits.told()):
         return run.report
-    changed = replace(run.report, findings=tuple(kept), warnings=(*run.report.warnings, *notes.words()))
+    changed = replace(run.report, findings=tuple(kept), edits=told)
     return replace(changed, narrative=narrative(changed))
 
 
-class _Notes:
+@dataclass(slots=True)
+class _Edits:
     """Numbers of the findings that a user changed."""
 
-    def __init__(self) -> None:
-        self.rejected: list[int] = []
-        self.renamed: list[int] = []
-        self.painted: list[int] = []
+    rejected: list[int] = field(default_factory=list)
+    renamed: list[int] = field(default_factory=list)
+    redrawn: list[int] = field(default_factory=list)
 
-    @property
-    def any(self) -> bool:
-        return bool(self.rejected or self.renamed or self.painted)
-
-    def words(self) -> list[str]:
-        kinds = (
-            (self.rejected, "rejected by the user and left out"),
-            (self.renamed, "renamed by the user"),
-            (self.painted, "painted on by the user and measured again"),
+    def told(self) -> tuple[ReaderEdit, ...]:
+        kinds: tuple[tuple[Literal["rejected", "renamed", "redrawn"], list[int]], ...] = (
+            ("rejected", self.rejected),
+            ("renamed", self.renamed),
+            ("redrawn", self.redrawn),
         )
-        return [f"{_numbers(numbers)} {what}." for numbers, what in kinds if numbers]
+        return tuple(ReaderEdit(code, tuple(numbers)) for code, numbers in kinds if numbers)
 
 
-def _numbers(numbers: Sequence[int]) -> str:
-    listed = ", ".join(map(str, numbers))
-    return f"Finding {listed} was" if len(numbers) == 1 else f"Findings {listed} were"
-
-
-def _edited(finding: Finding, row: FindingRow, notes: _Notes) -> Finding:
+def _edited(finding: Finding, row: FindingRow, edits: _Edits) -> Finding:
     now = row.finding
     assert now is not None  # only rows of findings are looked up
     if now is not finding:
-        notes.painted.append(finding.number)
+        edits.redrawn.append(finding.number)
     if row.phrase != (finding.target or finding.phrase):
-        notes.renamed.append(finding.number)
+        edits.renamed.append(finding.number)
         now = replace(now, target=row.phrase)
     return now
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unibiomed_core.modalities import Window
+from unibiomed_core.modalities import Window, with_labels
 from unibiomed_core.types import Caution, CroppedMask, Finding, Plane, Prediction, Prompt, Region, Report, Volume
 
 JobKind = Literal["report", "segment", "ask", "roi"]
@@ -108,7 +108,7 @@ class Answer:
         """The answer that a prediction holds."""
         return cls(
             prompt=prediction.prompt,
-            text=prediction.text,
+            text=with_labels(prediction.text),
             raw=prediction.raw_text,
             score=max((phrase.score for phrase in prediction.phrases), default=prediction.likelihood),
             seconds=prediction.seconds,

@@ -14,6 +14,7 @@ from napari_unibiomed.geometry import placement_of
 from napari_unibiomed.layer_events import LayerEvents
 from napari_unibiomed.placement import KEY, Placement, image_layer
 from napari_unibiomed.settings import Settings
+from unibiomed_core.report import colour
 from unibiomed_core.types import CroppedMask, Plane, Volume
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class LayerGateway(LayerEvents):
             name=f"{source.name} {run.job.label or 'findings'}",
             opacity=self.settings.labels_opacity,
             # A colour table that is there from the start spares the run the building of a shader for every new target.
-            colormap=painting.colormap((n, painting.colour_of(n)) for n in range(1, painting.READY_COLOURS + 1)),
+            colormap=painting.colormap((n, colour(n)) for n in range(1, painting.READY_COLOURS + 1)),
             features=painting.features(()),
             **self._lying_on(source, placement),
         )
@@ -168,7 +169,7 @@ class LayerGateway(LayerEvents):
         """One row a finding, each with its ``index``; colours that are there already are kept."""
         kept = self.colours_of(layer)
         layer.features = painting.features(rows)
-        colours = {int(r["index"]): kept.get(int(r["index"]), painting.colour_of(int(r["index"]))) for r in rows}
+        colours = {int(r["index"]): kept.get(int(r["index"]), colour(int(r["index"]))) for r in rows}
         if colours != self.colours_of(layer):
             layer.colormap = painting.colormap(colours.items(), self.hidden(layer))
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from napari_unibiomed.rows import FindingRow
 from napari_unibiomed.streaming import target_name
 from unibiomed_core import vocabulary
+from unibiomed_core.modalities import with_labels
 from unibiomed_core.report import caution_text, number_text, ranges_text
 from unibiomed_core.types import CroppedMask, Phrase, Plane, Prediction, Report, Volume
 
@@ -67,19 +68,20 @@ def answer_lines(prediction: Prediction, rows: Sequence[FindingRow], volume: Vol
     """
     spans: list[Span] = []
     end = 0
+    text = with_labels(prediction.text)
     if not volume.is_2d:
         plane = prediction.plane.capitalize()
         spans.append(Span(f"{plane} slice {prediction.index}: ", kind="note"))
     for phrase in sorted(prediction.phrases, key=lambda p: (p.start, p.end)):
         if phrase.start < end:
             continue  # it lies inside the phrase before it, whose words show it already
-        spans.append(Span(prediction.text[end : phrase.start]))
+        spans.append(Span(text[end : phrase.start]))
         number = finding_of(phrase, prediction, rows, volume)
-        spans.append(Span(prediction.text[phrase.start : phrase.end], number))
+        spans.append(Span(text[phrase.start : phrase.end], number))
         if number is None:
             spans.append(Span(f" ({NO_REGION})", kind="note"))
         end = phrase.end
-    spans.append(Span(prediction.text[end:]))
+    spans.append(Span(text[end:]))
     lines = [tuple(span for span in spans if span.text)]
     surplus = prediction.raw_text.count("[SEG]") - sum(phrase.mask is not None for phrase in prediction.phrases)
     if surplus > 0:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibiomed_core.errors import WriteError
-from unibiomed_core.report import OKABE_ITO, paint
+from unibiomed_core.report import paint
 from unibiomed_core.types import PLANES, CroppedMask, Finding, Plane, Prediction
 
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 READY_COLOURS = 64
 """So many numbers have their colour before anything is found."""
-
-
-def colour_of(number: int) -> str:
-    """#RRGGBB of a finding's number: the Okabe-Ito colours in the order of ``report.OKABE_ITO``, then again."""
-    return OKABE_ITO[(number - 1) % len(OKABE_ITO)]
 
 
 def colormap(colours: Iterable[tuple[int, str]], hidden: Iterable[int] = ()) -> DirectLabelColormap:

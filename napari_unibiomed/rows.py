@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_unibiomed.painting import colour_of
-from unibiomed_core.report import number_text, ranges_text
+from unibiomed_core.report import colour, number_text, ranges_text
 from unibiomed_core.types import PLANES, Finding, Plane, Volume
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def row_of(finding: Finding, volume: Volume) -> FindingRow:
         unit=m.intensity_unit,
         score=finding.presence,
         flags=finding.flags,
-        colour=colour_of(finding.number),
+        colour=colour(finding.number),
         plane=finding.plane,
         slice_largest=m.slice_largest,
         slice_indices=finding.slices,

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from napari_unibiomed.edits import History
-from napari_unibiomed.painting import colour_of
 from napari_unibiomed.rows import PROVISIONAL, FindingRow, row_of, slices_cell
 from unibiomed_core import vocabulary
+from unibiomed_core.report import colour
 from unibiomed_core.types import Phrase, Region
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def provisional_rows(run: Run) -> tuple[FindingRow, ...]:
             slices=slices_cell(by_slice, volume),
             score=scores[name],
             flags=(PROVISIONAL,),
-            colour=colour_of(number),
+            colour=colour(number),
             plane=plane,
             slice_largest=max(by_slice, key=lambda index: by_slice[index]),
             slice_indices=tuple(sorted(by_slice)),
@@ -58,7 +58,7 @@ def box_rows(run: Run, first: int) -> Iterator[FindingRow]:
             phrase=named.text,
             slices=slices_cell([named.index], run.job.volume),
             score=named.score,
-            colour=colour_of(number),
+            colour=colour(number),
             plane=named.plane,
             slice_largest=named.index,
             slice_indices=(named.index,),

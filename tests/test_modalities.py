@@ -9,7 +9,16 @@ import pytest
 
 from unibiomed_core.errors import ConfigError
 from unibiomed_core.io.geometry import canonical_order
-from unibiomed_core.modalities import CT_WINDOWS, MODALITIES, Window, choose_window, looks_like_hu, modality, to_rgb
+from unibiomed_core.modalities import (
+    CT_WINDOWS,
+    MODALITIES,
+    Window,
+    choose_window,
+    looks_like_hu,
+    modality,
+    to_rgb,
+    with_labels,
+)
 from unibiomed_core.types import Volume
 
 
@@ -103,3 +112,9 @@ def test_to_rgb_keeps_colours_and_grey_levels() -> None:
     grey = colour[..., 0]
     assert np.array_equal(to_rgb(grey, as_is)[..., 1], grey)
     assert np.array_equal(to_rgb(grey.astype(np.int16), as_is)[..., 2], grey)
+
+
+def test_a_models_lower_case_words_get_the_labels_of_modalities() -> None:
+    """ux 16."""
+    assert with_labels("soft-tissue sarcoma in limb ct") == "soft-tissue sarcoma in limb CT"
+    assert with_labels("an x-ray, an oct and a doctor") == "an X-ray, an OCT and a doctor"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -96,6 +97,15 @@ def modality(name: str) -> Modality:
         if wanted in {row.name, row.label.lower(), *(alias.lower() for alias in row.aliases)}:
             return row
     raise ConfigError("Unknown modality", f"'{name}' is not a modality", f"one of {', '.join(MODALITIES)}")
+
+
+def with_labels(text: str) -> str:
+    """A model's lower-case words with the modalities written as people write them: "liver in abdomen CT".
+
+    Labels are as long as names, so that places in the text stay what they are.
+    """
+    labels = {row.label.lower(): row.label for row in MODALITIES.values() if row.label != row.label.lower()}
+    return re.sub(rf"\b({'|'.join(map(re.escape, labels))})\b", lambda found: labels[found[0]], text)
 
 
 def looks_like_hu(volume: Volume) -> bool:

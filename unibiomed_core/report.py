@@ -21,11 +21,13 @@ from unibiomed_core.modalities import Window
 from unibiomed_core.report_json import from_json, schema, to_json
 from unibiomed_core.report_text import (
     COUNTING,
+    EDITED,
     FLAG_WORDS,
     answer_text,
     caution_text,
     checked_slice,
     counting_text,
+    edit_text,
     finding_text,
     narrative,
     number_text,
@@ -37,6 +39,7 @@ from unibiomed_core.types import Absence, CroppedMask, Finding, Plane, Report, V
 
 __all__ = [
     "COUNTING",
+    "EDITED",
     "FLAG_WORDS",
     "answer_text",
     "build",
@@ -44,6 +47,7 @@ __all__ = [
     "checked_slice",
     "colour",
     "counting_text",
+    "edit_text",
     "finding_text",
     "from_json",
     "labels",
@@ -179,10 +183,9 @@ def paint(picture: NDArray[Any], mask: CroppedMask, value: int) -> None:
     picture[mask.box][mask.crop] = value
 
 
-def colour(finding: Finding, modality_name: str = "") -> str:
-    """#RRGGBB: the vocabulary's colour of the target, else the Okabe-Ito colour of the number."""
-    entry = vocabulary.find(finding.target, modality_name) if finding.target else None
-    return entry.colour if entry else OKABE_ITO[(finding.number - 1) % len(OKABE_ITO)]
+def colour(number: int) -> str:
+    """#RRGGBB of a finding's number, the same in the window and in every file: the Okabe-Ito colours, then again."""
+    return OKABE_ITO[(number - 1) % len(OKABE_ITO)]
 
 
 def _plain(value: Any) -> Any:

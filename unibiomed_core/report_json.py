@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unibiomed_core.errors import ReadError
-from unibiomed_core.types import PLANES, Absence, CroppedMask, Finding, Measurements, Report
+from unibiomed_core.types import PLANES, Absence, CroppedMask, Finding, Measurements, ReaderEdit, Report
 
 SCHEMA = "unibiomed.report"
 VERSION = 1
@@ -58,6 +58,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "wall_time_s": report.seconds,
         "cancelled": report.cancelled,
         "warnings": list(report.warnings),
+        "edits": [{"code": edit.code, "finding_numbers": list(edit.numbers)} for edit in report.edits],
         "narrative": report.narrative,
         "sentences": [{"slice_index": index, "text": text} for index, text in report.sentences],
         "findings": [
@@ -123,6 +124,8 @@ def from_json(data: Mapping[str, Any]) -> Report:
             seconds=data["wall_time_s"],
             cancelled=data["cancelled"],
             notice=data["notice"],
+            # Reports that were written before readers' edits had a field of their own have none.
+            edits=tuple(ReaderEdit(edit["code"], tuple(edit["finding_numbers"])) for edit in data.get("edits", ())),
         )
     except KeyError as error:
         raise ReadError(
@@ -178,8 +181,8 @@ def schema() -> dict[str, Any]:
     whole = {"type": "integer", "minimum": 0}
     score = {"type": "number", "minimum": 0, "maximum": 1}
 
-    def record(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
-        names = list(properties)
+    def record(properties: dict[str, Any], optional: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+        names = [name for name in properties if name not in optional]
         return {
             "type": "object",
             "properties": properties,
@@ -214,6 +217,7 @@ def schema() -> dict[str, Any]:
             "mask": {"$ref": "#/$defs/mask"},
         }
     )
+    edit = record({"code": {"enum": ["rejected", "renamed", "redrawn"]}, "finding_numbers": array(whole)})
     return record(
         {
             "schema": {"const": SCHEMA},
@@ -226,11 +230,13 @@ def schema() -> dict[str, Any]:
             "wall_time_s": {"type": "number", "minimum": 0},
             "cancelled": flag,
             "warnings": array(text),
+            "edits": array(edit),
             "narrative": text,
             "sentences": array(record({"slice_index": whole, "text": text})),
             "findings": array({"$ref": "#/$defs/finding"}),
             "absences": array(record({"target": text, "presence_0_to_1": score, "slices_searched_count": whole})),
         },
+        ("edits",),
         **{
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": "UniBiomed report",

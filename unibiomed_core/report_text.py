@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import modality
 from unibiomed_core.phrases import Unknown
-from unibiomed_core.types import Caution, Finding, Plane, Report, Volume
+from unibiomed_core.types import Caution, Finding, Plane, ReaderEdit, Report, Volume
 
 PRESENCE_WORDS = ((0.85, "high"), (0.6, "moderate"), (0.0, "low"))
 """Lower limits of the words for a presence score; the score is the model's own and not a calibrated probability."""
@@ -41,6 +41,15 @@ _ENDS: dict[str, tuple[str, str]] = {
     "sagittal": ("right", "left"),
 }
 """Where the first and the last slice of a plane lie."""
+
+EDITED = "Edited by the reader:"
+"""Heading of what the reader did, in texts, pages and PDF."""
+
+_EDITS = {
+    "rejected": "rejected and left out",
+    "renamed": "renamed",
+    "redrawn": "painted on and measured again",
+}
 
 _SIDES = {"both": "both sides", "midline": "midline"}
 
@@ -81,6 +90,9 @@ def narrative(report: Report) -> str:
         for index, text in report.sentences:
             place = "" if flat else f"{plane.capitalize()} slice {index}: "
             lines.append(f"{place}\u201c{text}\u201d")
+    if report.edits:
+        lines.append(EDITED)
+        lines += [f"- {edit_text(edit)}" for edit in report.edits]
     if report.warnings:
         lines.append("Warnings:")
         lines += [f"- {warning}" for warning in report.warnings]
@@ -175,6 +187,12 @@ def slices_text(plane: str, indices: Sequence[int]) -> str:
 def presence_words(presence: float) -> str:
     """The word for a presence score."""
     return next(word for limit, word in PRESENCE_WORDS if presence >= limit)
+
+
+def edit_text(edit: ReaderEdit) -> str:
+    """What the reader did with some findings, in one sentence."""
+    listed = ", ".join(map(str, edit.numbers))
+    return f"{f'Finding {listed} was' if len(edit.numbers) == 1 else f'Findings {listed} were'} {_EDITS[edit.code]}."
 
 
 def unknown_text(unknown: Sequence[Unknown]) -> str:

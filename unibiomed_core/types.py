@@ -331,6 +331,20 @@ class Absence:
 
 
 @dataclass(frozen=True, slots=True)
+class ReaderEdit:
+    """What the person who read a report did with some of its findings.
+
+    Args:
+        code: "rejected" findings are left out; "renamed" ones have another target; "redrawn" ones another mask, and
+            are measured anew.
+        numbers: Numbers of the findings.
+    """
+
+    code: Literal["rejected", "renamed", "redrawn"]
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What one run over a volume says. Can be rebuilt from its own JSON (``report.from_json``)."""
 
@@ -348,6 +362,7 @@ class Report:
     seconds: float
     cancelled: bool = False
     notice: str = NOTICE
+    edits: tuple[ReaderEdit, ...] = ()
 
     def renumbered(self, findings: tuple[Finding, ...]) -> Report:
         """The same report with other findings, numbered from 1 in the order given."""

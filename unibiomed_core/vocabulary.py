@@ -1,4 +1,4 @@
-"""Targets by name: synonyms, side, colour and code. The data stands in ``vocabulary.json`` beside this file."""
+"""Targets by name: synonyms, side and code. The data stands in ``vocabulary.json`` beside this file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ class Target:
         kind: "finding", "anatomy" or "object" (tubes and lines).
         contexts: Modality name -> how a prompt places it, e.g. "abdomen CT".
         side: "left" or "right" where the name says it, else None.
-        colour: #RRGGBB.
         snomed: SNOMED CT concept id where it is certain, else None.
         within: Targets that it is a part or a kind of, next ones only.
     """
@@ -31,7 +30,6 @@ class Target:
     anatomy: str
     synonyms: tuple[str, ...]
     side: str | None
-    colour: str
     snomed: str | None
     within: tuple[str, ...] = ()
 
@@ -54,7 +52,6 @@ def targets() -> Mapping[str, Target]:
                 r["anatomy"],
                 tuple(r["synonyms"]),
                 r["side"],
-                r["colour"],
                 r["snomed"],
                 tuple(r.get("within", ())),
             )

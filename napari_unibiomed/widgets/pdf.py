@@ -7,16 +7,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qtpy.QtCore import QMarginsF, QRectF, QSizeF, Qt, QUrl
-from qtpy.QtGui import QFont, QPageLayout, QPageSize, QPainter, QPdfWriter, QTextDocument
+from qtpy.QtGui import (
+    QFont,
+    QPageLayout,
+    QPageSize,
+    QPainter,
+    QPdfWriter,
+    QTextBlock,
+    QTextBlockFormat,
+    QTextCursor,
+    QTextDocument,
+    QTextFormat,
+)
 
 from napari_unibiomed.contrast import ink
 from napari_unibiomed.details import caption_of, key_slices, thumbnail
 from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.rows import Column, FindingRow, cell_text, row_of
+from napari_unibiomed.widgets import glyphs
 from napari_unibiomed.widgets.detail_card import pixmap_of
 from unibiomed_core.errors import WriteError
 from unibiomed_core.modalities import Window
-from unibiomed_core.report import number_text
+from unibiomed_core.report import EDITED, edit_text, number_text
 from unibiomed_core.types import Report, Volume
 
 RESOLUTION_DPI = 150
@@ -53,6 +65,7 @@ def write_pdf(report: Report, volume: Volume, window: Window | None, path: Path)
     page = writer.pageLayout().paintRect(QPageLayout.Unit.Point)
     document = _document(report, volume, window)
     document.setPageSize(QSizeF(page.width(), page.height() - FOOTER_POINTS))
+    _keep_headings_with_what_follows(document)
     painter = QPainter()
     if not painter.begin(writer):
         raise WriteError("Result cannot be written", f"{path.name} cannot be opened", "a folder that can be written")
@@ -90,12 +103,43 @@ def _document(report: Report, volume: Volume, window: Window | None) -> QTextDoc
     document = QTextDocument()
     document.setDocumentMargin(0)
     document.setDefaultFont(_font(FONT_POINTS))
-    document.setDefaultStyleSheet("h1 {font-size:16px} h2 {font-size:12px} td, th {padding:2px} .dim {color:#555}")
+    document.setDefaultStyleSheet(
+        "h1 {font-size:16px} h2 {font-size:12px} h3 {font-size:9px} td, th {padding:2px} .dim {color:#555}"
+    )
     rows = [row_of(finding, volume) for finding in report.findings]
     run = Run(Job("report", volume, plane=report.image["plane"], window=window), 0, report=report)
     parts = [_head(report), _table(rows, report), *_pictures(document, run, rows), _narrative(report)]
-    document.setHtml("".join(parts))
+    text = "".join(parts)
+    missing = [c for c in sorted(set(text)) if not glyphs.is_drawn(c, document.defaultFont())]
+    if missing:
+        text = glyphs.with_codes(text, missing) + f"<p class='dim'>{glyphs.NOTE}</p>"
+    document.setHtml(text)
     return document
+
+
+def _keep_headings_with_what_follows(document: QTextDocument) -> None:
+    """Move headings that would stand alone at the foot of a page to the next one."""
+    layout, height = document.documentLayout(), document.pageSize().height()
+    assert layout is not None
+
+    def page_of(block: QTextBlock) -> int:
+        lines = block.layout()
+        # A line that does not fit is moved within its block, whose own place stays where it was.
+        first = lines.lineAt(0).y() if lines is not None and lines.lineCount() else 0.0
+        return int((layout.blockBoundingRect(block).y() + first) // height)
+
+    block = document.begin()
+    while block.isValid():
+        follower = block.next()
+        while follower.isValid() and follower.blockFormat().headingLevel() and not follower.text().strip():
+            follower = follower.next()
+        if block.blockFormat().headingLevel() and follower.isValid() and page_of(follower) > page_of(block):
+            apart = QTextBlockFormat(block.blockFormat())
+            apart.setPageBreakPolicy(QTextFormat.PageBreakFlag.PageBreak_AlwaysBefore)
+            QTextCursor(block).setBlockFormat(apart)
+            # Qt lays out from the changed block on, and draws by where the others were before.
+            document.markContentsDirty(0, document.characterCount())
+        block = block.next()
 
 
 def _head(report: Report) -> str:
@@ -108,6 +152,8 @@ def _head(report: Report) -> str:
         facts.append("stopped by the user")
     warnings = "".join(f"<li>{html.escape(warning)}</li>" for warning in report.warnings)
     listed = f"<h2>▲ Warnings</h2><ul>{warnings}</ul>" if warnings else ""
+    edits = "".join(f"<li>{html.escape(edit_text(edit))}</li>" for edit in report.edits)
+    listed += f"<h2>{html.escape(EDITED.rstrip(':'))}</h2><ul>{edits}</ul>" if edits else ""
     notice = f"<p><b>{html.escape(report.notice)}</b></p>"
     return f'<h1>Report: {name}</h1>{notice}<p class="dim">{" · ".join(facts)}</p>{listed}'
 
@@ -124,7 +170,9 @@ def _table(rows: list[FindingRow], report: Report) -> str:
 def _cell(row: FindingRow, column: Column) -> str:
     text = html.escape(cell_text(row, column))
     if column is Column.NUMBER:
-        return f"<td style='background-color:{row.colour};color:{ink(row.colour)}' align='center'>{text}</td>"
+        # Qt takes the colour of text from the text itself and not from its cell.
+        number = f"<span style='color:{ink(row.colour)};font-weight:bold'>{text}</span>"
+        return f"<td style='background-color:{row.colour}' align='center'>{number}</td>"
     return f"<td>{text}</td>"
 
 
@@ -142,7 +190,7 @@ def _pictures(document: QTextDocument, run: Run, rows: list[FindingRow]) -> Iter
             document.addResource(int(QTextDocument.ResourceType.ImageResource.value), QUrl(name), picture)
             caption = html.escape(caption_of(run, index, words))
             cells.append(f"<td><img src='{name}' width='{PICTURE_WIDTH_POINTS}'><br>{caption}</td>")
-        yield f"<p><b>{row.number}. {html.escape(row.phrase)}</b></p><table><tr>{''.join(cells)}</tr></table>"
+        yield f"<h3>{row.number}. {html.escape(row.phrase)}</h3><table><tr>{''.join(cells)}</tr></table>"
     left_out = len(rows) - len(largest)
     if left_out:
         drawn = f"Key slices are drawn for the {len(largest)} largest findings"

@@ -209,7 +209,7 @@ def test_all_files_agree(volume: Volume, tmp_path: Path) -> None:
     assert set(np.unique(labels)) - {0} == {int(number) for number in table}
     assert table["1"]["voxel_count"] == report.findings[0].measurements.voxel_count
     assert table["1"]["target"] == "liver"
-    assert table["1"]["colour"] == "#E69F00"
+    assert [table[number]["colour"] for number in ("1", "2")] == ["#0072B2", "#D55E00"]
     with paths[4].open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["volume_ml"]) for row in rows] == [f.measurements.volume_ml for f in report.findings]

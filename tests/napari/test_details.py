@@ -58,7 +58,7 @@ def test_a_box_shows_its_answers_and_its_place() -> None:
     box = Region(5, 6, 30, 28, "axial", 4)
     run.answers += [an_answer("cyst", box), an_answer("round", box)]
     (row,) = FindingsModel().rows_of(run)
-    assert raw_answer(run, row) == "cyst<|im_end|>\nround<|im_end|>"
+    assert raw_answer(run, row) == "cyst\nround", "end marks are no words (ux 16)"
     picture = thumbnail(run, row, 4)
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3

@@ -9,8 +9,8 @@ from hand_volumes import cropped
 
 from napari_unibiomed import edits
 from napari_unibiomed.contrast import READABLE, contrast, ink, readable
-from napari_unibiomed.painting import colour_of
 from napari_unibiomed.rows import row_of
+from unibiomed_core.report import colour
 from unibiomed_core.types import CroppedMask
 
 
@@ -95,5 +95,5 @@ def test_strokes_add_take_and_take_over(own: dict[int, CroppedMask]) -> None:
 @pytest.mark.parametrize("background", ["#121212", "#262930", "#ffffff", "#efebe9"])
 def test_colours_of_findings_can_be_read_as_text(background: str) -> None:
     for number in range(1, 8):
-        assert contrast(readable(colour_of(number), background), background) >= READABLE
-        assert contrast(ink(colour_of(number)), colour_of(number)) >= READABLE
+        assert contrast(readable(colour(number), background), background) >= READABLE
+        assert contrast(ink(colour(number)), colour(number)) >= READABLE

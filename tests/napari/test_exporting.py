@@ -89,10 +89,17 @@ def test_edits_reach_every_file_and_are_told(tmp_path: Path) -> None:
     (finding,) = data["findings"]
     assert (finding["number"], finding["target"], finding["phrase"]) == (1, "hepar", "liver in abdomen CT")
     assert finding["slice_indices"] == [3, 4, 5, 6, 7]
-    assert [w for w in data["warnings"] if "user" in w] == [
-        "Finding 2 was rejected by the user and left out.",
-        "Finding 1 was renamed by the user.",
-        "Finding 1 was painted on by the user and measured again.",
+    assert data["edits"] == [
+        {"code": "rejected", "finding_numbers": [2]},
+        {"code": "renamed", "finding_numbers": [1]},
+        {"code": "redrawn", "finding_numbers": [1]},
+    ]
+    assert data["warnings"] == list(run.report.warnings), "what the reader did is no warning (ux 16)"
+    told = data["narrative"].split("Edited by the reader:")[1].split("Warnings:")[0]
+    assert told.strip().splitlines() == [
+        "- Finding 2 was rejected and left out.",
+        "- Finding 1 was renamed.",
+        "- Finding 1 was painted on and measured again.",
     ]
     assert "Hepar: " in data["narrative"]
     assert "tumour" not in data["narrative"].split("The model's own words")[0]
@@ -101,7 +108,8 @@ def test_edits_reach_every_file_and_are_told(tmp_path: Path) -> None:
     assert (labels > 0).sum() == finding["measurements"]["voxel_count"]
     html = (tmp_path / "report.html").read_text("utf-8")
     assert "hepar" in html
-    assert "rejected by the user" in html
+    assert "rejected and left out" in html.split('id="edits"')[1].split("</section>")[0]
+    assert reports.from_json(data).edits == edited_report(run, model.rows_of(run)).edits
 
 
 def test_numbers_in_the_csv_are_those_of_the_panel(tmp_path: Path) -> None:

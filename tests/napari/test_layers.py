@@ -18,9 +18,8 @@ except ImportError as error:
 
 from napari_unibiomed import geometry, layers
 from napari_unibiomed.layers import LayerGateway
-from napari_unibiomed.painting import colour_of
 from napari_unibiomed.placement import KEY
-from unibiomed_core.report import OKABE_ITO
+from unibiomed_core.report import OKABE_ITO, colour
 from unibiomed_core.types import CroppedMask, Phrase, Plane, Prediction, Prompt, Volume
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # napari and pydantic warn of one another's changes
@@ -168,7 +167,7 @@ def test_colours_follow_the_numbers_and_what_the_user_chose() -> None:
     assert list(gateway.colours_of(layer).values()) == [*OKABE_ITO, *OKABE_ITO[:2]]
     heard: list[bool] = []
     disconnect = gateway.on_recoloured(layer, lambda: heard.append(True))
-    layer.colormap = layers.painting.colormap([(1, "#123456"), *((n, colour_of(n)) for n in range(2, 10))])
+    layer.colormap = layers.painting.colormap([(1, "#123456"), *((n, colour(n)) for n in range(2, 10))])
     assert heard
     disconnect()
     gateway.set_features(layer, rows[:3])

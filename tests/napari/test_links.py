@@ -61,7 +61,7 @@ def test_rejected_findings_leave_the_text_and_new_names_stand_in_it() -> None:
     lines = lines_of(run, model)
     assert ("Metastasis", 2) in links_of(lines)
     assert not [number for _, number in links_of(lines) if number == 1]
-    assert any("rejected by the user" in text_of(line) for line in lines)
+    assert any("rejected and left out" in text_of(line) for line in lines)
 
 
 def prediction(volume: Any, *phrases: Phrase, text: str, raw: str, truncated: bool = False) -> Prediction:

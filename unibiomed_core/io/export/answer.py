@@ -18,6 +18,7 @@ from unibiomed_core.io.export.atomic import staged
 from unibiomed_core.io.export.json_file import dump
 from unibiomed_core.io.export.nifti import write_labels
 from unibiomed_core.io.export.png import write_mask
+from unibiomed_core.modalities import with_labels
 from unibiomed_core.report_text import number_text, slices_text
 from unibiomed_core.types import NOTICE, Caution, CroppedMask, Plane, Prediction, Prompt, Volume
 
@@ -65,7 +66,8 @@ def of_slice(predictions: Sequence[Prediction], volume: Volume) -> Answer:
     answer = Answer(raw_text="\n".join(p.raw_text for p in predictions))
     for prediction in predictions:
         shift = len(answer.text) + 1 if answer.text else 0
-        answer.text = f"{answer.text} {prediction.text}" if answer.text else prediction.text
+        said = with_labels(prediction.text)
+        answer.text = f"{answer.text} {said}" if answer.text else said
         for phrase in prediction.phrases:
             mask = None if phrase.mask is None else [(prediction.index, phrase.mask)]
             start, end = phrase.start + shift, phrase.end + shift

@@ -13,6 +13,7 @@ from unibiomed_core.report import (
     FLAG_WORDS,
     colour,
     counting_text,
+    edit_text,
     number_text,
     presence_words,
     ranges_text,
@@ -54,6 +55,7 @@ def render(report: Report, volume: Volume, window: Window | None) -> str:
         has_side=any(f.measurements.side != "unknown" for f in report.findings),
         has_lengths=any(f.measurements.longest_axial_diameter_mm is not None for f in report.findings),
         absences=report.absences,
+        edits=[edit_text(edit) for edit in report.edits],
         number=number_text,
         presence_words=presence_words,
         narrative=report.narrative.split("\n"),
@@ -86,8 +88,8 @@ def _window_text(report: Report, window: Window | None) -> str:
     return f"{window.name}: {number_text(window.low)} to {number_text(window.high)} {unit}"
 
 
-def _chip(finding: Finding, report: Report) -> dict[str, Any]:
-    background = colour(finding, str(report.image["modality"]))
+def _chip(finding: Finding) -> dict[str, Any]:
+    background = colour(finding.number)
     red, green, blue = (int(background[i : i + 2], 16) / 255 for i in (1, 3, 5))
     # Relative luminance (WCAG 2); black beats white on it above 0.179.
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
@@ -100,7 +102,7 @@ def _row(finding: Finding, report: Report) -> dict[str, Any]:
     flat = report.image["is_2d"]
     pair = m.longest_axial_diameter_mm is not None
     return {
-        **_chip(finding, report),
+        **_chip(finding),
         "target": finding.target or finding.phrase,
         "phrase": finding.phrase if finding.phrase.lower() != finding.target.lower() else "",
         "slices": "" if flat else ranges_text(finding.slices),
@@ -119,12 +121,11 @@ def _row(finding: Finding, report: Report) -> dict[str, Any]:
 
 
 def _outlines(report: Report, axis: int, index: int, main: int | None) -> list[pictures.Outline]:
-    name = str(report.image["modality"])
     found = []
     for f in report.findings:
         if f.mask.offset[axis] <= index < f.mask.offset[axis] + f.mask.crop.shape[axis]:
             mask = pictures.slice_mask(f.mask, axis, index)
-            found.append((mask, colour(f, name), main is None or f.number == main))
+            found.append((mask, colour(f.number), main is None or f.number == main))
     return found
 
 

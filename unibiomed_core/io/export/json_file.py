@@ -44,7 +44,7 @@ def label_table(report: Report) -> dict[str, Any]:
                 "target": f.target,
                 "phrase": f.phrase,
                 "presence_0_to_1": f.presence,
-                "colour": colour(f, str(report.image.get("modality", ""))),
+                "colour": colour(f.number),
                 "voxel_count": f.mask.count,
             }
             for f in report.findings
