@@ -141,7 +141,7 @@ def mask_on_canvas(
     covered = np.zeros(before.crop.shape, bool)
     under = picture[before.box]
     for other in (int(n) for n in np.unique(under) if n not in (0, number)):
-        if other in own and _lies_on(other, number, own, below):
+        if other in own and lies_on(other, number, own, below):
             covered |= before.crop & (under == other) & inside(own[other], before)
     shown[tuple(slice(b.start - o, b.stop - o) for b, o in zip(before.box, start, strict=True))] |= covered
     cut = CroppedMask.from_full(shown)
@@ -153,6 +153,6 @@ def same_mask(first: CroppedMask, second: CroppedMask) -> bool:
     return first.count == second.count and bool(np.array_equal(inside(first, second), second.crop))
 
 
-def _lies_on(upper: int, lower: int, own: Mapping[int, CroppedMask], below: Collection[int]) -> bool:
+def lies_on(upper: int, lower: int, own: Mapping[int, CroppedMask], below: Collection[int]) -> bool:
     """Whether one finding is painted over another one: the seen, then the smaller, or of equal ones the later."""
     return (upper in below, own[upper].count, -upper) < (lower in below, own[lower].count, -lower)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from napari_unibiomed import painting, view
 
@@ -15,9 +12,6 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
 Disconnect = Callable[[], None]
-
-Corners = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Lowest and highest data index along each axis of a layer."""
 
 
 class LayerEvents:
@@ -39,14 +33,33 @@ class LayerEvents:
         events = self.viewer.dims.events
         return view.connect([events.current_step, events.order, events.ndisplay, events.range], lambda _: call())
 
-    def on_painted(self, layer: Labels, call: Callable[[frozenset[int], Corners], None]) -> Disconnect:
-        """Call after the user painted, erased or filled, with the numbers that gained or lost voxels, and where."""
+    def on_painted(self, layer: Labels, call: Callable[[painting.Stroke | None], None]) -> Disconnect:
+        """Call after the user painted, erased or filled: with what changed, None where napari does not tell it."""
         return view.connect(
             [layer.events.paint],
-            lambda event: (
-                call(painting.numbers_in(event.value), painting.corners_in(event.value)) if event.value else None
-            ),
+            lambda event: call(painting.read_stroke(event.value, layer.data.shape)) if event.value else None,
         )
+
+    def on_data_replaced(self, layer: Labels, call: Callable[[], None]) -> Disconnect:
+        """Call after a layer was given another array."""
+        return view.connect([layer.events.data], lambda _: call())
+
+    def on_redrawn(self, layer: Labels, call: Callable[[bool], None]) -> Disconnect:
+        """Call after a layer was drawn again: with whether the viewer shows the same place as at the call before.
+
+        An undone stroke and a direct write into the array are told by nothing else.
+        """
+        shown = [self._place()]
+
+        def drawn() -> None:
+            before, shown[0] = shown[0], self._place()
+            call(before == shown[0])
+
+        return view.connect([layer.events.set_data], lambda _: drawn())
+
+    def _place(self) -> tuple[Any, ...]:
+        dims = self.viewer.dims
+        return dims.point, dims.order, dims.ndisplay
 
     def on_selected_label(self, layer: Labels, call: Callable[[int], None]) -> Disconnect:
         """Call with the number that was picked on a labels layer."""

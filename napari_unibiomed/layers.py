@@ -104,7 +104,9 @@ class LayerGateway(LayerEvents):
             features=painting.features(()),
             **self._lying_on(source, placement),
         )
-        self._mark(layer, "findings", run=run, volume=volume, placement=placement, names={}, painted={})
+        self._mark(
+            layer, "findings", run=run, volume=volume, placement=placement, names={}, painted={}, shape=data.shape
+        )
         self.update_labels(layer, run)
         return layer
 
@@ -133,6 +135,10 @@ class LayerGateway(LayerEvents):
                 where that slice changed. None refreshes always.
         """
         about = layer.metadata[KEY]
+        if tuple(layer.data.shape) != about["shape"]:  # the user gave the layer another array
+            return False
+        # What is painted before the report is there would be lost when its masks are painted.
+        layer.editable = run.report is not None
         if run.report is not None:
             if about.get("report") is not run.report:
                 self.paint_masks(layer, {f.number: f.mask for f in run.report.findings})

@@ -52,6 +52,16 @@ def can_be_restored(name: str, done: int, total: int) -> Message:
     )
 
 
+def labels_on_another_grid(name: str) -> Message:
+    """A findings layer was given an array of another shape than its image."""
+    return Message(
+        "warning",
+        "Labels on another grid",
+        f"\u201c{name}\u201d was given an array of another shape than its image, so it is not measured any more.",
+        "Put labels of the image's shape back; until then this run is not exported.",
+    )
+
+
 def no_finding(numbers: Sequence[int]) -> Message:
     """The user painted with numbers that no finding has."""
     listed = ", ".join(map(str, numbers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,14 +148,53 @@ def outline_data(mask: CroppedMask, placement: Placement, border: int) -> tuple[
     return np.ascontiguousarray(placement.to_layer(whole)), np.minimum(*corners)
 
 
-def numbers_in(stroke: Iterable[Sequence[Any]]) -> frozenset[int]:
-    """Numbers that a stroke of napari's brush took or gave; each step ends with the values before and after it."""
-    touched = [np.unique(np.asarray(values)) for step in stroke for values in step[-2:]]
-    return frozenset(int(n) for values in touched for n in values if n)
+@dataclass(frozen=True, slots=True)
+class Stroke:
+    """What one undoable step of napari's tools changed.
+
+    Args:
+        numbers: What lost voxels, and what gained them; 0 is left out.
+        low: Lowest data index along each axis of the layer.
+        high: Highest data index along each axis of the layer.
+    """
+
+    numbers: frozenset[int]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
 
 
-def corners_in(stroke: Iterable[Sequence[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lowest and highest data index of a stroke along each axis of the layer; each step begins with its indices."""
-    steps = [[np.atleast_1d(axis) for axis in step[0]] for step in stroke]
-    low = np.min([[axis.min() for axis in step] for step in steps], axis=0)
-    return low, np.max([[axis.max() for axis in step] for step in steps], axis=0)
+def read_stroke(steps: Iterable[Sequence[Any]], shape: Sequence[int]) -> Stroke | None:
+    """What a step of napari's history says of itself, or None where it is told in a way that is not known.
+
+    Versions of napari tell a place by index arrays, by slices, or by both, and the values as arrays or as one number;
+    the value before and the value after come last. Whoever gets None has to look at the whole layer.
+
+    Args:
+        shape: Of the layer's data.
+    """
+    numbers: set[int] = set()
+    ends: list[list[tuple[int, int]]] = []
+    try:
+        for step in steps:
+            place, *_, before, after = step
+            here = [_first_and_last(axis, size) for axis, size in zip(place, shape, strict=True)]
+            for values in (before, after):
+                numbers.update(int(n) for n in np.unique(np.asarray(values)))
+            ends.append(here)
+    except (TypeError, ValueError, AttributeError, IndexError):
+        return None
+    if not ends:
+        return None
+    low, high = np.array(ends, np.int64).transpose(2, 0, 1)
+    return Stroke(frozenset(numbers - {0}), low.min(axis=0), high.max(axis=0))
+
+
+def _first_and_last(axis: Any, size: int) -> tuple[int, int]:
+    """Of the indices along one axis: a slice, an array or a number."""
+    if isinstance(axis, slice):
+        touched = range(size)[axis]
+        return min(touched[0], touched[-1]), max(touched[0], touched[-1])
+    indices = np.asarray(axis)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(indices.dtype)
+    return int(indices.min()) % size, int(indices.max()) % size

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from superqt.utils import qdebounced
 
-from napari_unibiomed import edits, painting, view
+from napari_unibiomed import canvas_masks, painting
 from napari_unibiomed.details import slice_beside
 from napari_unibiomed.findings import FindingsModel
 from napari_unibiomed.jobs import Run
-from napari_unibiomed.layer_events import Corners
 from napari_unibiomed.layers import KEY, LayerGateway
 from napari_unibiomed.message import Message
-from napari_unibiomed.notices import no_finding
+from napari_unibiomed.notices import labels_on_another_grid, no_finding
 from napari_unibiomed.rows import FindingRow, centre_of
 from unibiomed_core.types import CroppedMask
 
@@ -42,8 +41,11 @@ class CanvasLink:
         self.layer: Labels | None = None
         self._layer_connections: list[Callable[[], None]] = []
         self._quiet = False
-        self._touched: dict[int, tuple[slice, ...]] = {}
+        self._touched: dict[int, canvas_masks.Box] = {}
         """Number -> canonical box of all strokes with it or over it."""
+        self._look_everywhere = False
+        self._told: set[int] = set()
+        """Numbers of no finding that were spoken of."""
         self._measuring = False
         self._label = 0
         self._connections = [
@@ -139,7 +141,8 @@ class CanvasLink:
     def repaint(self) -> None:
         """Paint the layer of the shown run anew."""
         if self.layer is not None and self.model.run is not None:
-            self.gateway.update_labels(self.layer, self.model.run)
+            with self._silence():
+                self.gateway.update_labels(self.layer, self.model.run)
 
     # Layer to model
 
@@ -153,15 +156,19 @@ class CanvasLink:
             self._layer_connections.pop()()
         self.layer = layer
         self._touched.clear()
+        self._told.clear()
         if layer is not None:
             self._label = layer.selected_label
             self._layer_connections = [
                 self.gateway.on_selected_label(layer, self._on_picked),
                 self.gateway.on_painted(layer, self._on_painted),
+                self.gateway.on_data_replaced(layer, self._on_data_replaced),
                 self.gateway.on_recoloured(layer, self._on_recoloured),
-                view.connect([layer.events.set_data], self._on_redrawn),
+                self.gateway.on_redrawn(layer, self._on_redrawn),
             ]
             self._on_recoloured()
+            # It may have been painted on while another run was shown.
+            self._measure_everything()
 
     def _on_picked(self, number: int) -> None:
         # napari tells of the selected label after a change of colours too.
@@ -173,48 +180,64 @@ class CanvasLink:
         if self.layer is not None and not self._quiet:
             self.model.set_colours(self.gateway.colours_of(self.layer))
 
-    def _on_painted(self, numbers: frozenset[int], corners: Corners) -> None:
-        if self.layer is None:
+    def _on_painted(self, stroke: painting.Stroke | None) -> None:
+        if self.layer is None or self._quiet:
             return
+        if stroke is None or not canvas_masks.fits(self.layer):
+            self._measure_everything()
+            return
+        corners = (stroke.low, stroke.high)
         ends = np.array([self.layer.metadata[KEY]["placement"].to_voxel(corner) for corner in corners]).astype(int)
-        for number in numbers:
+        for number in stroke.numbers:
             known = [(b.start, b.stop - 1) for b in self._touched[number]] if number in self._touched else ends.T
             both = np.concatenate([np.asarray(known).T, ends])
             self._touched[number] = tuple(map(slice, both.min(axis=0), both.max(axis=0) + 1))
         self._measure_touched()
 
-    def _on_redrawn(self, _: Any) -> None:
-        # napari tells of an undone stroke by drawing again and by nothing else.
-        if self._touched:
+    def _on_data_replaced(self) -> None:
+        if self.layer is not None and not canvas_masks.fits(self.layer):
+            self._say(labels_on_another_grid(self.layer.name))
+        self._measure_everything()
+
+    def _on_redrawn(self, same_place: bool) -> None:
+        # An undone stroke, and a write into the array by anybody else, are told by a redraw and by nothing more. A
+        # redraw for a slider that moves says nothing of the kind, and comes far too often for a look at everything.
+        if self._quiet:
+            return
+        if same_place:
+            self._measure_everything()
+        elif self._touched:
             self._measure_touched()
+
+    def _measure_everything(self) -> None:
+        self._look_everywhere = True
+        self._measure_touched()
 
     @qdebounced(timeout=PAINTING_PAUSE_MS)
     def _measure_touched(self) -> None:
         self.measure_painted()
 
     def measure_painted(self) -> None:
-        """Measure the findings whose labels were painted on, now."""
-        if self.layer is None or not self.model.finished:
+        """Measure the findings whose labels were changed, now; all of them where it is not known which."""
+        layer = self.layer
+        # Until the report's masks are on the layer, it shows what was gathered on the way.
+        if layer is None or not self.model.finished or self.model.run is None or not self.gateway.holds(layer):
             return
-        about, own, below = self.layer.metadata[KEY], self._own_masks(), self.gateway.hidden(self.layer)
-        picture, touched = about["placement"].to_canonical(self.layer.data), sorted(self._touched.items())
-        changed = {n: edits.mask_on_canvas(n, picture, own, box, below) for n, box in touched if n in own}
-        rejected = {row.number for row in self.model.rows if row.rejected}
-        erased = {n for n, mask in changed.items() if not mask.count and n in rejected}
-        changed = {n: m for n, m in changed.items() if n not in erased and not edits.same_mask(m, own[n])}
-        strangers = [n for n, box in touched if n not in own and (picture[box] == n).any()]
-        if strangers:
-            self._say(no_finding(strangers))
+        if layer.metadata[KEY].get("report") is not self.model.run.report or not canvas_masks.fits(layer):
+            return
+        touched = None if self._look_everywhere else self._touched
+        self._look_everywhere = False
+        picture = canvas_masks.canonical_picture(layer)
+        strangers = set(canvas_masks.strangers_in(picture, canvas_masks.own_masks(self.model), touched))
+        if strangers - self._told:
+            self._say(no_finding(sorted(strangers - self._told)))
+        self._told = strangers if touched is None else self._told | strangers
+        self._measuring = True
+        try:
+            changed = canvas_masks.measure(layer, self.model, touched, self.gateway.hidden(layer))
+        finally:
+            self._measuring = False
         if changed:
-            self._measuring = True
-            try:
-                with self.model.group():
-                    for number, mask in changed.items():
-                        self.model.remeasure(number, mask)
-            finally:
-                self._measuring = False
-            # An erased finding keeps its mask, which goes under the others with the next painting.
-            about["masks"] |= {n: mask for n, mask in self._own_masks().items() if n in changed}
             self._mirror()
 
     # Model to layer
@@ -229,8 +252,9 @@ class CanvasLink:
             self._outline(number)
 
     def _on_mask_put_back(self, number: int) -> None:
-        if self.layer is not None:
-            self.gateway.paint_masks(self.layer, self._own_masks(), self.model.unseen)
+        if self.layer is not None and canvas_masks.fits(self.layer):
+            with self._silence():
+                self.gateway.paint_masks(self.layer, canvas_masks.own_masks(self.model), self.model.unseen)
 
     def _on_selected(self, number: int | None) -> None:
         self._outline(number)
@@ -260,21 +284,22 @@ class CanvasLink:
         """Bring the voxels in line with the rows: masks of a restored run, and what is not seen under what is."""
         if self.layer is None or not self.model.finished or self.model.run is None:
             return
-        about, own, unseen = self.layer.metadata[KEY], self._own_masks(), self.model.unseen
+        about, own, unseen = self.layer.metadata[KEY], canvas_masks.own_masks(self.model), self.model.unseen
+        if not canvas_masks.fits(self.layer):
+            return
         if self.model.run.report is None or about.get("report") is not self.model.run.report:
             return
         if any(about["masks"].get(number) is not mask for number, mask in own.items()):
-            self.gateway.paint_masks(self.layer, own, unseen)
+            with self._silence():
+                self.gateway.paint_masks(self.layer, own, unseen)
         elif moved := self.gateway.hidden(self.layer) ^ unseen:
-            if self._touched:
+            if self._touched or self._look_everywhere:
                 self.measure_painted()
             picture = about["placement"].to_canonical(self.layer.data)
             for number in moved & own.keys():
-                painting.paint_again(picture, self._own_masks(), own[number], unseen)
-            self.layer.refresh()
-
-    def _own_masks(self) -> dict[int, CroppedMask]:
-        return {row.number: row.finding.mask for row in self.model.rows if row.finding is not None}
+                painting.paint_again(picture, canvas_masks.own_masks(self.model), own[number], unseen)
+            with self._silence():
+                self.layer.refresh()
 
     def _selected_row(self) -> FindingRow | None:
         return None if self.model.selection is None else self.model.row(self.model.selection)

@@ -70,7 +70,7 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
         self.running = Running(
             self.session, self.image_binding, self.boxes, RunLayers(self.gateway), self.run, self.open_panel
         )
-        self.saving = Saving(self.session, self, self.running.say)
+        self.saving = Saving(self.session, self.gateway, self, self.running.say)
         self.links = MessageLinks(self.running, self.image, self.model)
         self.keys = Keys(self)
         self._disconnect: list[Callable[[], None]] = []

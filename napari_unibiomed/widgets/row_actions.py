@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 
-from napari_unibiomed import messages
+from napari_unibiomed import canvas_masks, messages
 from napari_unibiomed.exporting import export_mask
 from napari_unibiomed.findings import FindingsModel
 from napari_unibiomed.jobs import Job, Run
@@ -69,10 +69,13 @@ class RowActions:
 
     def write_mask(self, number: int, path: Path) -> None:
         """Write the mask of a row and say so."""
-        run, row = self.model.run, self.model.row(number)
-        if run is None or row is None:
+        run = self.model.run
+        if run is None:
             return
         try:
+            canvas_masks.settle(self.link.gateway, self.model, run)
+            if (row := self.model.row(number)) is None:
+                return
             made = export_mask(run, row, path, overwrite=True)
         except UniBiomedError as error:
             self._say(messages.from_error(error))

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
-from napari_unibiomed import messages
+from napari_unibiomed import canvas_masks, messages
 from napari_unibiomed.exporting import export_report, file_names
 from napari_unibiomed.message import Message
+from napari_unibiomed.notices import no_finding
 from napari_unibiomed.shared_findings import findings_of
 from unibiomed_core.errors import UniBiomedError
 
 if TYPE_CHECKING:
     from napari_unibiomed.jobs import Run
+    from napari_unibiomed.layers import LayerGateway
     from napari_unibiomed.session import Session
 
 REPORT_FORMATS = ("json", "html", "csv", "masks", "pdf")
@@ -26,12 +28,15 @@ class Saving:
     """Writes the run that the findings show, else the last one.
 
     Args:
+        gateway: Of the viewer whose layers show the runs.
         parent: Of the dialogs.
         say: Shows a message.
     """
 
-    def __init__(self, session: Session, parent: QWidget, say: Callable[[Message], None]) -> None:
-        self.session, self._say = session, say
+    def __init__(
+        self, session: Session, gateway: LayerGateway, parent: QWidget, say: Callable[[Message], None]
+    ) -> None:
+        self.session, self.gateway, self._say = session, gateway, say
         self._parent = weakref.ref(parent)
 
     @property
@@ -58,11 +63,14 @@ class Saving:
         if run is None:
             return False
         try:
+            strangers = canvas_masks.settle(self.gateway, model, run)
             made = export_report(run, model, folder, formats, overwrite=overwrite, write_pdf=write_pdf)
         except UniBiomedError as error:
             self._say(messages.from_error(error))
             return False
         self._say(Message("info", "Written", f"{', '.join(file.name for file in made)} in {folder.name}."))
+        if strangers:
+            self._say(no_finding(strangers))
         return True
 
     def _ask_and_write(self, formats: Collection[str], title: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,16 +13,20 @@ import pytest
 pytest.importorskip("qtpy.QtWidgets", exc_type=ImportError)
 from fake_engine import ct
 from hand_volumes import cropped
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from napari.components import ViewerModel
-from patience import times_as_long, unit_of_work
+from patience import GUARD_MS, times_as_long, unit_of_work
 
-from napari_unibiomed import edits, saved_edits
+from napari_unibiomed import canvas_masks, edits, painting, saved_edits
+from napari_unibiomed.exporting import edited_report
 from napari_unibiomed.findings import FindingsModel
 from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.layers import KEY, LayerGateway
 from napari_unibiomed.widgets.canvas_link import CanvasLink
 from unibiomed_core import report as reports
 from unibiomed_core.engine.linking import LinkedMask, findings
+from unibiomed_core.errors import WriteError
 from unibiomed_core.modalities import choose_window
 from unibiomed_core.types import CroppedMask
 
@@ -180,3 +184,172 @@ def test_a_stroke_costs_the_window_little(qtbot: Any) -> None:
     assert made.model.row(1).voxel_count == count - 1, "an odd number of strokes, so the last one erased"
     assert made.layer.metadata[KEY]["masks"][1] is made.model.row(1).finding.mask
     made.link.cleanup()
+
+
+def shown_by_export(made: Scene) -> np.ndarray:
+    """(Z, Y, X) label numbers as an export of the run writes them."""
+    canvas_masks.settle(made.gateway, made.model, made.run)
+    report = edited_report(made.run, made.model.rows_of(made.run))
+    return reports.labels(report, made.run.job.volume)
+
+
+def brush(layer: Any, number: int, at: tuple[int, int, int], size: int, dimensions: int = 2) -> None:
+    layer.brush_size, layer.n_edit_dimensions = size, dimensions
+    layer.paint(at, number)
+
+
+def polygon(layer: Any, number: int, at: tuple[int, int, int], size: int) -> None:
+    z, y, x = at
+    corners = [(z, y, x), (z, y, x + size), (z, y + size, x + size), (z, y + size, x)]
+    layer.n_edit_dimensions = 2
+    layer.paint_polygon(np.array(corners), number)
+
+
+def in_one_stroke(layer: Any, number: int, at: tuple[int, int, int]) -> None:
+    with layer.block_history():
+        for step in range(4):
+            brush(layer, number, (at[0], at[1] + step, at[2] + step), 3)
+
+
+def written_directly(layer: Any, number: int, at: tuple[int, int, int], refreshed: bool) -> None:
+    z, y, x = at
+    layer.data[z, y : y + 4, x : x + 4] = number
+    if refreshed:
+        layer.refresh()
+
+
+def replaced(layer: Any, number: int, at: tuple[int, int, int]) -> None:
+    data = layer.data.copy()
+    data[at[0], : at[1]][data[at[0], : at[1]] > 0] = number
+    layer.data = data
+
+
+def filled(layer: Any, number: int, at: tuple[int, int, int]) -> None:
+    layer.n_edit_dimensions = 2
+    layer.fill(at, number)
+
+
+WAYS: dict[str, Callable[[Any, int, tuple[int, int, int]], None]] = {
+    "brush": lambda layer, n, at: brush(layer, n, at, 7),
+    "brush in 3D": lambda layer, n, at: brush(layer, n, at, 5, 3),
+    "one stroke of many steps": in_one_stroke,
+    "fill": filled,
+    "polygon": lambda layer, n, at: polygon(layer, n, at, 6),
+    "set item": lambda layer, n, at: layer.data_setitem(tuple(np.array([i, i]) for i in at), n),
+    "direct write": lambda layer, n, at: written_directly(layer, n, at, True),
+    "direct write without a redraw": lambda layer, n, at: written_directly(layer, n, at, False),
+    "new array": replaced,
+    "undo": lambda layer, n, at: layer.undo(),
+    "redo": lambda layer, n, at: layer.redo(),
+}
+"""All ways in which napari, or anybody through it, changes the labels of a layer."""
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("number", [1, 2, 0], ids=["the large one", "the small one", "erased"])
+def test_whatever_changes_the_labels_is_measured(two: Scene, way: str, number: int) -> None:
+    """ux 1: strokes of napari 0.9.2 raised an error, stayed on the screen, and were not in the export."""
+    before = two.layer.data.copy()
+    at = (2, 22, 30) if number == 1 else (2, 10, 10)  # on the other one
+    if way in ("undo", "redo"):
+        brush(two.layer, number, at, 3)
+        two.link.measure_painted()
+    if way == "redo":
+        two.layer.undo()
+    WAYS[way](two.layer, number, at)
+    assert np.array_equal(two.layer.data, before) == (way == "undo")
+    exported = shown_by_export(two)
+    assert np.array_equal(exported, two.layer.data)
+    for row in two.model.rows:
+        assert row.rejected or row.voxel_count >= (two.layer.data == row.number).sum()
+        assert row.rejected or row.finding.mask.count == row.voxel_count
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "direct write without a redraw"])
+def test_the_rows_follow_after_the_pause(two: Scene, qtbot: Any, way: str) -> None:
+    """Without a direct call: what napari tells is enough to see every change but one that it cannot know of."""
+    brush(two.layer, 1, (2, 33, 33), 3)
+    if way == "redo":
+        two.layer.undo()
+    WAYS[way](two.layer, 1, (2, 33, 33))
+    volume = two.run.job.volume
+    qtbot.waitUntil(
+        lambda: np.array_equal(reports.labels(edited_report(two.run, two.model.rows), volume), two.layer.data),
+        timeout=GUARD_MS,
+    )
+
+
+Step = tuple[str, int, tuple[int, int, int]]
+
+
+@settings(max_examples=40)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(sorted(WAYS)),
+            st.integers(0, 3),
+            st.tuples(st.integers(0, 5), st.integers(0, 33), st.integers(0, 33)),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    measured=st.lists(st.booleans(), min_size=8, max_size=8),
+)
+def test_an_export_is_what_the_screen_shows(steps: list[Step], measured: list[bool]) -> None:
+    """Random strokes, fills, polygons, writes, undo and redo, measured in between or not, then export equals layer."""
+    made = scene(*nested(), nested()[1][:, ::-1, ::-1])
+    try:
+        for (way, number, at), now in zip(steps, measured, strict=False):
+            WAYS[way](made.layer, number, at)
+            if now:
+                made.link.measure_painted()
+        exported = shown_by_export(made)
+        rejected = [row.number for row in made.model.rows if row.rejected]
+        assert np.array_equal(exported, np.where(np.isin(made.layer.data, rejected), 0, made.layer.data))
+        for row in made.model.rows:
+            if not row.rejected:
+                assert row.voxel_count == row.finding.mask.count
+    finally:
+        made.link.cleanup()
+
+
+def test_labels_of_another_shape_are_refused_in_words_and_not_exported(two: Scene) -> None:
+    two.layer.data = np.zeros((3, 10, 10), np.uint16)
+    assert [m.title for m in two.said] == ["Labels on another grid"]
+    with pytest.raises(WriteError, match="Labels on another grid"):
+        shown_by_export(two)
+    two.model.hide(2)
+    two.model.reject(1)
+    two.model.undo()
+    two.layer.data = np.zeros((6, 40, 40), np.uint16)
+    two.link.measure_painted()
+    assert all(row.rejected for row in two.model.rows)
+
+
+def test_what_a_tool_tells_in_another_way_is_found_by_looking(two: Scene) -> None:
+    """A later napari may describe its steps otherwise; then the whole layer is looked at."""
+    assert painting.read_stroke([("somewhere", 1)], (6, 40, 40)) is None
+    assert painting.read_stroke([], (6, 40, 40)) is None
+    large, _ = nested()
+    two.layer.data[1, 31, 31] = 1
+    two.layer.events.paint(value=[("somewhere", 1)])
+    two.link.measure_painted()
+    assert two.model.row(1).voxel_count == large.sum() + 1
+
+
+def test_numbers_of_no_finding_are_spoken_of_once(two: Scene) -> None:
+    for column in (1, 2, 3):
+        two.layer.data_setitem((np.array([0]), np.array([0]), np.array([column])), 9)
+        two.link.measure_painted()
+    assert [m.title for m in two.said] == ["Label 9 is no finding"]
+
+
+def test_nobody_paints_on_what_a_report_will_paint_over(qtbot: Any) -> None:
+    volume = ct(6, 40)
+    run = Run(Job("report", volume), 1)
+    gateway = LayerGateway(ViewerModel())
+    layer = gateway.add_labels(run, gateway.add_image(volume))
+    assert not layer.editable
+    done = scene(*nested())
+    assert done.layer.editable
+    done.link.cleanup()

@@ -352,7 +352,7 @@ def test_events_are_heard_until_disconnected() -> None:
     disconnects = [
         gateway.on_layers_changed(lambda: heard.append("layers")),
         gateway.on_view_changed(lambda: heard.append("view")),
-        gateway.on_painted(layer, lambda numbers, corners: heard.append(numbers)),
+        gateway.on_painted(layer, lambda stroke: heard.append(stroke.numbers)),
         gateway.on_selected_label(layer, lambda number: heard.append(number)),
         gateway.on_layer_event({"visible"}, lambda: heard.append("visible")),
     ]
