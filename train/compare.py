@@ -42,6 +42,9 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
                 table["measures"].append(_row(measure, dataset, a, b, [k for k in common if a[k][0] == dataset]))
     if not table["measures"]:
         raise DataError("Nothing to compare", f"{first.name} and {second.name} share no question", "the same records")
+    asked = {read_run(folder).get("records_sha256") for folder in (first, second)} - {None}
+    if len(asked) > 1:
+        table["other_records"] = True
     images = [read_run(folder).get("image", "as is") for folder in (first, second)]
     if sorted(images) == ["as is", "noise"]:
         table["ablation"] = ablation_words(table["measures"], noise_first=images[0] == "noise")
@@ -151,6 +154,8 @@ def markdown(table: Mapping[str, Any], command: str) -> str:
             f"{number(r['first'])} | {number(r['second'])} | {r['difference']:+.3f} ({bounds}) | "
             f"{p_words(r['p'])} |"
         )
+    if table.get("other_records"):
+        lines += ["", "The two were asked about different files of records: what one of them calls right may differ."]
     if "ablation" in table:
         lines += ["", "## Does the model look?", "", *(f"- {line}" for line in table["ablation"])]
     return "\n".join(lines)

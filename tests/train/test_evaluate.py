@@ -249,3 +249,16 @@ def test_predictions_of_other_records_are_refused(
     (tmp_path / "out" / RUN_FILE).write_text(json.dumps({"records_sha256": "0" * 64}))
     with pytest.raises(DataError, match="SHA-256 000000000000"):
         evaluate.scored(tmp_path / "out", folder)
+
+
+def test_a_comparison_over_different_records_says_so(test_set: RecordSet, training: RecordSet, tmp_path: Path) -> None:
+    oracle: Any = Oracle(test_set)
+    for name in "ab":
+        predict(oracle, test_set, tmp_path / name, silent)
+        score(tmp_path / name, training)
+        (tmp_path / name / RUN_FILE).write_text(json.dumps({"records_sha256": name}))
+    table = compare.compare(tmp_path / "a", tmp_path / "b")
+    assert table["other_records"]
+    assert "different files of records" in compare.markdown(table, "")
+    (tmp_path / "b" / RUN_FILE).write_text(json.dumps({"records_sha256": "a"}))
+    assert "other_records" not in compare.compare(tmp_path / "a", tmp_path / "b")

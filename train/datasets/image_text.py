@@ -106,8 +106,9 @@ def fits(source: Path) -> bool:
 
 
 def why_not(source: Path) -> str:
-    """Tables that have none of the columns, for a message; empty where there is no text table."""
+    """Tables that have none of the columns, for a message; empty where there is neither text table nor workbook."""
     told = [tables.told(path) for path in _tables(source) if path.suffix.lower() in {".csv", ".tsv"}]
+    told += [f"{path.name}: a workbook; save its sheet as CSV" for path in sorted(source.glob("*")) if _workbook(path)]
     return "; ".join(told[:_SHOWN]) + " (wanted: image and caption, report, or question and answer)" if told else ""
 
 
@@ -120,6 +121,10 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
             record = made_or_refused(summary, item, partial(_record, job, finder, item, name, about))
             if record:
                 yield record
+
+
+def _workbook(path: Path) -> bool:
+    return path.suffix.lower() in {".xlsx", ".xls", ".ods"}
 
 
 def _tables(source: Path) -> list[Path]:

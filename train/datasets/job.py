@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from train.data.records import Record
+
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 TEST_SHARE = 0.2
 """Share of the patients that the paper holds out."""
@@ -44,8 +47,9 @@ class Summary:
 
     def note_reader(self, sentences: Iterable[object], item: str) -> None:
         """Count what the reader of a picture or volume had to assume."""
-        for sentence in sentences:
-            self.note("reader", item, str(sentence))
+        for sentence in map(str, sentences):
+            # Values differ from file to file; what was assumed is the same.
+            self.note("reader", f"{item}: {sentence}", _NUMBER.sub("N", sentence))
 
 
 @dataclass(frozen=True)

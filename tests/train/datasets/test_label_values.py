@@ -14,6 +14,7 @@ from tiny_layouts_folders import SLICES, disc, label_map, picture, save_nifti, s
 
 from train.datasets import image_masks, nnunet
 from train.datasets.job import Job, Summary
+from train.datasets.notes import note_lines, noted
 from train.datasets.slices import LARGEST_LABEL, whole_numbers
 from train.datasets.source_files import read_mask
 from unibiomed_core.errors import DataError
@@ -153,3 +154,15 @@ def test_a_jpeg_mask_of_the_published_folders_has_no_specks(tmp_path: Path) -> N
     found = read_mask(tmp_path / "m.jpg", (30, 40), summary)
     assert (found != disc()).mean() < 0.01
     assert summary.notes["jpeg_mask", ""] == 1
+
+
+def test_what_readers_assume_is_counted_by_what_it_is_not_by_its_values(tmp_path: Path) -> None:
+    """bugs 10: the notes of pictures and volumes reach the summary, a line a kind."""
+    summary = Summary()
+    for number in range(3):
+        summary.note_reader([f"Values run from {number} to {number + 0.5}.", "No position."], f"case{number}")
+    assert [(row["detail"], row["count"], row["example"]) for row in noted(summary)] == [
+        ("No position.", 3, "case0: No position."),
+        ("Values run from N to N.", 3, "case0: Values run from 0 to 0.5."),
+    ]
+    assert note_lines(noted(summary))[1].startswith("note 3 x: Values run from N to N.; e.g. case0: Values run")

@@ -240,6 +240,7 @@ def test_a_folder_that_is_nearly_a_layout_is_told_what_did_not_pair(tmp_path: Pa
     ("name", "content", "told"),
     [
         ("t.csv", "picture;text\na.png;b\n", r"t.csv \(parted by semicolon, utf-8\): picture, text"),
+        ("t.xlsx", "PK", "image-text: t.xlsx: a workbook; save its sheet as CSV"),
         ("a.json", json.dumps({"images": [], "annotations": []}), "coco: a.json has no list 'categories'"),
         ("imagesTr/a_0000.nii.gz", "", "nnunet: there is imagesTr and not the other"),
         ("images/a.nii.gz", "", "case-folders: images/a.nii.gz is named as an image .* no labels/a.nii.gz"),
