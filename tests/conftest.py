@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests, and what every test process is given: threads, signals, one way for hypothesis."""
+"""Fixtures shared by all tests, and what every test process is given: threads, signals, folders, hypothesis."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import math
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -14,11 +15,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import pytest
+# Every test process, and what it starts, has settings and caches of its own: no user's are read or changed, and two
+# processes never share any. Matplotlib keeps its list of fonts, which takes seconds to make.
+OWN_FOLDER = Path(tempfile.mkdtemp(prefix="unibiomed-tests-"))
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("MPLCONFIGDIR", str(_CACHE / "matplotlib"))
+os.environ["XDG_CACHE_HOME"] = str(OWN_FOLDER / "cache")
+os.environ["NAPARI_CONFIG"] = str(OWN_FOLDER / "napari" / "settings.yaml")
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = pytest.StashKey[Counter[str]]()
@@ -48,12 +57,16 @@ def pytest_configure(config: pytest.Config) -> None:
         one_way_for_hypothesis()
 
 
+def pytest_unconfigure() -> None:
+    shutil.rmtree(OWN_FOLDER, ignore_errors=True)
+
+
 def one_way_for_hypothesis() -> None:
     """The same examples on every machine and in every worker, no clock, and nothing written into the tree."""
     from hypothesis import HealthCheck, settings
     from hypothesis.configuration import set_hypothesis_home_dir
 
-    set_hypothesis_home_dir(Path(tempfile.gettempdir()) / f"hypothesis-{os.getuid() if hasattr(os, 'getuid') else 0}")
+    set_hypothesis_home_dir(OWN_FOLDER / "hypothesis")
     settings.register_profile(
         "suite", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
     )
@@ -107,7 +120,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    for item in items:
+    for item in items if items and "slow" in items[0].config.option.markexpr else ():
         tier = "slow" if item.get_closest_marker("slow") else "quick"
         item.config.stash[LEFT_OUT][tier] += 1
 

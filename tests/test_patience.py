@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from alike import differences, same_masks
 from patience import until_line
 
 FOLDER = Path(__file__).resolve().parent
@@ -95,3 +97,22 @@ def test_a_line_is_read_to_the_first_match_and_an_end_before_it_is_told() -> Non
     assert stream.readline() == "slices 2 of 4\n"
     with pytest.raises(AssertionError, match="no line matched 'ready'"):
         until_line(io.StringIO("loading\nTraceback\n"), "ready")
+
+
+def test_rounding_is_let_pass_and_what_differs_is_told() -> None:
+    one = {"findings": [{"volume_ml": 3.2, "slices": [1, 2], "text": "liver (presence 0.53)"}]}
+    other = {"findings": [{"volume_ml": 3.2000001, "slices": [1, 2], "text": "liver (presence 0.53)"}]}
+    assert not list(differences(one, other))
+    for change in ({"volume_ml": 3.3}, {"slices": [1, 3]}, {"slices": [1]}, {"text": "spleen (presence 0.53)"},
+                   {"text": "liver (presence 0.63)"}, {"side": "left"}, {"volume_ml": None}):  # fmt: skip
+        assert list(differences(one, {"findings": [other["findings"][0] | change]})), change
+
+
+def test_masks_may_differ_by_a_pixel_on_an_edge() -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[5:15, 5:15] = True
+    near, far = mask.copy(), mask.copy()
+    near[5, 5], far[5, 5:8] = False, False
+    assert same_masks(mask, near)
+    assert not same_masks(mask, far)
+    assert not same_masks(mask, mask[1:])

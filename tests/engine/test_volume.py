@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from alike import same_findings
 from toy import SOFT_TISSUE, body, ct_volume, rgb_picture, toy_engine
 
 from unibiomed_core import report as reports
@@ -245,7 +246,7 @@ def test_out_of_memory_goes_on_with_smaller_batches(error: Exception) -> None:
     assert tried == [4, 2, 2, 2, 1]
     assert report.slices_done == tuple(range(7))
     assert "Memory ran out; the run went on with 2 slices at once." in report.warnings
-    assert [f.mask.count for f in report.findings] == [f.mask.count for f in expected.findings]
+    assert same_findings(report, expected)
 
 
 def test_out_of_memory_for_one_slice_is_our_error() -> None:
@@ -263,9 +264,7 @@ def test_other_errors_are_not_taken_for_memory(engine: Engine) -> None:
 
 def test_batches_give_the_same_report() -> None:
     one, four = (finish(toy_engine(batch_size=n), ct_volume(6), ["liver", "spleen"]) for n in (1, 4))
-    assert [(f.target, f.slices, f.mask.count) for f in one.findings] == [
-        (f.target, f.slices, f.mask.count) for f in four.findings
-    ]
+    assert same_findings(one, four)
 
 
 PEAKS = """

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from alike import same_findings
 
 ENGINE_TESTS = Path(__file__).resolve().parents[1] / "engine"
 sys.path.insert(0, str(ENGINE_TESTS))
@@ -54,10 +55,6 @@ def limited(engine: Engine, stage: str, most: int) -> list[int]:
     return tried
 
 
-def told(report: Report) -> list[tuple[str, tuple[int, ...], int]]:
-    return [(f.target, f.slices, f.mask.count) for f in report.findings]
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_goes_on_with_less_and_gives_the_same(stage: str) -> None:
     expected = finish(toy_engine())
@@ -66,7 +63,7 @@ def test_a_stage_goes_on_with_less_and_gives_the_same(stage: str) -> None:
     report = finish(engine)
     assert max(tried) > 2
     assert tried[-1] <= 2
-    assert told(report) == told(expected)
+    assert same_findings(report, expected)
     assert report.slices_done == tuple(range(5))
     assert any("Memory ran out; the run went on with" in w for w in report.warnings)
 
@@ -76,7 +73,7 @@ def test_one_slice_with_many_targets_goes_on_with_fewer_targets() -> None:
     engine = toy_engine(batch_size=1)
     limited(engine, "decode", 1)
     report = finish(engine)
-    assert told(report) == told(expected)
+    assert same_findings(report, expected)
     assert "Memory ran out; the run went on with 1 prompt at once." in report.warnings
 
 
@@ -107,7 +104,7 @@ def test_linking_is_tried_again_without_cached_features(
 
     monkeypatch.setattr(place, stage, failing)
     if times == 1:
-        assert told(finish(engine)) == told(finish(toy_engine()))
+        assert same_findings(finish(engine), finish(toy_engine()))
         assert held[0] > 0
         assert held[1] == 0
     else:
@@ -126,7 +123,7 @@ def test_findings_outlive_a_description_that_does_not_fit() -> None:
 
     engine.predict = failing  # type: ignore[method-assign]
     report = finish(engine, describe=True)
-    assert told(report) == told(finish(toy_engine()))
+    assert same_findings(report, finish(toy_engine()))
     assert report.sentences == ()
     assert "Memory ran out while key slices were described; the findings are complete." in report.warnings
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from alike import CLOSE
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
@@ -66,7 +67,7 @@ def test_new_adapters_change_nothing_and_alone_are_trained() -> None:
     outside = {n: p.requires_grad for n, p in model.named_parameters() if "language_model" not in n}
     assert lora_parameter_count(model) == 0
     add_lora(model, rank=4, alpha=8, dropout=0.0)
-    assert torch.equal(answer(model), plain)
+    assert torch.allclose(answer(model), plain, atol=CLOSE)
     language = {n: p.requires_grad for n, p in model.named_parameters() if "language_model" in n}
     assert language
     assert all(trained == ("lora_" in name) for name, trained in language.items())
@@ -81,7 +82,7 @@ def test_saved_adapters_give_the_same_answers(saved: Path, prepared: bool) -> No
     if prepared:
         add_lora(other, rank=4, alpha=8, dropout=0.0)
     load_adapter(other, saved)
-    assert torch.equal(answer(other), answer(adapted()))
+    assert torch.allclose(answer(other), answer(adapted()), atol=CLOSE)
     assert not torch.allclose(answer(other), answer(toy_engine().model), atol=1e-3)
 
 
@@ -94,7 +95,7 @@ def test_a_merged_model_is_a_plain_one(tmp_path: Path) -> None:
     assert lora_parameter_count(model) == 0
     assert torch.allclose(answer(model), before, atol=1e-5)
     save(model, processor, tmp_path / "toy", dtype="float32")
-    assert torch.equal(answer(load(tmp_path / "toy")[0]), answer(model))
+    assert torch.allclose(answer(load(tmp_path / "toy")[0]), answer(model), atol=CLOSE)
     add_lora(model, rank=2)
     assert lora_parameter_count(model) > 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from alike import close, same_masks
 from PIL import Image
 from toy_runs import ct_slice, records_of_every_role, toy_engine
 
@@ -74,8 +75,12 @@ def test_export_merges_what_was_trained_and_keeps_the_rest(trained: Path, start:
 
 def test_export_of_a_run_folder_gives_the_same_weights(trained: Path, tmp_path: Path) -> None:
     export_run([str(trained), str(tmp_path / "ours")], training_records, silent)
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+    for name in ("config.json", "tokenizer.json"):
         assert (tmp_path / "ours" / name).read_bytes() == (trained / "export" / name).read_bytes()
+    kept, again = (load(folder)[0].state_dict() for folder in (trained / "export", tmp_path / "ours"))
+    assert kept.keys() == again.keys()
+    # Adapters are merged anew; the last digit of half precision may fall otherwise.
+    assert all(torch.allclose(kept[name], again[name], rtol=2**-10, atol=2**-24) for name in kept)
     export_run([str(trained), str(tmp_path / "published"), "published"], training_records, silent)
     ours, published = (load(tmp_path / name)[0].state_dict() for name in ("ours", "published"))
     assert ours.keys() == published.keys()
@@ -142,9 +147,9 @@ def test_the_published_layout_answers_alike(shard_size: str, tmp_path: Path) -> 
     for a, b in zip(ours, theirs, strict=True):
         assert a.raw_text == b.raw_text
         assert len(a.phrases) == len(b.phrases)
-        assert [p.score for p in a.phrases] == [p.score for p in b.phrases]
+        assert [p.score for p in a.phrases] == close([p.score for p in b.phrases])
         for p, q in zip(a.masks, b.masks, strict=True):
-            assert (p.full() == q.full()).all()
+            assert same_masks(p.full(), q.full())
 
 
 def test_a_single_tile_stays_a_single_tile(tmp_path: Path) -> None:
