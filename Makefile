@@ -18,6 +18,7 @@ X_PACKAGES := xvfb xauth libgl1 libegl1 libgl1-mesa-dri libdbus-1-3 libfontconfi
   libxcb-shape0 libxcb-sync1 libxcb-xfixes0 libxcb-xkb1
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export UV_COMPILE_BYTECODE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: report test test-slow lint bench docs clean x-packages
@@ -56,8 +57,10 @@ docs: $(READY)
 clean:
 	rm -rf $(VENV) out build dist *.egg-info
 
-# uv is 20 times faster than pip and does not read pip's find-links by itself. Where no local wheels are named, it takes
-# PyTorch's CPU build from PyTorch's own index; if that cannot be reached, or uv cannot be had, whatever build comes.
+# uv is 20 times faster than pip and does not read pip's find-links by itself. It is told to compile what it installs, as
+# pip does: where Python may not write bytecode, every process would compile PyTorch anew, for seconds. Where no local
+# wheels are named, it takes PyTorch's CPU build from PyTorch's own index; if that cannot be reached, or uv cannot be had,
+# whatever build comes.
 $(READY):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name it with PYTHON=")'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
