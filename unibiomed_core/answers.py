@@ -57,7 +57,7 @@ class Job:
     overwrite: bool
 
     def open(self, names: Callable[[Volume], Sequence[str]] | None = None) -> Study:
-        """Read the image and check all that can be wrong without a model.
+        """Read the image, check all that can be wrong without a model, and claim the folder until the command ends.
 
         Args:
             names: The files that will be written; None for those of an answer.
@@ -65,10 +65,10 @@ class Job:
         Raises:
             ReadError: The image cannot be read.
             ConfigError: Modality, plane or window are unknown or do not fit the image.
-            WriteError: Results are there already, or the output folder cannot be written.
+            WriteError: Results are there already, the output folder cannot be written, or somebody writes into it now.
         """
         from unibiomed_core.io import read
-        from unibiomed_core.io.export import check_free
+        from unibiomed_core.io.export import check_free, claimed
         from unibiomed_core.io.export.answer import answer_names
         from unibiomed_core.modalities import choose_window
 
@@ -81,6 +81,7 @@ class Job:
             )
         window = choose_window(volume, self.window)
         taken = answer_names(self.out_dir) if names is None else names(volume)
+        terminal.hold(claimed(self.out_dir))
         check_free(self.out_dir, taken, overwrite=self.overwrite)
         _check_writable(self.out_dir)
         return Study(volume, window, self.plane)

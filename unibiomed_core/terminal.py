@@ -11,6 +11,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import typer
@@ -77,13 +78,23 @@ def show_unexpected(error: Exception) -> None:
         show_error("Something went wrong", found=words, action=action)
 
 
+_held: ContextVar[contextlib.ExitStack] = ContextVar("what a command holds until it ends")
+
+
+def hold(resource: contextlib.AbstractContextManager[object]) -> None:
+    """Enter something for the rest of the command; it is left when the command ends, whatever way."""
+    _held.get().enter_context(resource)
+
+
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """Every error leaves a command as one block of text and an exit code; the traceback only for developers."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with contextlib.ExitStack() as stack:
+                _held.set(stack)
+                command(*args, **kwargs)
         except UniBiomedError as error:
             show_error(error.title, found=error.found, expected=error.expected, action=error.action)
             raise typer.Exit(EXIT_ERROR) from None

@@ -12,13 +12,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from unibiomed_core.errors import WriteError
-from unibiomed_core.io.export.atomic import check_free, staged
+from unibiomed_core.io.export.atomic import check_free, claimed, staged
 
 if TYPE_CHECKING:
     from unibiomed_core.modalities import Window
     from unibiomed_core.types import Report, Volume
 
-__all__ = ["FORMATS", "REPORT_FILES", "check_free", "report_names", "staged", "write", "write_report"]
+__all__ = ["FORMATS", "REPORT_FILES", "check_free", "claimed", "report_names", "staged", "write", "write_report"]
 
 Writer = Callable[["Report", "Volume", "Window | None", Path], None]
 

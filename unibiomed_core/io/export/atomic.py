@@ -1,13 +1,14 @@
-"""Files that appear whole or not at all: written aside, synced to the disk, renamed."""
+"""Files that appear whole or not at all: written aside, synced to the disk, renamed; one writer a folder at a time."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from unibiomed_core.errors import WriteError
@@ -33,15 +34,53 @@ def check_free(out_dir: Path | str, names: Iterable[str], *, overwrite: bool = F
 
 
 @contextmanager
+def claimed(out_dir: Path | str) -> Iterator[None]:
+    """Keep other processes and threads from writing several files into a folder, which need not exist yet.
+
+    The claim is a lock of the operating system, which drops it when the process ends, killed or not. It stands in the
+    temporary folder: nothing is left among the results. One thread may claim a folder again inside its own claim.
+
+    Raises:
+        WriteError: Somebody else writes into the folder now.
+    """
+    from filelock import FileLock, Timeout
+
+    place = str(Path(out_dir).resolve())
+    owner = os.getuid() if hasattr(os, "getuid") else 0
+    name = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"unibiomed-{owner}-{name}.lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise WriteError(
+            "Folder in use",
+            f"another report or answer is being written into {place}",
+            "a folder that nobody else writes into",
+            "Wait until it is done, or choose another output folder.",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def staged(out_dir: Path | str, names: Iterable[str], *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder whose files ``names`` move into ``out_dir`` when the block ends without an error.
 
-    ``out_dir`` is made where it does not exist. After an error nothing of this run is left, folders included.
+    ``out_dir`` is made where it does not exist. After an error nothing of this run is left, folders included. Files
+    that belong together are never mixed with those of another writer: the folder is :func:`claimed` for several.
 
     Raises:
-        WriteError: As :func:`check_free`; or the system refused (full disk, no permission, ...).
+        WriteError: As :func:`check_free` and :func:`claimed`; or the system refused (full disk, no permission, ...).
     """
-    out_dir, names = Path(out_dir), tuple(names)
+    names = tuple(names)
+    with claimed(out_dir) if len(names) > 1 else nullcontext(), _staged(Path(out_dir), names, overwrite) as aside:
+        yield aside
+
+
+@contextmanager
+def _staged(out_dir: Path, names: tuple[str, ...], overwrite: bool) -> Iterator[Path]:
     made: list[Path] = []  # folders of ours, outermost first
     aside: Path | None = None
     try:
