@@ -223,7 +223,7 @@ def test_painting_measures_the_finding_anew_and_undo_takes_it_back(desk: Desk) -
     assert not desk.model.row(2).edited
     assert desk.panel.undo.isEnabled()
     desk.panel.refresh_text()
-    assert "painted on by the user" in " ".join(desk.panel.text.toPlainText().split())
+    assert "painted on and measured again" in " ".join(desk.panel.text.toPlainText().split())
     desk.panel.undo.click()
     assert desk.model.row(1).voxel_count == before
     assert int((np.asarray(desk.layer.data)[3] == 1).sum()) == 0
