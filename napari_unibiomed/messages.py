@@ -123,7 +123,7 @@ def tilted_acquisition(degrees: float) -> Message:
 
 
 def uneven_spacing(gap_mm: float, first: int, second: int) -> Message:
-    """Slices lie at uneven distances; slice numbers count from 1."""
+    """Slices lie at uneven distances; slice numbers are the slider's."""
     return Message(
         "warning",
         "Uneven slice spacing",
@@ -204,7 +204,7 @@ def cancelled(done: int, total: int) -> Message:
     kept = "1 slice is kept." if done == 1 else f"{done} slices are kept."
     return Message(
         "warning",
-        f"Cancelled at slice {min(done + 1, total)} of {total}",
+        f"Cancelled after {done} of {total} slices",
         kept,
         "Resume \u00b7 Discard.",
         links=(Link.RESUME, Link.DISCARD),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 def progress_text(done: int, total: int, seconds_gone: float, seconds_left: float | None) -> str:
-    """``slice 37 of 120 · 1:10 gone · about 2:40 left``: the slice in work, counted from 1."""
+    """``36 of 120 slices · 1:10 gone · about 2:40 left``: how many are done, which is no slice number."""
     left = "" if seconds_left is None else f" \u00b7 about {clock(seconds_left)} left"
-    return f"slice {min(done + 1, total)} of {total} \u00b7 {clock(seconds_gone)} gone{left}"
+    return f"{done} of {total} slices \u00b7 {clock(seconds_gone)} gone{left}"
 
 
 def download_text(done_bytes: int, total_bytes: int, seconds_gone: float) -> str:

@@ -165,10 +165,11 @@ def test_radiograph_with_white_as_low(series: SeriesWriter) -> None:
 
 
 def test_uneven_spacing_and_missing_slices_are_named(series: SeriesWriter) -> None:
-    series.axial(6, [0, 2, 4, 8, 10, 12])
+    """By the numbers of napari's slider, 0 at the head (ux 5); the file's positions grow towards it."""
+    series.axial(6, [0, 2, 4, 6, 10, 12])
     notes = read(series.folder).notes
-    assert any("Uneven slice spacing. Gap of 4.00 mm between slices 3 and 4 where 2.00 mm is usual" in n for n in notes)
-    assert any("Missing slices. The gaps fit 1 after slice 3" in n for n in notes)
+    assert any("Uneven slice spacing. Gap of 4.00 mm between slices 1 and 2 where 2.00 mm is usual" in n for n in notes)
+    assert any("Missing slices. The gaps fit 1 between slices 1 and 2" in n for n in notes)
 
 
 def test_uneven_spacing_without_missing_slices(series: SeriesWriter) -> None:

@@ -102,7 +102,7 @@ def test_one_click_reports_and_undo_takes_it_back(open_dock: Open) -> None:
     assert "One job at a time" in dock.run.message.text()
     kit.engine.let(6)
     kit.until(lambda: len(kit.session.current.slices_done) == 6)
-    assert "slice 7 of 14" in dock.run.progress_words.text()
+    assert "6 of 14 slices" in dock.run.progress_words.text()
     made = dock.running.layers.layer_of(kit.session.current)
     kit.until(lambda: made.data[5].any())  # streamed, before the end
     kit.engine.let_all()
@@ -167,7 +167,7 @@ def test_cancel_keeps_what_is_done_and_resume_goes_on(open_dock: Open) -> None:
     assert dock.run.cancel.text() == "Cancelling…"
     kit.engine.let(1)
     kit.until_idle()
-    assert "Cancelled at slice 7 of 14" in dock.run.message.text()
+    assert "Cancelled after 6 of 14 slices" in dock.run.message.text()
     run = kit.session.current
     made = dock.running.layers.layer_of(run)
     assert made.data[5].any()

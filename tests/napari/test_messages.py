@@ -82,7 +82,7 @@ TABLE = [
     ),
     (
         messages.cancelled(36, 120),
-        "▲ Cancelled at slice 37 of 120. 36 slices are kept. Resume · Discard.",
+        "▲ Cancelled after 36 of 120 slices. 36 slices are kept. Resume · Discard.",
     ),
     (
         messages.cannot_save_position(),
@@ -183,9 +183,9 @@ def test_an_end_is_said_in_numbers_and_an_empty_one_in_words() -> None:
 
 
 def test_progress_is_the_slice_in_work() -> None:
-    assert progress_text(36, 120, 70, 160) == "slice 37 of 120 · 1:10 gone · about 2:40 left"
-    assert progress_text(0, 120, 0, None) == "slice 1 of 120 · 0:00 gone"
-    assert progress_text(120, 120, 231, 0).startswith("slice 120 of 120")
+    assert progress_text(36, 120, 70, 160) == "36 of 120 slices · 1:10 gone · about 2:40 left"
+    assert progress_text(0, 120, 0, None) == "0 of 120 slices · 0:00 gone"
+    assert progress_text(120, 120, 231, 0).startswith("120 of 120 slices")
 
 
 def test_time_and_bytes() -> None:

@@ -73,7 +73,7 @@ def test_a_report_streams_in_and_ends_in_words(make: Make) -> None:
     assert watch.finished == [run]
     assert watch.phases == [Phase.LOADING, Phase.RUNNING, Phase.DONE]
     assert session.messages[-1].text.startswith("● 2 findings in 6 slices, 0:0")
-    assert watch.progress[0] == ("slice 1 of 6 · 0:00 gone", 0, 6)
+    assert watch.progress[0] == ("0 of 6 slices · 0:00 gone", 0, 6)
     assert watch.progress[-1][1:] == (6, 6)
     assert session.seconds_per_slice is not None
 
@@ -139,7 +139,7 @@ def test_cancel_keeps_what_is_done_and_resume_finishes_it(make: Make) -> None:
     assert run.report is not None
     assert run.report.cancelled
     assert len(run.findings) == 2
-    assert session.messages[-1].text == "▲ Cancelled at slice 4 of 6. 3 slices are kept. Resume · Discard."
+    assert session.messages[-1].text == "▲ Cancelled after 3 of 6 slices. 3 slices are kept. Resume · Discard."
     engine.let_all()
     assert session.resume()
     watch.until(lambda: run.complete)

@@ -204,7 +204,8 @@ def _geometry(headers: list[_Header], path: Path, notes: list[str]) -> tuple[lis
         step = normal * _thickness_mm(headers[0], notes)
     else:
         step = (places[-1] - places[0]) / (len(headers) - 1)
-        _check_steps(places, normal, step, path, notes)
+        turned = _counted_backwards(np.column_stack([along_columns, along_rows, normal]))
+        _check_steps(places, normal, step, turned, path, notes)
     lps = np.eye(4)
     # PixelSpacing is (between rows, between columns); i counts columns and j rows.
     lps[:3] = np.column_stack([along_columns * spacing_mm[1], along_rows * spacing_mm[0], step, places[0]])
@@ -221,10 +222,31 @@ def _thickness_mm(header: _Header, notes: list[str]) -> float:
     return 1.0
 
 
+def _counted_backwards(directions: NDArray[np.float64]) -> bool:
+    """Whether the slice numbers that people see run against the slices' order along their normal.
+
+    Args:
+        directions: 3x3, unit vectors in LPS along columns, rows and normal.
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = directions
+    order, _ = geometry.canonical_order(geometry.LPS_TO_RAS @ affine, (1, 1, 1))
+    return order.flips[order.axes.index(2)]
+
+
 def _check_steps(
-    places: NDArray[np.float64], normal: NDArray[np.float64], step: NDArray[np.float64], path: Path, notes: list[str]
+    places: NDArray[np.float64],
+    normal: NDArray[np.float64],
+    step: NDArray[np.float64],
+    turned: bool,
+    path: Path,
+    notes: list[str],
 ) -> None:
-    """Refuse several images at one position; note gaps that differ and slices that are missing."""
+    """Refuse several images at one position; note gaps that differ and slices that are missing.
+
+    Args:
+        turned: Slice numbers run against the order of ``places``.
+    """
     gaps = np.diff(places @ normal)
     doubled = int((gaps < SAME_POSITION_MM).sum())
     if doubled:
@@ -238,7 +260,12 @@ def _check_steps(
     uneven = np.flatnonzero(np.abs(gaps - usual) > max(UNEVEN_MM, UNEVEN_FRACTION * usual))
     if uneven.size == 0:
         return
-    shown = ", ".join(f"{gaps[i]:.2f} mm between slices {i + 1} and {i + 2}" for i in uneven[:5])
+
+    def between(gap: int) -> str:
+        first = len(gaps) - 1 - gap if turned else gap
+        return f"between slices {first} and {first + 1}"
+
+    shown = ", ".join(f"{gaps[i]:.2f} mm {between(int(i))}" for i in uneven[:5])
     more = f" and {uneven.size - 5} more" if uneven.size > 5 else ""
     line = places[0] + np.arange(len(places))[:, np.newaxis] * step
     off = float(np.linalg.norm(places - line, axis=1).max())
@@ -247,9 +274,9 @@ def _check_steps(
         f"so positions are off by up to {off:.1f} mm and volumes are approximate."
     )
     missing = [(int(i), round(float(gaps[i]) / usual) - 1) for i in uneven]
-    named = [f"{n} after slice {i + 1}" for i, n in missing if n >= 1 and abs(gaps[i] - (n + 1) * usual) < 0.1 * usual]
+    named = [f"{n} {between(i)}" for i, n in missing if n >= 1 and abs(gaps[i] - (n + 1) * usual) < 0.1 * usual]
     if named:
-        notes.append(f"Missing slices. The gaps fit {', '.join(named[:5])} (counted by position from 1).")
+        notes.append(f"Missing slices. The gaps fit {', '.join(named[:5])}.")
 
 
 def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any]:
