@@ -134,6 +134,58 @@ def refused(path: Path, title: str, words: str, modality: str = "") -> None:
     assert caught.value.action
 
 
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+def test_an_offset_of_zero_reads_behind_the_header(nifti: Writer, suffix: str) -> None:
+    """bugs 05: the header's own bytes became voxels, in silence."""
+    path = nifti(NOISE, name=f"a_ct.{suffix}")
+    raw = bytearray(gzip.decompress(path.read_bytes()) if suffix == "nii.gz" else path.read_bytes())
+    raw[108:112] = bytes(4)
+    path.write_bytes(gzip.compress(raw) if suffix == "nii.gz" else raw)
+    volume = read(path)
+    assert np.array_equal(volume.stored.to_stored(volume.voxels), NOISE)
+    assert any("read from byte 352" in note for note in volume.notes)
+    raw[348] = 1
+    path.write_bytes(gzip.compress(raw) if suffix == "nii.gz" else raw)
+    refused(path, "Damaged file", "does not say where the voxels begin")
+    raw[348] = 0
+    cut = raw[:-8]
+    path.write_bytes(gzip.compress(cut) if suffix == "nii.gz" else cut)
+    with pytest.raises(ReadError, match="Damaged file"):
+        read(path)
+
+
+def _forms(sform: int, qform: int, quaternion: tuple[float, float, float]) -> Callable[[Any], None]:
+    def edit(header: Any) -> None:
+        header["sform_code"], header["qform_code"] = sform, qform
+        header["quatern_b"], header["quatern_c"], header["quatern_d"] = quaternion
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("sform", "qform", "quaternion", "note"),
+    [
+        (1, 1, (0.70711, 0.70711, 0.0), "by rounding"),
+        (0, 1, (0.70711, 0.70711, 0.0), "by rounding"),
+        (1, 1, (0.8, 0.8, 0.0), "the sform is used"),
+        (1, 7, (0.0, 0.0, 0.0), "qform of the header has the unknown code 7"),
+        (-3, 1, (0.0, 0.0, 0.0), "sform of the header has the unknown code -3"),
+    ],
+)
+def test_one_sound_orientation_is_enough(
+    nifti: Writer, sform: int, qform: int, quaternion: tuple[float, float, float], note: str
+) -> None:
+    """bugs 04: a sound sform beside a quaternion slightly off was "Damaged file"."""
+    volume = read(nifti(NOISE, name="a_ct.nii", edit=_forms(sform, qform, quaternion)))
+    assert volume.orientation_known
+    assert np.array_equal(volume.stored.to_stored(volume.voxels), NOISE)
+    assert any(note in said for said in volume.notes)
+
+
+def test_a_quaternion_that_is_no_rotation_and_stands_alone_is_refused(nifti: Writer) -> None:
+    refused(nifti(NOISE, name="a_ct.nii", edit=_forms(0, 1, (0.8, 0.8, 0.0))), "Impossible geometry", "quaternion")
+
+
 def test_series_of_volumes_is_refused(nifti: Writer) -> None:
     path = nifti(np.stack([NOISE] * 3, axis=-1))
     refused(path, "More than one volume", "4D (20 x 18 x 17 x 3) and holds 3 volumes")
@@ -222,9 +274,9 @@ def test_absurd_size_is_refused_with_numbers(nifti: Writer) -> None:
 
 def test_impossible_orientation_code_is_refused_in_silence(nifti: Writer, capfd: pytest.CaptureFixture[str]) -> None:
     def edit(header: Any) -> None:
-        header["qform_code"] = 512
+        header["sform_code"], header["qform_code"] = 512, 512
 
-    refused(nifti(NOISE, edit=edit), "Damaged file", "its orientation codes are 2 and 512")
+    refused(nifti(NOISE, edit=edit), "Damaged file", "its orientation codes are 512 and 512")
     assert capfd.readouterr().err == ""
 
 
