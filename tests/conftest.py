@@ -119,10 +119,17 @@ def pytest_xdist_auto_num_workers() -> int:
     return workers if workers > 1 else 0
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are not spelt out: compressed ones hold the time, and all workers must find tests of the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    for item in items if items and "slow" in items[0].config.option.markexpr else ():
+    for item in items:
+        asked = item.config.option.markexpr
         tier = "slow" if item.get_closest_marker("slow") else "quick"
-        item.config.stash[LEFT_OUT][tier] += 1
+        if asked == {"slow": "not slow", "quick": "slow"}[tier]:
+            item.config.stash[LEFT_OUT][tier] += 1
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("napari.layers")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from dock_kit import ROOT, WAIT_MS
+from dock_kit import ROOT
 from fake_engine import FakeEngine, ct
+from patience import GUARD_MS
 
 from napari_unibiomed import commands
 from napari_unibiomed.orientation import POSITIONS
@@ -97,7 +98,7 @@ def test_every_way_to_open_leads_to_the_one_widget(viewer: Any, qtbot: Any, name
     for way in (by_command, by_name, by_command, by_menu, by_command):
         way(viewer, name)
         assert ours(viewer, name) == [widget], way.__name__
-        qtbot.waitUntil(widget.isVisible, timeout=WAIT_MS)
+        qtbot.waitUntil(widget.isVisible, timeout=GUARD_MS)
     assert widget.session.phase.value != "closed"
     assert not widget.session.closed
 
@@ -105,11 +106,11 @@ def test_every_way_to_open_leads_to_the_one_widget(viewer: Any, qtbot: Any, name
 def test_the_menu_shows_and_hides_the_dock_that_a_command_opened(viewer: Any, qtbot: Any) -> None:
     commands.open_dock(viewer)
     (dock,) = ours(viewer, "UniBiomed")
-    qtbot.waitUntil(dock.isVisible, timeout=WAIT_MS)
+    qtbot.waitUntil(dock.isVisible, timeout=GUARD_MS)
     by_menu(viewer, "UniBiomed")
-    qtbot.waitUntil(lambda: not dock.isVisible(), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not dock.isVisible(), timeout=GUARD_MS)
     by_menu(viewer, "UniBiomed")
-    qtbot.waitUntil(dock.isVisible, timeout=WAIT_MS)
+    qtbot.waitUntil(dock.isVisible, timeout=GUARD_MS)
     assert ours(viewer, "UniBiomed") == [dock]
 
 
@@ -119,11 +120,11 @@ def test_the_tutorial_by_the_menu_has_one_dock_and_every_key_once(viewer: Any, q
 
     by_menu(viewer, "UniBiomed")
     (dock,) = ours(viewer, "UniBiomed")
-    qtbot.waitUntil(lambda: len(keys_of(viewer)) == len(SHORTCUTS), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: len(keys_of(viewer)) == len(SHORTCUTS), timeout=GUARD_MS)
     for command in ("napari-unibiomed.classify", "napari-unibiomed.segment", "napari-unibiomed.draw_box"):
         get_app_model().commands.execute_command(command).result()
     by_name(viewer, "UniBiomed")
-    qtbot.waitUntil(lambda: len(keys_of(viewer)) == len(SHORTCUTS), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: len(keys_of(viewer)) == len(SHORTCUTS), timeout=GUARD_MS)
     assert ours(viewer, "UniBiomed") == [dock]
     assert sorted(keys_of(viewer)) == sorted(shortcut.keys for shortcut in SHORTCUTS.values())
     assert {viewer.canvas.overlays[f"unibiomed_{edge}"].text for edge in POSITIONS} <= set("LRAP")
@@ -134,7 +135,7 @@ def test_what_was_chosen_and_run_survives_another_way_of_opening(viewer: Any, qt
     by_name(viewer, "UniBiomed")
     (dock,) = ours(viewer, "UniBiomed")
     assert dock.run_report()
-    qtbot.waitUntil(lambda: not dock.session.phase.busy, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not dock.session.phase.busy, timeout=GUARD_MS)
     dock.choose_task("segment")
     dock.task.prompt.setEditText("liver")
     by_menu(viewer, "UniBiomed")
@@ -142,7 +143,7 @@ def test_what_was_chosen_and_run_survives_another_way_of_opening(viewer: Any, qt
     assert dock.task.prompt.currentText() == "liver"
     assert len(dock.session.runs) == 1
     assert dock.run_task()
-    qtbot.waitUntil(lambda: not dock.session.phase.busy, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not dock.session.phase.busy, timeout=GUARD_MS)
     assert len(dock.session.runs) == 2
 
 
@@ -152,15 +153,15 @@ def test_closed_by_its_cross_the_dock_comes_back_new_and_whole(viewer: Any, qtbo
 
     by_menu(viewer, "UniBiomed")
     (dock,) = ours(viewer, "UniBiomed")
-    qtbot.waitUntil(lambda: len(keys_of(viewer)) == len(SHORTCUTS), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: len(keys_of(viewer)) == len(SHORTCUTS), timeout=GUARD_MS)
     by_name(viewer, "UniBiomed")
     frame_of(dock).destroyOnClose()
-    qtbot.waitUntil(lambda: not keys_of(viewer), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not keys_of(viewer), timeout=GUARD_MS)
     assert not ours(viewer, "UniBiomed")
     by_menu(viewer, "UniBiomed")
     (again,) = ours(viewer, "UniBiomed")
     assert again is not dock
-    qtbot.waitUntil(lambda: len(keys_of(viewer)) == len(SHORTCUTS), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: len(keys_of(viewer)) == len(SHORTCUTS), timeout=GUARD_MS)
 
 
 def test_two_viewers_have_a_dock_each_and_neither_takes_from_the_other(
@@ -176,9 +177,9 @@ def test_two_viewers_have_a_dock_each_and_neither_takes_from_the_other(
     LayerGateway(other).add_image(ct(12, 64))
     docks = [commands.open_dock(each) for each in (viewer, other)]
     assert docks[0] is not docks[1]
-    qtbot.waitUntil(lambda: len(keys_of(other)) == len(SHORTCUTS) == len(keys_of(viewer)), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: len(keys_of(other)) == len(SHORTCUTS) == len(keys_of(viewer)), timeout=GUARD_MS)
     frame_of(docks[1]).destroyOnClose()
-    qtbot.waitUntil(lambda: not keys_of(other), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not keys_of(other), timeout=GUARD_MS)
     assert len(keys_of(viewer)) == len(SHORTCUTS)
     assert {viewer.canvas.overlays[f"unibiomed_{edge}"].text for edge in POSITIONS} <= set("LRAP")
     session_of(other).close()
