@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from napari_unibiomed import ending, messages, notices
 from napari_unibiomed.geometry import warnings_of
 from napari_unibiomed.jobs import Job
@@ -108,8 +110,10 @@ def _values(job: Job) -> list[Message]:
     steps = tuple(slice(None, None, max(1, size // SAMPLED_PER_AXIS)) for size in volume.shape)
     sample = volume.voxels[steps]
     low, high = float(sample.min()), float(sample.max())
-    if volume.intensity_unit == "HU" and (low < LOWEST_HU or high > HIGHEST_HU):
-        return [messages.not_hounsfield(low, high)]
+    # Single voxels say nothing: metal reaches 30000 HU, and padding lies below air.
+    usual_low, usual_high = (float(v) for v in np.percentile(sample, (1, 99)))
+    if volume.intensity_unit == "HU" and (usual_low < LOWEST_HU or usual_high > HIGHEST_HU):
+        return [messages.not_hounsfield(usual_low, usual_high)]
     if job.window is None and volume.intensity_unit != "HU":
         return []  # made from the values themselves
     window = job.window or choose_window(volume)

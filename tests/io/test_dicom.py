@@ -293,3 +293,27 @@ def test_missing_package_is_named(series: SeriesWriter, monkeypatch: pytest.Monk
     series.axial()
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     refused(series.folder, "DICOM support missing", "pip install")
+
+
+def test_padding_of_the_header_is_outside_of_the_image(series: SeriesWriter) -> None:
+    """bugs 06: of an MR, too, whose window and statistics are made from the values."""
+    series.modality, series.intercept = "MR", 0.0
+    pixels = np.random.default_rng(3).integers(10, 2000, (4, 18, 20)).astype(np.int16)
+    pixels[:, :, :3] = -2000
+    for k in range(4):
+        series.slice(f"{k}.dcm", pixels[k], (0, 0, 2.5 * k), PixelPaddingValue=-2000)
+    volume = read(series.folder)
+    expected = np.where(pixels == -2000, pixels[pixels > 0].min(), pixels)
+    assert np.array_equal(volume.stored.to_stored(volume.voxels), expected.transpose(2, 1, 0))
+    assert any(note.startswith("Padding. 15.00%") for note in volume.notes)
+
+
+def test_padding_of_a_ct_is_air(series: SeriesWriter) -> None:
+    series.intercept = 0.0
+    pixels = np.random.default_rng(3).integers(-1000, 2000, (4, 18, 20)).astype(np.int16)
+    pixels[:, 0] = -3024
+    for k in range(4):
+        series.slice(f"{k}.dcm", pixels[k], (0, 0, 2.5 * k), PixelPaddingValue=-3024)
+    volume = read(series.folder)
+    assert volume.voxels.min() == -1024
+    assert volume.intensity_unit == "HU"

@@ -103,3 +103,29 @@ def test_pet_is_suv_only_where_plausible(nifti: Callable[..., Path], values: np.
     volume = read(nifti(values, name="scan.nii"), "pet")
     assert volume.intensity_unit == unit
     assert any(words in n for n in volume.notes)
+
+
+def with_padding(value: int) -> np.ndarray:
+    values = np.random.default_rng(5).integers(-1000, 1500, (20, 20, 20)).astype(np.int16)
+    values[:4] = value
+    return values
+
+
+@pytest.mark.parametrize("value", [-2000, -3024, -32768])
+def test_padding_of_a_ct_is_read_as_air_and_said(value: int) -> None:
+    """bugs 06: -3024 outside of the scan made a correct CT look like no Hounsfield units."""
+    values, (note,) = interpret.without_padding(with_padding(value), "ct", "")
+    assert values.min() == interpret.AIR_HU
+    assert np.array_equal(values[4:], with_padding(value)[4:])
+    assert str(value) in note
+    assert "20.00%" in note
+
+
+def test_what_is_no_padding_stays() -> None:
+    noise = np.random.default_rng(5).integers(-1060, 1500, (20, 20, 20)).astype(np.int16)
+    twice = (np.random.default_rng(5).normal(-2000, 20, (20, 20, 20)) * np.ones((20, 20, 20))).astype(np.int16)
+    twice[10:] = 900  # the intercept was subtracted twice: that is another scale, and has to be told as such
+    for values, name in ((noise, "ct"), (twice, "ct"), (with_padding(-3024), "mri")):
+        same, notes = interpret.without_padding(values, name, "HU")
+        assert same is values
+        assert notes == ()

@@ -326,8 +326,8 @@ def test_flipped_bytes_in_compressed_data_are_refused(nifti: Writer) -> None:
     ("name", "content", "words"),
     [
         ("a.nii.gz", b"\x89PNG\r\n\x1a\n" + bytes(600), "a PNG picture"),
-        ("a.nii.gz", gzip.compress(b"just words " * 60), "no NIfTI image"),
-        ("a.nii", gzip.compress(bytes(600)), "gzip-compressed data"),
+        ("a.nii.gz", gzip.compress(b"just words " * 60, mtime=0), "no NIfTI image"),
+        ("a.nii", gzip.compress(bytes(600), mtime=0), "gzip-compressed data"),
         ("a.nii", b"just words " * 60, "plain text"),
         ("a.nii", bytes(range(256)) * 3, "nothing that is recognised"),
     ],
@@ -367,3 +367,74 @@ def test_real_pet_is_suv(shared: Path) -> None:
     assert (volume.modality, volume.intensity_unit) == ("pet", "SUV")
     assert any("taken as SUV because" in n for n in volume.notes)
     assert volume.stored.to_stored(volume.voxels) == pytest.approx(nibabel.load(path).get_fdata(), abs=1e-4)
+
+
+def quaternion(b: float, c: float, d: float, sform: int, qform: int = 1) -> Callable[[Any], None]:
+    def edit(header: Any) -> None:
+        header["quatern_b"], header["quatern_c"], header["quatern_d"] = b, c, d
+        header["sform_code"], header["qform_code"] = sform, qform
+
+    return edit
+
+
+@pytest.mark.parametrize("vector", [(0.70711, 0.70711, 0.0), (0.8, 0.8, 0.0), (np.nan, 0.0, 0.0)])
+def test_a_bad_quaternion_beside_a_sound_sform_is_a_note(nifti: Writer, vector: tuple[float, float, float]) -> None:
+    """bugs 04: a check that nothing depends on refused whole files."""
+    affine = np.diag([0.9, 1.1, 2.5, 1.0])
+    volume = read(nifti(NOISE, affine, name="a_ct.nii", edit=quaternion(*vector, sform=1)))
+    assert np.array_equal(volume.stored.to_stored(volume.voxels), NOISE)
+    assert volume.spacing_mm == pytest.approx((2.5, 1.1, 0.9))
+    assert any("sform is used" in note for note in volume.notes)
+
+
+def test_a_quaternion_alone_may_be_rounded_and_not_impossible(nifti: Writer) -> None:
+    """bugs 04: half a turn about a diagonal, in five digits, is 4e-6 longer than 1."""
+    exact, rounded = 1 / np.sqrt(2), 0.70711
+    shift = np.diag([0.9, 1.1, 2.5, 1.0])
+    right = read(nifti(NOISE, shift, name="a_ct.nii", edit=quaternion(exact, exact, 0, sform=0)))
+    near = read(nifti(NOISE, shift, name="b_ct.nii", edit=quaternion(rounded, rounded, 0, sform=0)))
+    # Five digits of a direction over 20 voxels of 2.5 mm.
+    assert np.allclose(near.affine, right.affine, atol=1e-3)
+    assert any("by rounding" in note for note in near.notes)
+    with pytest.raises(ReadError, match="Impossible geometry"):
+        read(nifti(NOISE, shift, name="c_ct.nii", edit=quaternion(0.8, 0.8, 0, sform=0)))
+
+
+@pytest.mark.parametrize("name", ["a_ct.nii", "a_ct.nii.gz"])
+@pytest.mark.parametrize("offset", [0, 100, 348, np.nan, -8])
+def test_an_offset_inside_of_the_header_does_not_make_voxels_of_it(nifti: Writer, name: str, offset: float) -> None:
+    """bugs 05: with ``vox_offset`` 0 the header's bytes became the first voxels, and nothing was said."""
+
+    def edit(header: Any) -> None:
+        header["vox_offset"] = offset
+
+    volume = read(nifti(NOISE, name=name, edit=edit))
+    assert np.array_equal(volume.stored.to_stored(volume.voxels), NOISE)
+    assert any("read from byte 352" in note for note in volume.notes)
+
+
+def test_voxels_right_behind_a_bare_header_and_behind_extensions(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(NOISE, np.eye(4))
+    nibabel.save(image, tmp_path / "plain_ct.nii")
+    block = (tmp_path / "plain_ct.nii").read_bytes()
+    header = nibabel.Nifti1Header(block[:348], check=False)
+    header["vox_offset"] = 348
+    (tmp_path / "bare_ct.nii").write_bytes(header.binaryblock + block[352:])
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, b"a comment of some length"))
+    nibabel.save(image, tmp_path / "extended_ct.nii")
+    block = (tmp_path / "extended_ct.nii").read_bytes()
+    header = nibabel.Nifti1Header(block[:348], check=False)
+    header["vox_offset"] = 0
+    (tmp_path / "lost_ct.nii").write_bytes(header.binaryblock + block[348:])
+    for name in ("bare_ct.nii", "extended_ct.nii", "lost_ct.nii"):
+        volume = read(tmp_path / name)
+        assert np.array_equal(volume.stored.to_stored(volume.voxels), NOISE), name
+
+
+@pytest.mark.parametrize("name", ["a_ct.nii", "a_ct.nii.gz"])
+def test_a_file_that_is_shorter_than_its_header_says(nifti: Writer, name: str) -> None:
+    path = nifti(NOISE, name=name)
+    block = gzip.decompress(path.read_bytes()) if name.endswith("gz") else path.read_bytes()
+    path.write_bytes(gzip.compress(block[:-10]) if name.endswith("gz") else block[:-10])
+    with pytest.raises(ReadError, match=r"Damaged file.*its header needs"):
+        read(path)

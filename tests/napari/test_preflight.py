@@ -93,3 +93,10 @@ def test_the_time_is_measured_or_expected_or_left_out() -> None:
     assert preflight(job, info=cpu).estimate == "6 slices · about 1:00"
     assert preflight(job, info=gpu).estimate == "6 slices"
     assert estimate_text(1, 0.001) == "1 slice · about 0:01"
+
+
+def test_metal_and_padding_do_not_make_a_ct_another_scale() -> None:
+    """bugs 06: the range was told by single voxels."""
+    voxels = with_values(-1000, 1000).voxels.copy()
+    voxels[0, :3], voxels[1, 0, :9] = -1024, 30000
+    assert titles(Job("report", replace(ct(6), voxels=voxels))) == []

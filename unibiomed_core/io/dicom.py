@@ -27,7 +27,7 @@ _TAGS = [
     "SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "RescaleSlope", "RescaleIntercept",
-    "RescaleType", "Units",
+    "RescaleType", "Units", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
 ]  # fmt: skip
 """Read no more than this: patient data never enter the program."""
 
@@ -83,7 +83,8 @@ def load(path: Path) -> Stored:
         samples = int(first.tags.get("SamplesPerPixel") or 1)
         if samples > 1:
             raise guard.colour_volume(path, samples)
-        values = _pixels(headers, path, notes)[..., 0].transpose(2, 1, 0)  # i, j, k
+        values = _without_padding(_pixels(headers, path, notes), headers, notes)
+        values = values[..., 0].transpose(2, 1, 0)  # i, j, k
     return Stored(values, affine, modality=_modality(first, notes), unit=_unit(first), notes=tuple(notes))
 
 
@@ -302,9 +303,40 @@ def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any
     return values if values.ndim == 4 else values[..., np.newaxis]
 
 
+def _without_padding(values: NDArray[Any], headers: Sequence[_Header], notes: list[str]) -> NDArray[Any]:
+    """Rescaled pixels with what the header calls padding (PS3.3 C.7.5.1.1.2) brought to the lowest value beside it.
+
+    Air of a CT is left to the check that all formats have.
+    """
+    padded = np.zeros(values.shape, bool)
+    for number, header in enumerate(headers):
+        told = header.numbers("PixelPaddingValue")
+        if not told or header.text("Modality") == "CT" or header.text("PhotometricInterpretation") != "MONOCHROME2":
+            continue
+        ends = [_signed(header, v) for v in (*told[:1], *(header.numbers("PixelPaddingRangeLimit") or told)[:1])]
+        slope, intercept = (*header.numbers("RescaleSlope"), 1.0)[0], (*header.numbers("RescaleIntercept"), 0.0)[0]
+        low, high = sorted(end * slope + intercept for end in ends)
+        padded[number] = (values[number] >= low) & (values[number] <= high)
+    if not padded.any() or padded.all():
+        return values
+    lowest = values[~padded].min()
+    notes.append(
+        f"Padding. {max(padded.mean(), 0.0001):.2%} of the pixels are marked in the header as outside of the image; "
+        f"they are read as {float(lowest):g}, the lowest value beside them."
+    )
+    return np.where(padded, lowest, values)
+
+
+def _signed(header: _Header, value: float) -> float:
+    """Explicit headers may write a signed value's bits as an unsigned number."""
+    bits = int(header.tags.get("BitsAllocated") or 16)
+    signed = int(header.tags.get("PixelRepresentation") or 0) == 1
+    return value - 2**bits if signed and value >= 2 ** (bits - 1) else value
+
+
 def _picture(header: _Header, notes: list[str]) -> Stored:
     """A projection or photograph: no place in the patient, sometimes a pixel size."""
-    values = _pixels([header], header.path, notes)[0]  # H, W, C
+    values = _without_padding(_pixels([header], header.path, notes), [header], notes)[0]  # H, W, C
     modality = _modality(header, notes)
     if values.shape[2] == 3 and values.dtype != np.uint8:
         raise ReadError(

@@ -36,12 +36,43 @@ NAME_HINTS: Mapping[str, str] = MappingProxyType(
 
 HIGHEST_PLAUSIBLE_SUV = 100.0
 
+AIR_HU = -1024
+"""The lowest value of a CT scale of 12 bits."""
+
+LOWEST_NOISE_HU = -1100
+"""What lies lower is no measurement: scanners write -2000, -3024 or -32768 where nothing was scanned."""
+
+_MOST_LOOKED_AT = 1_000_000
+
 
 def values_look_like_hu(values: NDArray[Any]) -> bool:
     """Whether whole numbers reach from below -200 to above 200, as only Hounsfield units do."""
     if not (float(values.min()) < -200 and float(values.max()) > 200):
         return False
     return values.dtype.kind in "iu" or bool(np.array_equal(values, np.rint(values)))
+
+
+def without_padding(
+    values: NDArray[Any], modality_name: str, unit_in_file: str
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """A CT with what lies outside of the scan brought to air, so that it enters neither windows nor statistics.
+
+    Returns:
+        The same array where there is none, else a copy; and a note that says how much was changed.
+    """
+    if modality_name != "ct" or values.ndim != 3 or float(values.min()) >= LOWEST_NOISE_HU:
+        return values, ()
+    if unit_in_file != "HU" and float(values.max()) <= 100:  # nothing says that these are Hounsfield units
+        return values, ()
+    below = values[values < LOWEST_NOISE_HU]
+    _, counts = np.unique(below[:: 1 + below.size // _MOST_LOOKED_AT], return_counts=True)
+    if counts.max() < 0.5 * counts.sum():  # padding is one value; this is another scale
+        return values, ()
+    note = (
+        f"Padding. {max(below.size / values.size, 0.0001):.2%} of the voxels lie below {LOWEST_NOISE_HU} HU (down to "
+        f"{float(below.min()):.0f}), as is written where nothing was scanned; they are read as {AIR_HU}."
+    )
+    return np.maximum(values, np.asarray(AIR_HU, values.dtype)), (note,)
 
 
 def modality_of_name(name: str) -> tuple[str, str]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +19,11 @@ LARGEST_FORM_CODE = 5
 
 ROUNDED_QUATERNION = 1e-3
 """By so much the squares of a quaternion may exceed 1 and still be a turn written with few digits."""
+
+_LARGEST_OFFSET = 1 << 30
+"""No header has extensions of a gigabyte."""
+
+_PIECE_BYTES = 1 << 22
 
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """The space part of ``xyzt_units``: unknown, metre, millimetre, micrometre."""
@@ -51,12 +53,9 @@ def _load(path: Path, several: bool) -> list[Stored]:
         shape = tuple(int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])])
         notes = _sound_form(header, path)
         _check_header(header, shape, path, several)
-        notes += _start_of_voxels(header, path)
-        with _without_log():
-            header.check_fix()
-            stored = _voxels(path, header, shape)
-            raw = stored.get_unscaled()
-        values = rescale(raw, float(stored.slope), float(stored.inter))
+        raw = _stored_values(path, header, shape, notes)
+        slope, intercept = header.get_slope_inter()
+        values = rescale(raw, 1.0 if slope is None else float(slope), float(intercept or 0.0))
         affine, orientation_known, spatial_unit, said = _geometry(header)
         notes += said
     values = values.reshape((*(*shape, 1, 1, 1)[:3], -1), order="A")
@@ -68,18 +67,6 @@ def _load(path: Path, several: bool) -> list[Stored]:
         Stored(volume, affine, spatial_unit=spatial_unit, orientation_known=orientation_known, notes=tuple(notes))
         for volume in np.moveaxis(values, 3, 0)
     ]
-
-
-@contextmanager
-def _without_log() -> Iterator[None]:
-    """nibabel repairs a bad header with no more than a log line; the raw header was checked before instead."""
-    from nibabel.imageglobals import logger
-
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def _raw_header(path: Path) -> Any:
@@ -106,22 +93,81 @@ def _raw_header(path: Path) -> Any:
     return kind(binaryblock=block[: kind.sizeof_hdr], check=False)
 
 
-def _voxels(path: Path, header: Any, shape: tuple[int, ...]) -> Any:
-    """nibabel's view of the voxels of a complete and undamaged file.
+def _stored_values(path: Path, header: Any, shape: tuple[int, ...], notes: list[str]) -> NDArray[Any]:
+    """The values as stored, in the shape of the header, from a complete and undamaged file.
 
-    The header is handed over and not read again, so that what was noted about it holds.
+    nibabel's own way to them refuses whole files for header fields that nothing depends on.
     """
-    from nibabel.arrayproxy import ArrayProxy
+    dtype, count = header.get_data_dtype(), int(np.prod(shape, dtype=object))
+    length = count * dtype.itemsize
+    content = _content(path, _first_voxel_at_most(header) + length)
+    start = _first_voxel(path, header, content, length, notes)
+    if len(content) < start + length:
+        raise guard.damaged(path, _KIND, f"it has {len(content)} bytes where its header needs {start + length}")
+    return np.frombuffer(content, dtype, count, start).reshape(shape, order="F")
 
-    if not path.name.lower().endswith(".gz"):
-        return ArrayProxy(path, header, mmap=False)  # a file that changes on disk must not change a volume
-    needed = int(header["vox_offset"]) + int(np.prod(shape)) * header.get_data_dtype().itemsize
-    with gzip.open(path, "rb") as file:
-        content = file.read(needed)
-        # The checksum stands at the end of the stream; nibabel stops at the last voxel and never meets it.
-        while file.read(1 << 20):
+
+def _content(path: Path, needed: int) -> bytearray:
+    """The first bytes of a file, uncompressed; a compressed one is read to its end, where its checksum stands."""
+    content = bytearray()
+    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        # Piece by piece: a header may promise what the file does not have.
+        while len(content) < needed and (piece := file.read(min(_PIECE_BYTES, needed - len(content)))):
+            content += piece
+        while isinstance(file, gzip.GzipFile) and file.read(_PIECE_BYTES):
             pass
-    return ArrayProxy(io.BytesIO(content), header)
+    return content
+
+
+def _smallest_offset(header: Any) -> int:
+    """Behind the header stand four bytes that say whether extensions follow; then come the extensions or the voxels."""
+    return int(header.sizeof_hdr) + 4
+
+
+def _first_voxel_at_most(header: Any) -> int:
+    told = float(header["vox_offset"])
+    # Where the header is not to be believed, extensions may still stand before the voxels.
+    return int(told) if _smallest_offset(header) <= told < _LARGEST_OFFSET else _smallest_offset(header) + _PIECE_BYTES
+
+
+def _first_voxel(path: Path, header: Any, content: bytearray, length: int, notes: list[str]) -> int:
+    """Where the voxels begin.
+
+    Some programs leave ``vox_offset`` at 0 in a single file, or at the size of the header; taken at its word it would
+    make voxels of the header. The voxels then begin behind the header and its extensions.
+
+    Raises:
+        ReadError: There are extensions, and the file has not just the length that they and the voxels have.
+    """
+    told, smallest = float(header["vox_offset"]), _smallest_offset(header)
+    if smallest <= told < _LARGEST_OFFSET:
+        return int(told)
+    bare = int(header.sizeof_hdr)
+    not_even_four_bytes = told == bare and len(content) == bare + length
+    extensions = 0 if not_even_four_bytes else _extension_bytes(header, content)
+    start = bare if not_even_four_bytes else smallest + extensions
+    flagged = not not_even_four_bytes and any(content[bare : bare + 1])
+    if flagged and (extensions == 0 or len(content) != start + length):
+        raise guard.damaged(path, _KIND, "its header has extensions and does not say where the voxels begin")
+    notes.append(
+        f"The header says that the voxels begin at byte {told:g}, inside of itself; they are read from byte {start}."
+    )
+    return start
+
+
+def _extension_bytes(header: Any, content: bytearray) -> int:
+    """Length of all header extensions; each begins with its own length."""
+    start = _smallest_offset(header)
+    if len(content) < start or content[start - 4] == 0:
+        return 0
+    end = start
+    order: Literal["little", "big"] = "little" if header.endianness == "<" else "big"
+    while len(content) >= end + 8:
+        length = int.from_bytes(content[end : end + 4], order)
+        if length < 8 or length % 16 or end + length > len(content):
+            break
+        end += length
+    return end - start
 
 
 def _sound_form(header: Any, path: Path) -> list[str]:
@@ -165,24 +211,6 @@ def _sound_form(header: Any, path: Path) -> list[str]:
             "Write the file again with a correct header.",
         )
     return notes
-
-
-def _start_of_voxels(header: Any, path: Path) -> list[str]:
-    """Where the header says that voxels begin at byte 0, which is the header itself: begin behind it, with a note.
-
-    Raises:
-        ReadError: Extensions of unknown length lie between the header and the voxels.
-    """
-    if float(header["vox_offset"]) != 0:
-        return []
-    start = header.single_vox_offset
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rb") as file:
-        flag = file.read(start)[header.sizeof_hdr : start]
-    if any(flag[:1]):
-        raise guard.damaged(path, _KIND, "its header has extensions and does not say where the voxels begin")
-    header["vox_offset"] = start
-    return [f"The header says that voxels begin at byte 0; they are read from byte {start}, behind the header."]
 
 
 def _check_header(header: Any, shape: tuple[int, ...], path: Path, several: bool) -> None:

@@ -99,6 +99,8 @@ def to_volume(stored: Stored, path: Path, modality: str) -> Volume:
     guard.check_values(values, path)
     name, why = interpret.decide_modality(values, path.name, stored.modality, modality)
     notes.extend(why)
+    values, why = interpret.without_padding(values, name, stored.unit)
+    notes.extend(why)
     is_grey_rgb = values.ndim == 3 and stored.affine is None and not MODALITIES[name].colour
     if is_grey_rgb and (values == values[..., :1]).all():
         values = values[..., 0]
