@@ -274,6 +274,11 @@ class LayerGateway(LayerEvents):
         view.jump(self.viewer, *found, volume.plane_axis(plane), index, centre)
         return True
 
+    def stand_on_slices(self, volume: Volume) -> None:
+        """Bring the sliders to whole slices of a volume, where a layer shows it."""
+        if (found := self.layer_of(volume)) is not None:
+            view.stand_on_slices(self.viewer, *found)
+
     def displayed_plane(self, volume: Volume) -> Plane | None:
         """The plane of a volume that is shown; None in 3D display, for a picture, or where no layer shows it."""
         found = self.layer_of(volume)

@@ -72,10 +72,29 @@ def displayed_plane(viewer: ViewerModel, layer: Layer, placement: Placement) -> 
     return PLANES[cut[0]] if len(cut) == 1 else None
 
 
+def stand_on_slices(
+    viewer: ViewerModel, layer: Layer, placement: Placement, voxel: Sequence[float] | NDArray[np.float64] | None = None
+) -> None:
+    """Bring every slider to the whole slice of a volume that is nearest to a canonical (z, y, x) voxel.
+
+    Args:
+        voxel: None takes the sliders' own place. Other layers can leave them between two slices of this one.
+    """
+    if len(placement.order.shape) != 3:
+        return
+    dims = viewer.dims
+    near = placement.to_voxel(layer.world_to_data(point(viewer))) if voxel is None else np.asarray(voxel, float)
+    sizes = np.array([placement.order.shape[a] for a in placement.order.axes])
+    whole = np.clip(np.rint(near), 0, sizes - 1)
+    dims.set_point(range(dims.ndim - layer.ndim, dims.ndim), layer.data_to_world(placement.to_position(whole)))
+
+
 def jump(
     viewer: ViewerModel, layer: Layer, placement: Placement, axis: int, index: int, centre: Sequence[float] | None
 ) -> None:
     """Show the slice ``index`` along a canonical axis, and centre the camera without a change of zoom.
+
+    All sliders come to stand on whole slices: napari does not show a shape that is drawn between two.
 
     Args:
         centre: Canonical (z, y, x) voxel; None leaves sliders of other axes and the camera.
@@ -87,7 +106,7 @@ def jump(
     voxel[axis] = index
     world = np.asarray(layer.data_to_world(placement.to_position(voxel)))
     if len(placement.order.shape) == 3:
-        dims.set_point(range(lead, dims.ndim), world)
+        stand_on_slices(viewer, layer, placement, voxel)
         sliders = [world_axis(viewer, layer, placement, a) for a in range(3)]
         if dims.ndisplay == 2 and sliders[axis] in dims.displayed:
             zoom = camera.zoom

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from superqt.utils import qdebounced
 
 from napari_unibiomed.layers import LayerGateway
@@ -43,7 +45,7 @@ class BoxDrawing:
         self._hint(True)
 
     def boxes(self, source: Image, volume: Volume) -> tuple[Box, ...]:
-        """The selected boxes of an image, or all of them where none is selected.
+        """The boxes that are asked about: the selected ones, else those on the slice that is shown, else all.
 
         Raises:
             PromptError: One cannot be used.
@@ -52,8 +54,16 @@ class BoxDrawing:
         if layer is None:
             return ()
         corners = drawn_corners(layer, source, volume)
-        chosen = sorted(layer.selected_data) or range(len(corners))
+        chosen = sorted(layer.selected_data) or self._on_shown_slice(corners, volume) or range(len(corners))
         return tuple(dict.fromkeys(box_of(corners[number], volume) for number in chosen))
+
+    def _on_shown_slice(self, corners: Sequence[NDArray[np.float64]], volume: Volume) -> list[int]:
+        plane = self._gateway.displayed_plane(volume)
+        index = None if plane is None else self._gateway.current_index(volume, plane)
+        if plane is None or index is None:
+            return []
+        axis = volume.plane_axis(plane)
+        return [n for n, points in enumerate(corners) if np.all(np.rint(points[:, axis]) == index)]
 
     def regions(self, source: Image, volume: Volume) -> tuple[Any, ...]:
         """Every box that can be asked about, selected or not."""

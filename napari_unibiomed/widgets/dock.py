@@ -103,6 +103,8 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
         """Draw a box on the chosen image."""
         self.choose_task("roi")
         if self.image.layer is not None:
+            if self.image_binding.volume is not None:
+                self.gateway.stand_on_slices(self.image_binding.volume)
             self.boxes.draw(self.image.layer)
         elif self.image_binding.problem is not None:
             self.running.say(self.image_binding.problem)
