@@ -80,7 +80,9 @@ def test_a_report_runs_what_is_known_and_names_the_rest(images: Path, picky_fold
     )
     assert result.exit_code == 3, result.output
     assert "Not looked for, as the model has no such target here: “femur”." in result.stdout
-    assert "femur" in (tmp_path / "report.html").read_text("utf-8")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "femur" in page
+    assert "not_in_vocabulary" not in page, "codes are for machines"
 
 
 def test_where_nothing_is_known_all_are_named_and_nothing_is_written(

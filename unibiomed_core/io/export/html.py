@@ -67,7 +67,8 @@ def render(report: Report, volume: Volume, window: Window | None) -> str:
         tables=[
             ("Image", _flat_items({k: v for k, v in report.image.items() if k not in _HIDDEN and v not in ("", None)})),
             ("Model", _flat_items(report.model)),
-            ("Settings", _flat_items(report.settings)),
+            # Unknown targets are told in the warnings.
+            ("Settings", _flat_items({k: v for k, v in report.settings.items() if k != "unknown_targets"})),
         ],
     )
 
