@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from skimage.io import imread
 
 from unibiomed_core.errors import ReadError
 from unibiomed_core.io import read
+from unibiomed_core.io.picture import load_mask
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 255, (18, 24)).astype(np.uint8)
@@ -119,15 +120,26 @@ def test_equal_channels_are_grey_where_colour_means_nothing(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "tif", "png"])
-def test_display_orientation_is_noted_and_not_applied(tmp_path: Path, suffix: str, orientation: int) -> None:
+@pytest.mark.parametrize("values", [RGB, GREY], ids=["RGB", "grey"])
+def test_display_orientation_is_applied_to_image_and_mask_alike(
+    tmp_path: Path, suffix: str, orientation: int, values: np.ndarray
+) -> None:
+    """bugs 10: a photograph lay as stored under a mask that was drawn on it as shown."""
     exif = Image.Exif()
     exif[274] = orientation
     plain, turned = tmp_path / f"plain.{suffix}", tmp_path / f"turned.{suffix}"
-    save(plain, RGB)
-    save(turned, RGB, exif=exif)
+    save(plain, values)
+    save(turned, values, exif=exif)
+    with Image.open(plain) as image:
+        image.load()
+        image.getexif()[274] = orientation
+        shown = np.asarray(ImageOps.exif_transpose(image))
     volume = read(turned, "endoscopy")
-    assert np.array_equal(volume.voxels, read(plain, "endoscopy").voxels)
-    assert any("stored pixel order" in n for n in volume.notes) is (orientation != 1)
+    assert np.array_equal(volume.voxels[0], shown)
+    mask, notes = load_mask(turned)
+    assert np.array_equal(mask, shown)
+    for said in (volume.notes, notes):
+        assert any("turn or mirror" in n for n in said) is (orientation != 1)
 
 
 def test_stack_is_refused(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from train.datasets.picture_pairs import Pair, find_pairs, unpaired
 from train.datasets.source_files import HALF, LOSSY, split_words
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import read_json
-from unibiomed_core.io import FORMATS, guard, read
+from unibiomed_core.io import FORMATS, picture, read
 
 LEASTLOSSY_STEP = 32
 """JPEG changes values; label values of a JPEG mask that lie closer together cannot be told apart."""
@@ -194,7 +194,7 @@ def _layer(path: Path, table: _Table, shape: tuple[int, ...], summary: Summary) 
         DataError: It is of another size than the picture, or holds what nothing names.
     """
     lossy = path.suffix.lower() in LOSSY
-    values = _colours(path) if table.colours else slices.picture_values(path, brightest=table.binary)
+    values = _colours(path, summary) if table.colours else slices.picture_values(path, table.binary, summary)
     if values.shape[:2] != tuple(shape):
         raise DataError("Mask of another size", f"'{path.name}' is {values.shape[:2]}", f"the image's {tuple(shape)}")
     if values.dtype.kind == "f":
@@ -210,12 +210,11 @@ def _layer(path: Path, table: _Table, shape: tuple[int, ...], summary: Summary) 
     return layer
 
 
-def _colours(path: Path) -> NDArray[np.int64]:
+def _colours(path: Path, summary: Summary) -> NDArray[np.int64]:
     """(H, W, 3)."""
-    from PIL import Image
-
-    with guard.reading(path, "a picture"), Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).astype(np.int64)
+    values, notes = picture.load_mask(path, colours=True)
+    summary.note_reader(notes, path.name)
+    return values.astype(np.int64)
 
 
 _CODE = np.array([_code(1, 0, 0), _code(0, 1, 0), _code(0, 0, 1)])

@@ -16,7 +16,7 @@ from train.data.records import Record, region_record, resize_mask, resize_pictur
 from train.datasets.job import Job, Summary
 from unibiomed_core import vocabulary
 from unibiomed_core.errors import DataError, UniBiomedError
-from unibiomed_core.io import FORMATS, guard
+from unibiomed_core.io import FORMATS, guard, picture
 from unibiomed_core.modalities import choose_window, to_rgb
 from unibiomed_core.types import StoredOrder, Volume
 
@@ -181,7 +181,7 @@ def read_labels(path: Path, order: StoredOrder, summary: Summary | None = None) 
         stored = import_module(f"unibiomed_core.io.{module}").load(path)
         values, affine = stored.values, stored.affine if stored.orientation_known else None
     else:
-        values = picture_values(path)
+        values = picture_values(path, summary=summary)
     if values.shape != tuple(order.shape):
         raise DataError(
             "Mask of another size", f"'{path.name}' is {_times(values.shape)}", f"the image's {_times(order.shape)}"
@@ -192,23 +192,22 @@ def read_labels(path: Path, order: StoredOrder, summary: Summary | None = None) 
     return order.to_canonical(whole_numbers(values, path.name, step, summary))
 
 
-def picture_values(path: Path, brightest: bool = False) -> NDArray[Any]:
-    """(H, W) as stored: grey values, palette indices, or 0 and 1; grey that is kept as colour becomes one channel.
+def picture_values(path: Path, brightest: bool = False, summary: Summary | None = None) -> NDArray[Any]:
+    """(H, W) as shown: grey values, palette indices, or 0 and 1; grey that is kept as colour becomes one channel.
 
     Args:
         brightest: Take the brightest channel of a colour picture, where only black or not black matters.
+        summary: Gets what the reader has to say.
 
     Raises:
         ReadError: The picture is damaged or is none.
         DataError: It is a colour picture.
     """
-    from PIL import Image
-
-    with guard.reading(path, "a picture"), Image.open(path) as image:
-        values = np.asarray(image)
-        bands = image.getbands()
-    if values.ndim == 3 and bands[-1] == "A":
-        values = values[..., :-1]
+    values, notes = picture.load_mask(path)
+    if summary is not None:
+        summary.note_reader(notes, path.name)
+    if values.ndim == 3 and values.shape[2] in (2, 4):
+        values = values[..., :-1]  # what shows through a mask is no label
     if values.ndim == 3 and (values == values[..., :1]).all():
         values = values[..., 0]
     if values.ndim == 3 and brightest:

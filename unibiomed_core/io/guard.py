@@ -210,6 +210,26 @@ def available_bytes() -> int | None:
     return None
 
 
+def too_many_pixels(path: Path, most: int) -> ReadError:
+    """The error for a picture that is larger than what is decoded."""
+    return ReadError(
+        "Image too large",
+        f"'{path.name}' has more than {most} pixels",
+        f"at most {most} pixels",
+        "Crop the region of interest, or export it at a lower magnification.",
+    )
+
+
+def picture_stack(path: Path, pages: int) -> ReadError:
+    """The error for a picture file of several pages."""
+    return ReadError(
+        "Picture stack",
+        f"'{path.name}' holds {pages} pages",
+        "one picture in a file",
+        "Save a volume as NIfTI, NRRD or DICOM (which tell its spacing), or one page as its own picture.",
+    )
+
+
 def check_memory(shape: tuple[int, ...], itemsize: int, path: Path) -> None:
     """Refuse an image that would not fit into memory, before anything is allocated.
 

@@ -1,4 +1,7 @@
-"""PNG, JPEG and TIFF pictures, through Pillow. Pixels keep the order they are stored in, so that masks fit the file."""
+"""PNG, JPEG and TIFF pictures, through Pillow; grey TIFF through tifffile, which keeps every depth and sign.
+
+A picture that asks to be shown turned or mirrored (EXIF or TIFF orientation) is read as it is shown, masks alike.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibiomed_core.errors import ReadError
-from unibiomed_core.io import guard
+from unibiomed_core.io import guard, tiff
 from unibiomed_core.io.stored import Stored
+from unibiomed_core.io.tiff import TURNED
 
 _KINDS = {
     ".png": ("png", "a PNG picture", "PNG"),
@@ -42,23 +46,61 @@ def load(path: Path) -> Stored:
         # Pillow warns about a picture twice its limit's half and only raises above it: both are refused here.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        if pillow_format == "TIFF" and (grey := tiff.grey(path, notes, int(Image.MAX_IMAGE_PIXELS or 0))) is not None:
+            return Stored(_bytes_of_bits(grey), None, spatial_unit="px", orientation_known=False, notes=tuple(notes))
         try:
             image = Image.open(path, formats=[pillow_format])
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise ReadError(
-                "Image too large",
-                f"'{path.name}' has more than {Image.MAX_IMAGE_PIXELS} pixels",
-                f"at most {Image.MAX_IMAGE_PIXELS} pixels",
-                "Crop the region of interest, or export it at a lower magnification.",
-            ) from error
+            raise guard.too_many_pixels(path, int(Image.MAX_IMAGE_PIXELS or 0)) from error
         with image:
-            _check_pages(image, path, notes)
+            if pillow_format != "TIFF":
+                _check_pages(image, path, notes)
             guard.check_memory((image.height, image.width, len(image.getbands())), 4, path)
             deep_colour = _bits(path, image) > 8 and len(image.getbands()) > 1
-            values = _values(_as_stored(image, notes), path, notes)
+            values = _values(_upright(image, notes), path, notes)
     if deep_colour:
         notes.append("The picture has 16 bits for each colour and is read with 8.")
     return Stored(values, None, spatial_unit="px", orientation_known=False, notes=tuple(notes))
+
+
+def load_mask(path: Path, colours: bool = False) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """A picture whose values are labels, in any format that Pillow or tifffile reads; turned as :func:`load` turns it.
+
+    Args:
+        colours: Give (H, W, 3) uint8, looked up where the picture has a palette.
+
+    Returns:
+        (H, W) grey values, palette indices, or 0 and 1 of one bit; (H, W, C) of a colour picture, alpha included. And
+        what the reader has to say of it.
+
+    Raises:
+        ReadError: The picture is damaged, too large, or is none.
+    """
+    from PIL import Image
+
+    notes: list[str] = []
+    most = int(Image.MAX_IMAGE_PIXELS or 0)
+    with guard.reading(path, "a picture"), guard.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        if guard.sniff(guard.head_of(path)) == "tiff" and (grey := tiff.grey(path, notes, most)) is not None:
+            if not colours:
+                return grey, tuple(notes)
+            if grey.dtype in (np.dtype(np.uint8), np.dtype(np.bool_)):
+                return np.repeat(_bytes_of_bits(grey)[..., np.newaxis], 3, axis=2), tuple(notes)
+        try:
+            image = Image.open(path)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise guard.too_many_pixels(path, most) from error
+        with image:
+            guard.check_memory((image.height, image.width, len(image.getbands())), 4, path)
+            upright = _upright(image, notes)
+            return np.asarray(upright.convert("RGB") if colours else upright), tuple(notes)
+
+
+def _bytes_of_bits(values: NDArray[Any]) -> NDArray[Any]:
+    """Pictures of one bit as 0 and 255."""
+    return np.where(values, 255, 0).astype(np.uint8) if values.dtype == np.bool_ else values
 
 
 def _check_pages(image: Any, path: Path, notes: list[str]) -> None:
@@ -66,12 +108,7 @@ def _check_pages(image: Any, path: Path, notes: list[str]) -> None:
     if pages > 1 and image.format == "MPO":
         notes.append(f"The file holds {pages} pictures; the main one is read.")
     elif pages > 1:
-        raise ReadError(
-            "Picture stack",
-            f"'{path.name}' holds {pages} pages",
-            "one picture in a file",
-            "Save a volume as NIfTI, NRRD or DICOM (which tell its spacing), or one page as its own picture.",
-        )
+        raise guard.picture_stack(path, pages)
 
 
 def _bits(path: Path, image: Any) -> int:
@@ -81,24 +118,21 @@ def _bits(path: Path, image: Any) -> int:
     return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) if image.format == "TIFF" else 8
 
 
-def _as_stored(image: Any, notes: list[str]) -> Any:
-    """The decoded picture in stored order; a display orientation is noted and not applied."""
-    from PIL import Image
+def _upright(image: Any, notes: list[str]) -> Any:
+    """The decoded picture as the file asks viewers to show it.
+
+    Masks are drawn on the picture as it is shown: annotation tools turn it by this tag, and write masks without one.
+    """
+    from PIL import ImageOps
 
     orientation = int(image.getexif().get(_ORIENTATION, 1))
     is_tiff = image.format == "TIFF"
     image.load()
-    if orientation in range(2, 9):
-        notes.append("The file asks viewers to turn or mirror the picture; its stored pixel order is kept.")
-        if is_tiff:
-            # Pillow turns TIFF, and only TIFF, by itself; this is the inverse of that turn.
-            turn = Image.Transpose
-            inverse = {
-                2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE,
-                6: turn.ROTATE_90, 7: turn.TRANSVERSE, 8: turn.ROTATE_270,
-            }  # fmt: skip
-            return image.transpose(inverse[orientation])
-    return image
+    if orientation not in range(2, 9):
+        return image
+    notes.append(TURNED)
+    # Pillow turns TIFF, and only TIFF, by itself.
+    return image if is_tiff else ImageOps.exif_transpose(image)
 
 
 def _values(image: Any, path: Path, notes: list[str]) -> NDArray[Any]:

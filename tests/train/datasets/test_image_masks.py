@@ -100,6 +100,27 @@ def test_zero_may_be_a_target_where_the_background_is_named(tmp_path: Path) -> N
     check(record, optic_disc=disc(), optic_cup=disc(radius=4))
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_photograph_is_turned_to_the_mask_that_was_drawn_on_it(tmp_path: Path, orientation: int) -> None:
+    """bugs 10: square, with an EXIF orientation, it lay as stored under an upright mask, and nothing said so."""
+    shown = np.random.default_rng(3).integers(0, 255, (40, 40, 3)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    mask = np.zeros((40, 40), np.uint8)
+    mask[2:12, 5:30] = 1
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(np.ascontiguousarray(np.rot90(shown, 2 if orientation == 3 else 1))).save(
+        tmp_path / "images/a.png", exif=exif
+    )
+    save_picture(tmp_path / "masks/a.png", mask)
+    summary = Summary()
+    (record,) = converted(tmp_path, summary, labels={"polyp": (1,)})
+    np.testing.assert_array_equal(record.pixels(), shown)
+    check(record, polyp=mask > 0)
+    assert any("turn or mirror" in str(key) for key in summary.notes)
+
+
 def test_palette_pictures_give_their_indices(tmp_path: Path) -> None:
     save_picture(tmp_path / "JPEGImages/a.jpg", picture(1, colour=True))
     (tmp_path / "SegmentationClass").mkdir()
