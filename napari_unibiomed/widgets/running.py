@@ -70,7 +70,8 @@ class Running:
         try:
             boxes = self.boxes.boxes(source, volume) if wishes.task == "roi" else ()
             window, current = self.image.section.chosen_window, self.image.current
-            job = make_job(wishes, volume, self.image.plane, window, current=current, boxes=boxes)
+            plane = self.image.plane_of(wishes.slices)
+            job = make_job(wishes, volume, plane, window, current=current, boxes=boxes)
         except UniBiomedError as error:
             self.say(messages.from_error(error))
             return False
@@ -147,13 +148,13 @@ class Running:
             return ""
         looked_at = Wishes(slices=wishes.slices, options=wishes.options)  # the text may not be written yet
         try:
-            job = make_job(looked_at, volume, self.image.plane, None, current=self.image.current)
+            job = make_job(looked_at, volume, self.image.plane_of(wishes.slices), None, current=self.image.current)
         except UniBiomedError:
             return ""
         info, seconds = self.session.info, self.session.seconds_per_slice
         if seconds is None and info is not None and info.device == "cpu":
             seconds = expected_seconds_per_slice(info.parameters)
-        return estimate_text(slice_count(job), seconds)
+        return estimate_text(slice_count(job), seconds, "" if volume.is_2d else job.plane)
 
     def range_from_view(self) -> tuple[int, int]:
         """Slice numbers around the shown slice."""

@@ -35,7 +35,7 @@ def test_a_sound_job_passes_without_a_word() -> None:
     checked = preflight(Job("report", ct(6)), free_bytes=PLENTY)
     assert checked.messages == ()
     assert not checked.blocked
-    assert checked.estimate == "6 slices"
+    assert checked.estimate == "6 axial slices"
     assert preflight(Job("report", picture())).messages == ()
 
 
@@ -88,10 +88,10 @@ def test_slices_are_counted_for_every_kind_of_job() -> None:
 
 def test_the_time_is_measured_or_expected_or_left_out() -> None:
     job = Job("report", ct(6))
-    assert preflight(job, seconds_per_slice=10.0).estimate == "6 slices · about 1:00"
+    assert preflight(job, seconds_per_slice=10.0).estimate == "6 axial slices · about 1:00"
     cpu, gpu = FakeInfo(parameters=400_000_000), FakeInfo(parameters=400_000_000, device="cuda:0")
-    assert preflight(job, info=cpu).estimate == "6 slices · about 1:00"
-    assert preflight(job, info=gpu).estimate == "6 slices"
+    assert preflight(job, info=cpu).estimate == "6 axial slices · about 1:00"
+    assert preflight(job, info=gpu).estimate == "6 axial slices"
     assert estimate_text(1, 0.001) == "1 slice · about 0:01"
 
 
