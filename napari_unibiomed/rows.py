@@ -29,7 +29,7 @@ FLAGS = {
 
 
 class Column(Enum):
-    """Columns of the table, in their order; the first four are shown in a narrow dock."""
+    """Columns of the table, in their order."""
 
     NUMBER = "No."
     FINDING = "Finding"
@@ -44,7 +44,6 @@ class Column(Enum):
 
 COLUMNS = tuple(Column)
 TEXT_COLUMNS = frozenset({Column.FINDING, Column.SIDE, Column.FLAGS})
-NARROW_COLUMNS = COLUMNS[:4]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -32,6 +32,9 @@ TALL_PX = 1300
 PANEL_WIDTH_PX = 760
 """All columns of the table fit into this."""
 
+CANVAS_SIDES = 0.7
+"""Width to height that the canvas keeps when the panel opens."""
+
 
 class OneEach(QWidgetMeta):
     """Metaclass of a widget that there is once in a viewer: a second call takes the one that is there out of its frame
@@ -78,7 +81,7 @@ def arrange(viewer: Viewer, widget: QWidget, *, widen: bool = False) -> None:
     """Find a place for a widget that was just docked: a tab beside the other one of ours, or below it in a tall window.
 
     Args:
-        widen: Take as much width as leaves the canvas square.
+        widen: Take as much width as leaves the canvas nearly as wide as high.
     """
     frame = frame_of(widget)
     main = None if frame is None else frame.parentWidget()
@@ -94,8 +97,8 @@ def arrange(viewer: Viewer, widget: QWidget, *, widen: bool = False) -> None:
             frame.raise_()
     canvas = main.centralWidget()
     if widen and canvas is not None:
-        square = frame.width() + canvas.width() - canvas.height()
-        main.resizeDocks([frame], [max(frame.width(), min(square, PANEL_WIDTH_PX))], Qt.Orientation.Horizontal)
+        room = frame.width() + canvas.width() - round(CANVAS_SIDES * canvas.height())
+        main.resizeDocks([frame], [max(frame.width(), min(room, PANEL_WIDTH_PX))], Qt.Orientation.Horizontal)
 
 
 def _ours(viewer: Viewer) -> Iterator[QWidget]:

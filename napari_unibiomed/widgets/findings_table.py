@@ -24,11 +24,12 @@ from qtpy.QtWidgets import (
 
 from napari_unibiomed.contrast import readable
 from napari_unibiomed.findings import FindingsModel
-from napari_unibiomed.rows import COLUMNS, DASH, NARROW_COLUMNS, TEXT_COLUMNS, Column, FindingRow, cell_text, cell_value
+from napari_unibiomed.rows import COLUMNS, DASH, TEXT_COLUMNS, Column, FindingRow, cell_text, cell_value
+from napari_unibiomed.widgets.frozen_columns import FrozenColumns
 
 Role = Qt.ItemDataRole
 NAME_WIDTH_PX = 130
-"""The name keeps at least this much before a further column is shown."""
+"""The name has at least this much; what has no room then is scrolled to."""
 
 GREY = "#808080"
 """Of rejected and hidden rows, before it is made readable on the table's background."""
@@ -199,17 +200,24 @@ class FindingsTable(QTableView):
         self.setShowGrid(False)
         self.setIconSize(QSize(CHIP_PX, CHIP_PX))
         self.setTabKeyNavigation(False)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         side, header = self.verticalHeader(), self.horizontalHeader()
         assert side is not None
         assert header is not None
         side.hide()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        header.setSectionResizeMode(COLUMNS.index(Column.FINDING), QHeaderView.ResizeMode.Stretch)
         header.setHighlightSections(False)
         header.setMinimumSectionSize(24)
         self.sortByColumn(0, Qt.SortOrder.AscendingOrder)
-        self.doubleClicked.connect(lambda index: self.jump_requested.emit(self.number_at(index)))
+        self.doubleClicked.connect(self._on_double_click)
+        self.frozen = FrozenColumns(self, COLUMNS.index(Column.FINDING) + 1)
+        self.frozen.doubleClicked.connect(self._on_double_click)
+
+    def rename(self, index: QModelIndex) -> None:
+        """Edit the name of the row of an index; it is scrolled into view, where its columns lie over no others."""
+        bar = self.horizontalScrollBar()
+        assert bar is not None
+        bar.setValue(0)
+        self.edit(index.siblingAtColumn(COLUMNS.index(Column.FINDING)))
 
     def number_at(self, index: QModelIndex) -> int:
         """The number of the finding at a place of the view."""
@@ -255,22 +263,23 @@ class FindingsTable(QTableView):
         self._telling = True
 
     def fit_columns(self) -> None:
-        """Show as many columns as the width allows: the first four always, and none that has nothing to say."""
-        header = self.horizontalHeader()
+        """Make every column as wide as what it says, the name as wide as is left; the rest is scrolled to.
+
+        A column that has nothing to say is left out.
+        """
+        header, viewport = self.horizontalHeader(), self.viewport()
         assert header is not None
+        assert viewport is not None
         metrics, silent = header.fontMetrics(), _silent_columns(self.table.rows)
-        left, full = self.contentsRect().width(), False
+        left = viewport.width()
         for number, column in enumerate(COLUMNS):
-            title = metrics.horizontalAdvance(column.value) + TITLE_PADDING_PX
-            wanted = max(self.sizeHintForColumn(number) + PADDING_PX, title)
-            wanted = NAME_WIDTH_PX if column is Column.FINDING else wanted
-            shown = column not in silent and (column in NARROW_COLUMNS or (not full and left >= wanted))
-            # No later column is shown where an earlier one had no room.
-            full = full or (not shown and column not in silent)
-            left -= wanted if shown else 0
-            self.setColumnHidden(number, not shown)
-            if shown and column is not Column.FINDING:
+            self.setColumnHidden(number, column in silent)
+            if column not in silent and column is not Column.FINDING:
+                title = metrics.horizontalAdvance(column.value) + TITLE_PADDING_PX
+                wanted = max(self.sizeHintForColumn(number) + PADDING_PX, title)
                 self.setColumnWidth(number, wanted)
+                left -= wanted
+        self.setColumnWidth(COLUMNS.index(Column.FINDING), max(NAME_WIDTH_PX, left))
 
     def selectionChanged(self, selected: Any, deselected: Any) -> None:
         super().selectionChanged(selected, deselected)
@@ -288,11 +297,13 @@ class FindingsTable(QTableView):
                 self.reject_requested.emit(self.number_at(index))
                 return
             if event.key() == Qt.Key.Key_F2:
-                # F2 renames whatever cell of the row has the focus.
-                self.edit(index.siblingAtColumn(COLUMNS.index(Column.FINDING)))
+                self.rename(index)  # whatever cell of the row has the focus
                 return
         super().keyPressEvent(event)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         super().resizeEvent(event)
         self.fit_columns()
+
+    def _on_double_click(self, index: QModelIndex) -> None:
+        self.jump_requested.emit(self.number_at(index))

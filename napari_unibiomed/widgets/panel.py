@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QPoint, QSize, Qt, QTimer
-from qtpy.QtGui import QPalette
+from qtpy.QtGui import QPalette, QResizeEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QDockWidget,
@@ -27,12 +27,11 @@ from napari_unibiomed.jobs import Run
 from napari_unibiomed.layers import LayerGateway
 from napari_unibiomed.links import report_lines
 from napari_unibiomed.message import Message
-from napari_unibiomed.rows import Column
 from napari_unibiomed.shared_findings import findings_of
 from napari_unibiomed.widgets.canvas_link import CanvasLink
 from napari_unibiomed.widgets.detail_card import DetailCard
 from napari_unibiomed.widgets.docking import OneEach, arrange, leave_frame
-from napari_unibiomed.widgets.findings_table import COLUMNS, FindingsTable
+from napari_unibiomed.widgets.findings_table import FindingsTable
 from napari_unibiomed.widgets.lifetime import FrameWatch, plain_viewer, shared_session
 from napari_unibiomed.widgets.panel_menu import entries, menu_of
 from napari_unibiomed.widgets.report_view import ReportView
@@ -42,6 +41,12 @@ from unibiomed_core.types import NOTICE
 
 if TYPE_CHECKING:
     import napari.viewer
+
+TABLE_SHARE, TEXT_SHARE, CARD_SHARE = 300, 300, 400
+"""Of the height; text and card share the width where there is enough of it."""
+
+SIDE_BY_SIDE_PX = 540
+"""From this width on text and card stand side by side, so that each of them shows more lines."""
 
 TEXT_PAUSE_MS = 50
 """The text of a run is written anew no more often than this."""
@@ -105,11 +110,18 @@ class FindingsPanel(QWidget, metaclass=OneEach):
 
     def _assemble(self) -> None:
         splitter = QSplitter(Qt.Orientation.Vertical)
-        for widget, share in ((self.stack, 3), (self.text, 3), (self.card, 4)):
-            splitter.addWidget(widget)
-            splitter.setStretchFactor(splitter.indexOf(widget), share)
+        self.below = QSplitter(Qt.Orientation.Vertical)
+        for widget, share in ((self.text, TEXT_SHARE), (self.card, CARD_SHARE)):
+            self.below.addWidget(widget)
+            self.below.setStretchFactor(self.below.indexOf(widget), share)
             widget.setMinimumHeight(72)
-        splitter.setChildrenCollapsible(False)
+        self.stack.setMinimumHeight(72)
+        splitter.addWidget(self.stack)
+        splitter.addWidget(self.below)
+        for parts in (splitter, self.below):
+            parts.setChildrenCollapsible(False)
+        splitter.setSizes([TABLE_SHARE, TEXT_SHARE + CARD_SHARE])
+        self.below.setSizes([TEXT_SHARE, CARD_SHARE])
         notice = QLabel(NOTICE)
         notice.setWordWrap(True)
         notice.setAccessibleName("Research use only")
@@ -150,6 +162,14 @@ class FindingsPanel(QWidget, metaclass=OneEach):
         self.filter.textChanged.connect(self._on_filter)
         self.hide_rejected.toggled.connect(self._on_hide_rejected)
         self.state.linkActivated.connect(self._on_clear_filter)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Text and card side by side or one below the other, as the width allows."""
+        super().resizeEvent(event)
+        way = Qt.Orientation.Horizontal if self.width() >= SIDE_BY_SIDE_PX else Qt.Orientation.Vertical
+        if way != self.below.orientation():
+            self.below.setOrientation(way)
+            self.below.setSizes([TEXT_SHARE, CARD_SHARE])
 
     def changeEvent(self, event: QEvent | None) -> None:
         """Another theme: links are coloured to be read on its background."""
@@ -207,7 +227,7 @@ class FindingsPanel(QWidget, metaclass=OneEach):
 
     def _on_runs(self) -> None:
         shown = self.model.run
-        rows = [(f"{run.number} · {run.job.name}", run.number) for run in self.session.runs]
+        rows = [(f"{run.number} · {run.name}", run.number) for run in self.session.runs]
         self.runs.fill(list(rows), None if shown is None else shown.number)
         self.runs.setEnabled(len(rows) > 1)
 
@@ -291,7 +311,6 @@ class FindingsPanel(QWidget, metaclass=OneEach):
         found = self.model.row(self.table.number_at(index)) if index.isValid() else None
         if found is None:
             return
-        name = index.siblingAtColumn(COLUMNS.index(Column.FINDING))
-        menu = menu_of(entries(found, self.model, self.actions_of_row, lambda: self.table.edit(name)), self.table)
+        menu = menu_of(entries(found, self.model, self.actions_of_row, lambda: self.table.rename(index)), self.table)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         menu.popup(self.table.mapToGlobal(where))

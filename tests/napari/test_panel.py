@@ -320,16 +320,29 @@ def test_a_closed_image_is_said(desk: Desk) -> None:
     assert desk.texts(Column.FINDING) == ["liver", "spleen"]
 
 
-def test_a_narrow_panel_shows_four_columns_and_a_wide_one_all(desk: Desk) -> None:
+def test_a_narrow_panel_scrolls_to_every_column_with_the_name_in_view(desk: Desk) -> None:
+    """ux 6: a narrow table never showed volume, diameters, mean, presence and flags."""
     desk.run("liver", "spleen")
     table = desk.panel.table
     desk.panel.resize(300, 600)
     desk.panel.show()
     table.fit_columns()
-    assert [table.isColumnHidden(n) for n in range(len(COLUMNS))] == [False] * 4 + [True] * 5
+    assert not any(table.isColumnHidden(n) for n in range(len(COLUMNS)))
+    bar = table.horizontalScrollBar()
+    assert bar.maximum() > 0
+    assert not table.frozen.isVisible()
+    bar.setValue(bar.maximum())
+    last = len(COLUMNS) - 1
+    assert table.columnViewportPosition(last) + table.columnWidth(last) <= table.viewport().width()
+    assert table.frozen.isVisible()
+    shown = [n for n in range(len(COLUMNS)) if not table.frozen.isColumnHidden(n)]
+    assert shown == [0, COLUMNS.index(Column.FINDING)]
+    table.rename(table.model().index(0, last))
+    assert bar.value() == 0  # the name is edited where nothing lies over it
+    assert not table.frozen.isVisible()
     desk.panel.resize(1400, 600)
     QApplication.processEvents()
-    assert not any(table.isColumnHidden(n) for n in range(len(COLUMNS)))
+    assert bar.maximum() == 0
     assert desk.panel.minimumSizeHint().height() < 700
 
 
