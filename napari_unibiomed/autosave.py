@@ -7,7 +7,6 @@ before the next one begins, so that a killed process loses the slice in work at 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -25,9 +24,6 @@ from unibiomed_core.errors import ReadError
 from unibiomed_core.types import Prediction, Report, Volume
 from unibiomed_core.updates import Done, Progress, SliceDone, Update
 
-MOST_IMAGES = 30
-"""Runs on so many images are kept; those longest untouched go first."""
-
 INTERRUPTED = "The run was interrupted before all slices; what follows is restored from the slices that were finished."
 
 
@@ -38,12 +34,16 @@ class Saved:
     Args:
         name: As in a list of runs.
         done: Slices answered, of ``total`` planned.
+        began: When it was begun, in seconds since 1970.
+        size: Of its files, in bytes.
     """
 
     folder: Path
     name: str
     done: int
     total: int
+    began: float = 0.0
+    size: int = 0
 
 
 class Keeping:
@@ -60,10 +60,6 @@ class Keeping:
             OSError: It could not be written.
         """
         saved_slices.write_slice(self.folder, self._written, predictions)
-        if self._written == 0:
-            for earlier in self.folder.parent.glob("run_*"):
-                if earlier.name < self.folder.name:
-                    shutil.rmtree(earlier, ignore_errors=True)
         self._written += 1
 
     def end(self, report: Report) -> None:
@@ -87,7 +83,7 @@ class Autosave:
         self._hashed: tuple[Volume, str] | None = None
 
     def begin(self, job: Job, model: Mapping[str, Any], total: int, folder: Path | None = None) -> Keeping:
-        """Keep a run. It takes the place of earlier ones on the same image once it has a slice.
+        """Keep a run, beside earlier ones on the same image, until the user deletes it.
 
         Args:
             folder: Where a run that is taken up again lies already.
@@ -101,22 +97,25 @@ class Autosave:
         new = image / f"run_{time.time_ns():020d}"
         new.mkdir(mode=0o700, parents=True)
         saved_slices.write_job(new, job, model, total)
-        os.utime(image)
-        self._prune()
         return Keeping(new)
 
-    def restorable(self, volume: Volume) -> Saved | None:
-        """The run that was kept of an image with this very content; None where there is none with a finished slice."""
-        image = self.root / self.key(volume)
-        for folder in sorted(image.glob("run_*"), reverse=True):
+    def kept(self, volume: Volume) -> list[Saved]:
+        """The runs that were kept of an image with this very content and have a finished slice, newest first."""
+        found = []
+        for folder in sorted((self.root / self.key(volume)).glob("run_*"), reverse=True):
             done = len(list(folder.glob("slice_*.npz")))
+            try:
+                job, _, total = saved_slices.read_job(folder, volume)
+                size = sum(file.stat().st_size for file in folder.iterdir())
+            except (ReadError, OSError):
+                continue
             if done:
-                try:
-                    job, _, total = saved_slices.read_job(folder, volume)
-                except ReadError:
-                    continue
-                return Saved(folder, job.name, done, total)
-        return None
+                found.append(Saved(folder, job.name, done, total, _began(folder), size))
+        return found
+
+    def restorable(self, volume: Volume) -> Saved | None:
+        """The newest of :meth:`kept`; None where there is none."""
+        return next(iter(self.kept(volume)), None)
 
     def restore(self, saved: Saved, volume: Volume, number: int) -> Run:
         """The run as it was. One that was interrupted is cancelled, with findings from its finished slices.
@@ -158,10 +157,11 @@ class Autosave:
             self._hashed = volume, digest.hexdigest()
         return self._hashed[1]
 
-    def _prune(self) -> None:
-        images = sorted((f for f in self.root.iterdir() if f.is_dir()), key=lambda f: f.stat().st_mtime)
-        for old in images[:-MOST_IMAGES]:
-            shutil.rmtree(old, ignore_errors=True)
+
+def _began(folder: Path) -> float:
+    """When a run was begun, in seconds since 1970: its folder is named so, in nanoseconds."""
+    digits = folder.name.partition("_")[2]
+    return int(digits) / 1e9 if digits.isdecimal() else folder.stat().st_mtime
 
 
 def autosave_of(settings: Settings) -> Autosave | None:

@@ -45,6 +45,9 @@ class Controls(Enum):
     PANEL = "panel"
 
 
+SAMPLES = "File \u25b8 Open Sample \u25b8 UniBiomed"
+"""napari's menu of our samples, as it is written there."""
+
 _MODEL = frozenset({Controls.MODEL, Controls.LOAD, Controls.DOWNLOAD, Controls.FOLDER})
 _IMAGE = frozenset({Controls.IMAGE, Controls.PREVIEW})
 _OUTPUT = frozenset({Controls.UNDO, Controls.SAVE, Controls.EXPORT})
@@ -53,10 +56,10 @@ _ALL = _MODEL | _IMAGE | _OUTPUT | _PANEL | {Controls.TASK, Controls.RUN}
 
 ENABLED: Mapping[Phase, frozenset[Controls]] = MappingProxyType(
     {
-        Phase.NO_MODEL: _MODEL | _IMAGE | _PANEL | {Controls.TASK, Controls.RUN},
+        Phase.NO_MODEL: _ALL,
         Phase.DOWNLOADING: _IMAGE | _PANEL | {Controls.CANCEL},
         Phase.LOADING: _IMAGE | _PANEL | {Controls.CANCEL},
-        Phase.NO_IMAGE: _MODEL | _IMAGE | _PANEL,
+        Phase.NO_IMAGE: _MODEL | _IMAGE | _OUTPUT | _PANEL,
         Phase.READY: _ALL,
         Phase.RUNNING: _PANEL | {Controls.CANCEL, Controls.PREVIEW},
         Phase.CANCELLING: _PANEL | {Controls.PREVIEW},
@@ -65,14 +68,14 @@ ENABLED: Mapping[Phase, frozenset[Controls]] = MappingProxyType(
     }
 )
 """The panel can always be opened. A job that is being cancelled cannot be cancelled again. A run loads the chosen model
-first where none is in memory, so that one click is enough."""
+first where none is in memory, so that one click is enough; what a run gave needs no model and no image."""
 
 SHOWN: Mapping[Phase, tuple[str, str]] = MappingProxyType(
     {
-        Phase.NO_MODEL: ("\u25b2", "No model loaded."),
+        Phase.NO_MODEL: ("\u25cf", "Ready; the model loads when needed"),
         Phase.DOWNLOADING: ("\u25cf", "Downloading"),
         Phase.LOADING: ("\u25cf", "Loading weights (first run takes about a minute)"),
-        Phase.NO_IMAGE: ("\u25cf", "Open an image or try File \u25b8 Open Sample \u25b8 UniBiomed phantom."),
+        Phase.NO_IMAGE: ("\u25cf", f"Open an image or try {SAMPLES}."),
         Phase.READY: ("\u25cf", "Ready"),
         Phase.RUNNING: ("\u25cf", "Running"),
         Phase.CANCELLING: ("\u25cf", "Cancelling\u2026"),

@@ -1,4 +1,4 @@
-"""What is said at the end of a run, and how long a slice takes before that was measured."""
+"""What is said at the end of a run."""
 
 from __future__ import annotations
 
@@ -7,17 +7,8 @@ from napari_unibiomed.jobs import Run
 from napari_unibiomed.messages import Message
 from unibiomed_core.types import Prompt
 
-CPU_SECONDS_PER_PARAMETER = 2.5e-8
-"""Seconds a slice and parameter on a few CPU cores: a model of 1.1 thousand million takes about half a minute, the
-embedded one a fraction of a second. An order of magnitude only, until a run was measured."""
-
 LESS_MEMORY = "Memory ran out; the run went on"
 """How the engine's warning begins."""
-
-
-def expected_seconds_per_slice(parameters: int) -> float:
-    """Before anything was measured, on a CPU."""
-    return parameters * CPU_SECONDS_PER_PARAMETER
 
 
 def closing_messages(run: Run) -> list[Message]:

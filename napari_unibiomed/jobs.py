@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from unibiomed_core.types import Caution, CroppedMask, Finding, Plane, Predictio
 JobKind = Literal["report", "segment", "ask", "roi"]
 
 KIND_WORDS: dict[JobKind, str] = {"report": "Report", "segment": "Segment", "ask": "Ask", "roi": "Region"}
+
+LONGEST_NAME = 60
+"""Characters of a layer's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,22 @@ class Job:
         return f"{KIND_WORDS[self.kind]}: {words}" if words else KIND_WORDS[self.kind]
 
 
+def layer_name(job: Job, image: str, taken: Collection[str] = ()) -> str:
+    """What the layer of a run is called: image, task and targets, with a number where the name is taken already.
+
+    Args:
+        image: Name of the image layer.
+        taken: Names of layers that are there.
+    """
+    asked = [ask if isinstance(ask, str) else ask.target or ask.question for ask in job.asks]
+    words = ", ".join(dict.fromkeys(word for word in asked if word))
+    name = f"{image} {job.label or (words if job.kind == 'segment' and words else KIND_WORDS[job.kind].lower())}"
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 1].rstrip(' ,')}\u2026"
+    numbers = (f"{name} {number}" for number in count(2))
+    return name if name not in taken else next(numbered for numbered in numbers if numbered not in taken)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """The answer to one question or about one box.
@@ -137,6 +157,7 @@ class Run:
         complete: It went to its end.
         answers: For "ask" and "roi" jobs, in the order of the slices and prompts.
         folder: Where it is kept on the disk; None where it is not.
+        title: What its layer is called, and what the user renamed it to; empty for a run without a layer.
     """
 
     job: Job
@@ -151,6 +172,12 @@ class Run:
     complete: bool = False
     answers: list[Answer] = field(default_factory=list)
     folder: Path | None = None
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        """For a list of runs."""
+        return self.title or self.job.name
 
     @property
     def volume(self) -> Volume:

@@ -24,6 +24,10 @@ class LayerEvents:
         events = self.viewer.layers.events
         return view.connect([events.inserted, events.removed, events.reordered, events.renamed], lambda _: call())
 
+    def on_active_changed(self, call: Callable[[], None]) -> Disconnect:
+        """Call after another layer was selected in the list of layers."""
+        return view.connect([self.viewer.layers.selection.events.active], lambda _: call())
+
     def on_layer_event(self, names: Collection[str], call: Callable[[], None]) -> Disconnect:
         """Call after an event of one of these names of any layer, as "visible"."""
         return view.connect([self.viewer.layers.events], lambda event: call() if event.type in names else None)

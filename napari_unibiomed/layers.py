@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_unibiomed import painting, view
 from napari_unibiomed.geometry import placement_of
+from napari_unibiomed.jobs import layer_name
 from napari_unibiomed.layer_events import LayerEvents
 from napari_unibiomed.placement import KEY, Placement, image_layer
 from napari_unibiomed.settings import Settings
@@ -97,7 +98,7 @@ class LayerGateway(LayerEvents):
         data = np.ascontiguousarray(placement.to_layer(np.zeros(volume.shape, np.uint16)))
         layer = self.viewer.add_labels(
             data,
-            name=f"{source.name} {run.job.label or 'findings'}",
+            name=layer_name(run.job, source.name, {layer.name for layer in self.viewer.layers}),
             opacity=self.settings.labels_opacity,
             # A colour table that is there from the start spares the run the building of a shader for every new target.
             colormap=painting.colormap((n, colour(n)) for n in range(1, painting.READY_COLOURS + 1)),
@@ -272,14 +273,6 @@ class LayerGateway(LayerEvents):
         if found is None:
             return False
         view.jump(self.viewer, *found, volume.plane_axis(plane), index, centre)
-        return True
-
-    def show_plane(self, volume: Volume, plane: Plane) -> bool:
-        """Show the slices of a plane upright; False where no layer shows the volume, or it is a picture."""
-        found = self.layer_of(volume)
-        if found is None or volume.is_2d:
-            return False
-        view.show_plane(self.viewer, *found, volume.plane_axis(plane))
         return True
 
     def stand_on_slices(self, volume: Volume) -> None:

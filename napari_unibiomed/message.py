@@ -22,7 +22,7 @@ class Link(Enum):
     RESUME = "Resume"
     DISCARD = "Discard"
     RESTORE = "Restore"
-    DELETE_SAVED = "Delete"
+    SAVED_RUNS = "Saved runs"
     RETRY = "Retry"
     COPY_DETAILS = "Copy details"
     USE_PERCENTILES = "Use percentile window instead?"

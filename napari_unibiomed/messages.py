@@ -9,18 +9,18 @@ import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
+from napari_unibiomed.controls import SAMPLES
 from napari_unibiomed.message import Link, Message
 from unibiomed_core.errors import UniBiomedError
 
 
-def running_on_cpu(seconds_per_slice: float) -> Message:
-    """The installed torch cannot use a GPU."""
-    seconds = f"{seconds_per_slice:.1f}" if seconds_per_slice < 10 else f"{seconds_per_slice:.0f}"
+def running_on_cpu() -> Message:
+    """The installed torch cannot use a GPU. How long a slice takes is told once it was measured."""
     return Message(
         "warning",
         "Running on CPU",
-        f"This torch build has no GPU support; expect about {seconds} s per slice.",
-        'See "GPU setup" or continue.',
+        "The installed PyTorch has no GPU support.",
+        "Continue, or install the PyTorch build for your GPU and start napari again.",
     )
 
 
@@ -236,7 +236,7 @@ def something_went_wrong(exception: BaseException) -> Message:
 
 def no_image() -> Message:
     """There is nothing to ask about."""
-    return Message("info", "No image", "Open an image or try File \u25b8 Open Sample \u25b8 UniBiomed phantom.")
+    return Message("info", "No image", f"Open an image or try {SAMPLES}.")
 
 
 def from_error(exception: BaseException) -> Message:

@@ -25,7 +25,7 @@ def answered_by_another_model(name: str) -> Message:
 
 def loading_cancelled() -> Message:
     """Loading or downloading was stopped by the user."""
-    return Message("info", "Loading cancelled", "No model is loaded.", "Press Load to begin again.")
+    return Message("info", "Loading cancelled", "No model is loaded.", "The next run loads it.")
 
 
 def restored(name: str, done: int, total: int) -> Message:
@@ -41,14 +41,20 @@ def restored(name: str, done: int, total: int) -> Message:
     )
 
 
-def can_be_restored(name: str, done: int, total: int) -> Message:
-    """An autosaved run of the image that was opened."""
+def can_be_restored(name: str, done: int, total: int, count: int = 1) -> Message:
+    """Runs of the image that was opened lie on the disk; the newest is named.
+
+    Args:
+        count: How many there are.
+    """
+    title = "An earlier run was saved" if count == 1 else f"{count} earlier runs were saved"
+    which = "" if count == 1 else "The newest: "
     return Message(
         "info",
-        "An earlier run was saved",
-        f"\u201c{name}\u201d, {done} of {total} slices, on this image.",
-        "Restore \u00b7 Delete.",
-        links=(Link.RESTORE, Link.DELETE_SAVED),
+        title,
+        f"{which}\u201c{name}\u201d, {done} of {total} slices, on this image.",
+        "Restore \u00b7 Saved runs.",
+        links=(Link.RESTORE, Link.SAVED_RUNS),
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from napari_unibiomed import ending, messages, notices
+from napari_unibiomed import messages, notices
 from napari_unibiomed.geometry import warnings_of
 from napari_unibiomed.jobs import Job
 from napari_unibiomed.message import Message
 from napari_unibiomed.progress import clock
+from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import choose_window
 from unibiomed_core.types import Volume
 
@@ -32,7 +32,7 @@ class Preflight:
     Args:
         messages: The gravest first; an error among them stops the run.
         slices: How many will be examined, at most.
-        estimate: ``96 axial slices · about 0:40``, without the time where it is not known.
+        estimate: ``96 slices · about 0:40``, without the time where it is not known.
     """
 
     messages: tuple[Message, ...]
@@ -44,14 +44,11 @@ class Preflight:
         return any(message.kind == "error" for message in self.messages)
 
 
-def preflight(
-    job: Job, *, info: Any = None, seconds_per_slice: float | None = None, free_bytes: int | None = None
-) -> Preflight:
+def preflight(job: Job, *, seconds_per_slice: float | None = None, free_bytes: int | None = None) -> Preflight:
     """Look at a job before it is begun.
 
     Args:
-        info: The loaded model's ``ModelInfo``, None where none is loaded.
-        seconds_per_slice: Measured; None takes an expectation for the model, which there is on a CPU only.
+        seconds_per_slice: Measured in runs of this kind; None while there was none.
         free_bytes: Memory that can be used; None asks the system.
     """
     volume = job.volume
@@ -59,30 +56,31 @@ def preflight(
     said = [*_slices(job, count), *_memory(volume, free_bytes), *warnings_of(volume)]
     if not any(message.title == messages.not_hounsfield(0, 0).title for message in said):
         said += _values(job)
-    if seconds_per_slice is None and info is not None and info.device == "cpu":
-        seconds_per_slice = ending.expected_seconds_per_slice(info.parameters)
     ordered = sorted(said, key=lambda message: ("error", "warning", "info").index(message.kind))
-    plane = "" if volume.is_2d or job.kind == "roi" else job.plane
-    return Preflight(tuple(ordered), count, estimate_text(count, seconds_per_slice, plane))
+    return Preflight(tuple(ordered), count, estimate_text(count, seconds_per_slice))
 
 
 def slice_count(job: Job) -> int:
-    """How many slices a job looks at, at most; those included that turn out to show air only."""
+    """How many slices a job looks at, by the engine's own plan: those that show air only are left out.
+
+    A plan with further passes looks at so many at most. Nought where the engine would refuse the slices.
+    """
     if job.kind == "roi":
         regions = [ask.region for ask in job.asks if not isinstance(ask, str) and ask.region is not None]
         return len({(region.plane, region.index) for region in regions})
-    if job.indices is not None:
-        return len(set(job.indices))
-    total = job.volume.slice_count(job.plane)
-    if job.options.plan != "all":
-        return total  # its later passes may come to each
-    return len(range((total - 1) % job.every // 2, total, job.every))
+    from unibiomed_core.engine import plans
+
+    window = job.window or choose_window(job.volume)
+    try:
+        route = plans.route(job.options.plan, job.volume, job.plane, window, job.every, job.indices)
+    except PromptError:
+        return 0
+    return len(route.usable) if route.plan.further else len(route.first_pass)
 
 
-def estimate_text(slices: int, seconds_per_slice: float | None, plane: str = "") -> str:
-    """``96 axial slices · about 0:40``."""
-    noun = f"{plane} slice".strip()
-    words = f"1 {noun}" if slices == 1 else f"{slices} {noun}s"
+def estimate_text(slices: int, seconds_per_slice: float | None) -> str:
+    """``96 slices · about 0:40``."""
+    words = "1 slice" if slices == 1 else f"{slices} slices"
     return words if seconds_per_slice is None else f"{words} \u00b7 about {clock(max(1.0, slices * seconds_per_slice))}"
 
 
@@ -91,7 +89,8 @@ def _slices(job: Job, count: int) -> list[Message]:
     outside = [index for index in job.indices or () if not 0 <= index < total]
     if outside:
         return [notices.no_such_slice(outside[0], total)]
-    return [] if count else [notices.nothing_to_examine()]
+    nothing = not count and (job.kind == "roi" or job.indices is not None)
+    return [notices.nothing_to_examine()] if nothing else []  # of an image that shows air only the engine tells
 
 
 def _memory(volume: Volume, free_bytes: int | None) -> list[Message]:

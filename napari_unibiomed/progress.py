@@ -15,6 +15,11 @@ def download_text(done_bytes: int, total_bytes: int, seconds_gone: float) -> str
     return f"{done_bytes / 1e6:,.0f} of {total_bytes / 1e6:,.0f} MB{speed}"
 
 
+def size_text(count: int) -> str:
+    """``3.4 MB`` of so many bytes."""
+    return f"{count / 1e6:,.1f} MB" if count >= 50_000 else f"{max(1, round(count / 1e3))} kB"
+
+
 def clock(seconds: float) -> str:
     """``m:ss``, from an hour on ``h:mm:ss``."""
     whole = max(0, round(seconds))

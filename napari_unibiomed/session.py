@@ -7,9 +7,11 @@ there are state and runs changed and signals emitted.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from napari_unibiomed import messages, model_choice, notices
+from napari_unibiomed.autosave import Saved
 from napari_unibiomed.controls import Phase
 from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.model_choice import Download, LoadEngine, ModelChoice
@@ -120,30 +122,43 @@ class Session(SessionWork):
         self.volume = volume
         if same:
             return
-        self.saved = None
+        self.saved_runs = []
+        self.saved_listed.emit()
         if not self.phase.busy:
             self._rest(None)
         if volume is not None:
-            self._model.submit(lambda: self._look(volume))
+            self._model.submit(lambda: self._read_kept(volume, self._offer))
 
-    def restore_saved(self) -> bool:
-        """Bring back the kept run of the chosen image; ``restored`` tells when it is there."""
-        saved, volume = self.saved, self.volume
+    def list_saved(self) -> None:
+        """Have ``saved_runs`` read anew; ``saved_listed`` tells when that is done."""
+        volume = self.volume
+        if volume is not None and not self.closed:
+            self._model.submit(lambda: self._read_kept(volume, self._list))
+
+    def restore_saved(self, saved: Saved | None = None) -> bool:
+        """Bring back a kept run of the chosen image, by default the newest; ``restored`` tells when it is there."""
+        saved, volume = saved or self.saved, self.volume
         if saved is None or volume is None or not self._may_begin():
             return False
-        self.saved = None
+        self._take_off((saved,))
         number = self._next_number()
         self._model.submit(lambda: self._bring_back(saved, volume, number))
         return True
 
-    def delete_saved(self) -> bool:
-        """Delete the kept run of the chosen image from the disk."""
-        saved = self.saved
-        if saved is None or not self._may_begin():
+    def delete_saved(self, which: Sequence[Saved] | None = None) -> bool:
+        """Delete kept runs of the chosen image from the disk, by default the newest; False where there is none."""
+        chosen = tuple(which) if which is not None else tuple(self.saved_runs[:1])
+        if not chosen or not self._may_begin():
             return False
-        self.saved = None
-        self._model.submit(lambda: self._delete(saved.folder))
+        self._take_off(chosen)
+        for saved in chosen:
+            self._model.submit(partial(self._delete, saved.folder))
         return True
+
+    def _take_off(self, which: Sequence[Saved]) -> None:
+        self._taken_off |= {saved.folder for saved in which}
+        self.saved_runs = [saved for saved in self.saved_runs if saved.folder not in self._taken_off]
+        self.saved_listed.emit()
 
     def image_closed(self, volume: Volume) -> None:
         """The layer of an image was removed: a job on it stops, and what is finished is kept."""
@@ -161,6 +176,10 @@ class Session(SessionWork):
         self._users -= 1
         if self._users <= 0:
             self.close()
+
+    def stop_for_exit(self) -> None:
+        """The program ends: the job stops after the slice in work, so that the thread can be waited for."""
+        self._cancel.cancel()
 
     def close(self) -> None:
         """Stop the job, let the thread end and free the model. Nothing is delivered any more; may be called twice."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from psygnal import Signal
@@ -14,7 +15,7 @@ from psygnal import Signal
 from napari_unibiomed import ending, messages, notices
 from napari_unibiomed.autosave import Saved
 from napari_unibiomed.controls import Phase
-from napari_unibiomed.jobs import Run, meets
+from napari_unibiomed.jobs import JobKind, Run, meets
 from napari_unibiomed.messages import Message
 from napari_unibiomed.model_choice import EMBEDDED, ModelChoice
 from napari_unibiomed.progress import progress_text
@@ -39,6 +40,8 @@ class SessionState:
     message_shown = Signal(Message)
     saved_found = Signal(Saved)
     """A run of the chosen image lies on the disk; a message offers it too."""
+    saved_listed = Signal()
+    """``saved_runs`` is another list now."""
     restored = Signal(Run)
     """A kept run was brought back; ``finished`` follows."""
     model_changed = Signal()
@@ -56,12 +59,14 @@ class SessionState:
         self.kept_edits: dict[int, Edits] = {}
         """Number of a run -> what the user did with its findings."""
         self.volume: Volume | None = None
-        self.saved: Saved | None = None
-        """A kept run of the chosen image that can be brought back."""
+        self.saved_runs: list[Saved] = []
+        """Kept runs of the chosen image that can be brought back, newest first; those that are open are left out."""
         self.messages: list[Message] = []
         """What was said since the last action; the last one is what matters most."""
-        self.seconds_per_slice: float | None = None
-        """Measured with the model that is loaded; None until then."""
+        self.pace: dict[JobKind, float] = {}
+        """Seconds a slice, by kind of job, as measured with the model that is loaded."""
+        self._taken_off: set[Path] = set()
+        """Folders of kept runs that are brought back or deleted; a list that was read before may name them still."""
         self._retry: Callable[[], bool] | None = None
         self._busy: Phase | None = None
         self._outcome: Phase | None = None
@@ -108,7 +113,7 @@ class SessionState:
     # The model
 
     def _dropped(self) -> None:
-        self.info, self.model_line, self.seconds_per_slice = None, "", None
+        self.info, self.model_line, self.pace = None, "", {}
         self.model_changed.emit()
         self._tell_phase()
 
@@ -120,7 +125,7 @@ class SessionState:
         self.info, self.model_line = info, line
         self.model_changed.emit()
         if cpu_only:
-            self._show(messages.running_on_cpu(ending.expected_seconds_per_slice(info.parameters)))
+            self._show(messages.running_on_cpu())
 
     # Runs
 
@@ -172,7 +177,7 @@ class SessionState:
         """The stream of a run is over."""
         computed = len(run.slices_done) - known
         if computed > 0:
-            self.seconds_per_slice = seconds / computed
+            self.pace[run.job.kind] = seconds / computed
         run.seconds += seconds
         if run.report is None:
             run.cancelled = run.places_done < run.slices_total
@@ -207,12 +212,25 @@ class SessionState:
 
     # Kept runs
 
-    def _offer(self, saved: Saved, volume: Volume) -> None:
-        if volume is self.volume and not any(run.folder == saved.folder for run in self.runs):
-            self.saved = saved
+    @property
+    def saved(self) -> Saved | None:
+        """The newest kept run of the chosen image that can be brought back."""
+        return self.saved_runs[0] if self.saved_runs else None
+
+    def _offer(self, kept: list[Saved], volume: Volume) -> None:
+        """Kept runs of an image that was just chosen."""
+        self._list(kept, volume)
+        saved = self.saved
+        if volume is self.volume and saved is not None:
             self.saved_found.emit(saved)
             if not self.phase.busy:
-                self._show(notices.can_be_restored(saved.name, saved.done, saved.total))
+                self._show(notices.can_be_restored(saved.name, saved.done, saved.total, len(self.saved_runs)))
+
+    def _list(self, kept: list[Saved], volume: Volume) -> None:
+        if volume is self.volume:
+            opened = {run.folder for run in self.runs} | self._taken_off
+            self.saved_runs = [saved for saved in kept if saved.folder not in opened]
+            self.saved_listed.emit()
 
     def _restored(self, run: Run, edits: Edits, *trouble: Message) -> None:
         self.kept_edits[run.number] = edits

@@ -139,10 +139,10 @@ class SessionWork(SessionState):
     def _edits_not_kept(self, error: OSError) -> None:
         self._post(self._show, notices.edits_not_kept(messages.first_sentence(error)))
 
-    def _look(self, volume: Volume) -> None:
-        """Whether a run of this image was kept."""
-        if self._autosave is not None and not self.closed and (saved := self._autosave.restorable(volume)) is not None:
-            self._post(self._offer, saved, volume)
+    def _read_kept(self, volume: Volume, tell: Callable[[list[Saved], Volume], None]) -> None:
+        """Which runs of this image were kept."""
+        if self._autosave is not None and not self.closed:
+            self._post(tell, self._autosave.kept(volume), volume)
 
     def _bring_back(self, saved: Saved, volume: Volume, number: int) -> None:
         if self._autosave is None:

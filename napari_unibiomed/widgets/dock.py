@@ -6,8 +6,8 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtWidgets import QDockWidget, QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QSize, QTimer
+from qtpy.QtWidgets import QDockWidget, QFrame, QVBoxLayout, QWidget
 
 from napari_unibiomed import commands
 from napari_unibiomed.controls import Phase
@@ -29,8 +29,9 @@ from napari_unibiomed.widgets.output_section import OutputSection
 from napari_unibiomed.widgets.run_layers import RunLayers
 from napari_unibiomed.widgets.run_section import RunSection
 from napari_unibiomed.widgets.running import Running
+from napari_unibiomed.widgets.saved_runs import SavedRuns
 from napari_unibiomed.widgets.saving import Saving
-from napari_unibiomed.widgets.section import LinkLabel
+from napari_unibiomed.widgets.section import LinkLabel, ScrollColumn
 from napari_unibiomed.widgets.task_section import TaskSection
 from unibiomed_core import __version__
 from unibiomed_core.types import NOTICE
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_unibiomed.jobs import JobKind
-    from unibiomed_core.types import Plane
 
 WIDTH_PX = 320
 NARROWEST_PX = 300
@@ -72,7 +72,7 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
             self.session, self.image_binding, self.boxes, RunLayers(self.gateway), self.run, self.open_panel
         )
         self.saving = Saving(self.session, self.gateway, self, self.running.say)
-        self.links = MessageLinks(self.running, self.image, self.model)
+        self.links = MessageLinks(self.running, self.image, self.model, self.show_saved)
         self.keys = Keys(self)
         self._disconnect: list[Callable[[], None]] = []
         self._assemble()
@@ -99,10 +99,6 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
             return False
         self.task.remember()
         return True
-
-    def _show_plane(self, plane: Plane) -> None:
-        if self.image_binding.volume is not None:
-            self.gateway.show_plane(self.image_binding.volume, plane)
 
     def draw_box(self) -> None:
         """Draw a box on the chosen image."""
@@ -151,6 +147,10 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
             if not in_front:
                 commands.open_dock(viewer)
 
+    def show_saved(self) -> None:
+        """List the kept runs of the chosen image."""
+        SavedRuns(self.session, self).show()
+
     def leave_frame(self) -> None:
         """Leave the dock frame for another one that napari is about to make; nothing else changes."""
         viewer = self._viewer()
@@ -168,6 +168,7 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
             self._disconnect.pop()()
         self.session.phase_changed.disconnect(self._on_phase, missing_ok=True)
         self.session.runs_changed.disconnect(self._on_runs, missing_ok=True)
+        self.session.saved_listed.disconnect(self._on_saved, missing_ok=True)
         for part in (self.keys, self.boxes, self.letters, self.image_binding, self.model_binding, self.running):
             part.close()
         self.session.detach()
@@ -186,11 +187,7 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
             column.addWidget(line)
         column.addWidget(_footer())
         column.addStretch(1)
-        area = QScrollArea()
-        area.setWidget(body)
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area = ScrollColumn(body)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
@@ -201,13 +198,15 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
     def _connect(self) -> None:
         self.session.phase_changed.connect(self._on_phase)
         self.session.runs_changed.connect(self._on_runs)
+        self.session.saved_listed.connect(self._on_saved)
         self._disconnect = [
             self.gateway.on_layers_changed(self._on_layers),
+            self.gateway.on_active_changed(self._on_layers),
             self.gateway.on_view_changed(self.image_binding.follow_view),
         ]
         self.image.image_changed.connect(self._on_image_choice)
+        self.image.follow_changed.connect(self._on_layers)
         self.image.view_changed.connect(self._on_plane)
-        self.image.planes.chosen.connect(self._show_plane)
         self.image.window_changed.connect(self.image_binding.follow_window)
         self.task.changed.connect(self._on_task)
         self.task.run_requested.connect(self.run_task)
@@ -221,13 +220,14 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
         self.output.undo_requested.connect(self.undo_last_run)
         self.output.save_requested.connect(self.saving.save_masks)
         self.output.export_requested.connect(self.saving.export)
+        self.output.saved_requested.connect(self.show_saved)
         self.output.panel_requested.connect(lambda: self.open_panel(True))
 
     def _on_shown(self, frame: QDockWidget) -> None:
         self.keys.live_in(frame)
         QTimer.singleShot(0, self._place)  # napari is not done with the frame yet
-        if self.session.phase is not Phase.NO_MODEL and self.image_binding.volume is not None:
-            self.model.set_folded(True)
+        choice = self.model.choice
+        self.model.set_folded(choice is not None and choice.here)  # nothing has to be done there
 
     def _place(self) -> None:
         viewer = self._viewer()
@@ -236,7 +236,7 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
 
     def _on_layers(self) -> None:
         self.running.follow_layers()
-        if self.image_binding.take_layers():
+        if self.image_binding.take_layers(held=self.session.phase.busy):
             self._on_volume()
 
     def _on_image_choice(self) -> None:
@@ -279,12 +279,17 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
     def _on_runs(self) -> None:
         self._on_phase(self.session.phase)
 
+    def _on_saved(self) -> None:
+        self.output.show_saved([saved.size for saved in self.session.saved_runs])
+
     def _on_phase(self, phase: Phase) -> None:
         self.image.show_phase(phase)
         self.task.show_phase(phase)
         self.run.show_phase(phase)
         runs = self.session.runs
         self.output.show_phase(phase, bool(runs), any(run.report is not None for run in runs))
+        if not phase.busy:
+            self._on_layers()  # another image may have been selected while a run held this one
         if phase in (Phase.READY, Phase.DONE):
             self.run.set_estimate(self.running.estimate(self.task.wishes))
         if phase in (Phase.RUNNING, Phase.READY):

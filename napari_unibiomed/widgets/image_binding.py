@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from superqt.utils import qthrottled
@@ -19,8 +20,6 @@ from unibiomed_core.types import Plane, Region, Volume
 
 if TYPE_CHECKING:
     from napari.layers import Image
-
-    from napari_unibiomed.asking import Slices
 
 PREVIEW_MS = 100
 NO_KIND = Message(
@@ -42,6 +41,8 @@ class ImageBinding:
         self.problem: Message | None = messages.no_image()
         self.region: Region | None = None
         self._taken: tuple[Any, ...] = ()
+        self._kinds: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
+        """What the user said of a layer's kind; it holds when the layer is chosen again."""
         self._show_preview = qthrottled(self._preview, timeout=PREVIEW_MS)
 
     @property
@@ -51,12 +52,6 @@ class ImageBinding:
             return "axial"
         return self.section.chosen_plane or self.gateway.displayed_plane(self.volume) or "axial"
 
-    def plane_of(self, slices: Slices) -> Plane:
-        """The plane of a run: over all slices that of the acquisition, unless a plane was chosen."""
-        if self.volume is None or self.section.chosen_plane or self.section.plane_as_shown or slices.span != "all":
-            return self.plane
-        return self.volume.default_plane
-
     @property
     def current(self) -> int | None:
         """Canonical index of the shown slice."""
@@ -64,9 +59,19 @@ class ImageBinding:
             return None
         return 0 if self.volume.is_2d else self.gateway.current_index(self.volume, self.plane)
 
-    def take_layers(self) -> bool:
-        """Follow the viewer's layers; True where another layer is chosen now."""
-        if self.section.set_layers(list(self.gateway.images()), self.gateway.active_image()):
+    def take_layers(self, held: bool = False) -> bool:
+        """Follow the viewer's layers; True where another layer is chosen now.
+
+        Args:
+            held: A run is going on: the chosen image stays while it is there, and the section says so.
+        """
+        active = self.gateway.active_image()
+        changed = self.section.set_layers(list(self.gateway.images()), active, held=held)
+        waits = held and self.section.following and active is not None and active is not self.section.layer
+        if waits != self.section.waiting:
+            self.section.waiting = waits
+            self.section.say(self.volume, self.plane)
+        if changed:
             self._adopt()
             return True
         return False
@@ -74,6 +79,8 @@ class ImageBinding:
     def take_choice(self) -> None:
         """Take the volume of the layer, kind and step that are chosen."""
         layer = self.section.layer
+        if layer is not None and self._taken and self._taken[0] is layer:
+            self._kinds[layer] = self.section.modality
         if layer is not None and self._taken and self._taken[0] is not layer:
             self._adopt()
         else:
@@ -104,7 +111,8 @@ class ImageBinding:
         """Take up another layer: its kind where it is known, its steps where it has some."""
         layer = self.section.layer
         known = None if layer is None else next(iter(volumes_in(layer)), None)
-        self.section.set_modality("" if known is None else known.modality)
+        told = "" if known is None else known.modality
+        self.section.set_modality(told if layer is None else self._kinds.get(layer, told))
         self.section.prepare_step()
         self._take()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,6 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QSpinBox
 
 from napari_unibiomed.controls import Controls, Phase, enabled
-from napari_unibiomed.widgets.plane_buttons import PlaneButtons
 from napari_unibiomed.widgets.preview import Preview
 from napari_unibiomed.widgets.section import Chooser, Section, describe, row
 from napari_unibiomed.widgets.window_box import WindowBox
@@ -19,9 +19,7 @@ from unibiomed_core.types import PLANES, Plane, Volume
 if TYPE_CHECKING:
     from napari.layers import Image
 
-AUTOMATIC = "plane: automatic"
 AS_SHOWN = "as shown"
-SHOWN = "shown"
 NO_KIND = "kind of image…"
 
 
@@ -33,13 +31,16 @@ class ImageSection(Section):
     view_changed = Signal()
     """Another plane was chosen, or the preview opened."""
     window_changed = Signal()
+    follow_changed = Signal()
+    """The image selected in napari is to be followed from now on."""
 
     def __init__(self, preset: str = "") -> None:
         super().__init__("2 Image")
         self.image = Chooser()
+        self.follow = QCheckBox("follow")
+        self.follow.setChecked(True)
         self.kind = Chooser()
         self.plane = Chooser()
-        self.planes = PlaneButtons()
         self.step_words = QLabel("Volume")
         self.step = QSpinBox()
         self.window_box = WindowBox(preset)
@@ -50,27 +51,30 @@ class ImageSection(Section):
         self.preview = Preview()
         self.preview.hide()
         describe(self.image, "Image", "The image layer that is asked about. It is never changed.")
-        describe(self.kind, "Kind of image", "How it was taken; filled in where the file says so.")
         describe(
-            self.plane,
-            "Plane",
-            "The plane of the slices that the model is given. Automatic: that of the acquisition for all slices, the "
-            "one that is shown for a slice or a range.",
+            self.follow,
+            "Follow the selected image",
+            "Take the image that is selected in napari's list of layers. An image that is chosen here stays.",
         )
-        describe(self.step, "Volume of the layer", "Which time point or channel is taken, from 0 as napari counts.")
+        describe(self.kind, "Kind of image", "How it was taken; filled in where the file says so.")
+        describe(self.plane, "Plane", "The plane of the slices that the model is given.")
+        describe(self.step, "Volume of the layer", "Which page, time point or channel is taken; napari counts from 0.")
         describe(self.linked, "Link window to display", "A window that is chosen here also sets the layer's contrast.")
         describe(self.preview_button, "What the model sees", "Show exactly the picture that the model is given.")
         self.image.setPlaceholderText("no image is open")
         self.kind.fill([(NO_KIND, ""), *((m.label, m.name) for m in MODALITIES.values())])
-        self.plane.fill([(AUTOMATIC, None), (AS_SHOWN, SHOWN), *((name, name) for name in PLANES)])
-        self.column.addWidget(self.image)
+        self.plane.fill([(AS_SHOWN, None), *((name, name) for name in PLANES)])
+        self.waiting = False
+        """Another image is selected in napari, and the run that goes on holds this one."""
+        self.column.addLayout(row(self.image, self.follow, stretch=0))
         self.column.addLayout(row(self.kind, self.plane))
-        self.column.addWidget(self.planes)
         self.column.addLayout(row(self.step_words, self.step, stretch=1))
         self.column.addWidget(self.window_box)
         self.column.addLayout(row(self.linked, self.preview_button))
         self.column.addWidget(self.preview)
         self._show_step(False)
+        self.image.activated.connect(lambda: self.follow.setChecked(False))  # by the user, never by the program
+        self.follow.toggled.connect(self._on_follow)
         for box in (self.image, self.kind):
             box.currentIndexChanged.connect(self.image_changed)
         self.step.valueChanged.connect(self.image_changed)
@@ -91,13 +95,9 @@ class ImageSection(Section):
 
     @property
     def chosen_plane(self) -> Plane | None:
-        """The chosen plane, None where the volume or the view decides."""
-        return next((plane for plane in PLANES if plane == self.plane.currentData()), None)
-
-    @property
-    def plane_as_shown(self) -> bool:
-        """Whether the plane that is shown is taken for everything."""
-        return bool(self.plane.currentData() == SHOWN)
+        """The chosen plane, None for the one that is shown."""
+        chosen: Plane | None = self.plane.currentData()
+        return chosen
 
     @property
     def chosen_window(self) -> Window | None:
@@ -116,14 +116,25 @@ class ImageSection(Section):
         # The first axis is chosen here; of more axes the viewer's sliders tell the others.
         return {0: self.step.value()}
 
-    def set_layers(self, layers: Sequence[Image], prefer: Image | None = None) -> bool:
-        """Keep the list in step with the viewer; the choice stays where its layer is still there.
+    @property
+    def following(self) -> bool:
+        """Whether the image selected in napari is the one that is asked about."""
+        return self.follow.isChecked()
+
+    def set_layers(self, layers: Sequence[Image], active: Image | None = None, *, held: bool = False) -> bool:
+        """Keep the list in step with the viewer.
+
+        Args:
+            active: The image that is selected in napari. It is chosen where it is followed, and where the one that was
+                chosen is gone.
+            held: The choice stays while its layer is there.
 
         Returns:
             Whether another layer is chosen now.
         """
         before = self.layer
-        keep = before if before in layers else prefer
+        stays = before in layers and (held or active is None or not self.following)
+        keep = before if stays else active
         self.image.fill([(layer.name, layer) for layer in layers], keep)
         return self.layer is not before
 
@@ -142,13 +153,12 @@ class ImageSection(Section):
             self.step.blockSignals(True)
             self.step.setMaximum(int(layer.data.shape[0]) - 1)
             self.step.blockSignals(False)
-            label = layer.axis_labels[0]
-            self.step_words.setText("Time or channel" if label.startswith("axis") else label)
+            self.step.setSuffix(f" of {self.step.maximum()}")
+            self.step_words.setText(step_words(layer.axis_labels[0]))
 
     def show_volume(self, volume: Volume | None, plane: Plane) -> None:
         """Offer the windows of a volume, and say in one line what is chosen."""
         self.plane.setVisible(volume is None or not volume.is_2d)
-        self.planes.setVisible(volume is not None and not volume.is_2d)
         self.window_box.set_volume(volume)
         self.linked.setVisible(self.chosen_window is not None)
         self.say(volume, plane)
@@ -158,13 +168,16 @@ class ImageSection(Section):
         if volume is None:
             self.set_summary("no image")
             return
+        if self.waiting:
+            self.set_summary(f"{volume.name} until the run ends")
+            return
         details = ", ".join(part for part in ("" if volume.is_2d else plane, self.window_box.words) if part)
         self.set_summary(f"{volume.name} – {details}" if details else volume.name)
 
     def show_phase(self, phase: Phase) -> None:
         """Enable what can be used."""
         usable = enabled(phase, Controls.IMAGE)
-        for widget in (self.image, self.kind, self.plane, self.step, self.window_box, self.linked):
+        for widget in (self.image, self.follow, self.kind, self.plane, self.step, self.window_box, self.linked):
             widget.setEnabled(usable)
         self.preview_button.setEnabled(enabled(phase, Controls.PREVIEW))
 
@@ -172,6 +185,16 @@ class ImageSection(Section):
         self.step_words.setVisible(shown)
         self.step.setVisible(shown)
 
+    def _on_follow(self, on: bool) -> None:
+        if on:
+            self.follow_changed.emit()
+
     def _on_preview(self, shown: bool) -> None:
         self.preview.setVisible(shown)
         self.view_changed.emit()
+
+
+def step_words(axis_label: str) -> str:
+    """What the steps of an axis are called; napari's own labels ("-3", "axis 0") say nothing to people."""
+    named = bool(re.search(r"[^\W\d_]", axis_label)) and not re.fullmatch(r"(?i)axis[ _-]*-?\d+", axis_label.strip())
+    return axis_label if named else "Page, time or channel"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
-from qtpy.QtWidgets import QDockWidget, QWidget
+from qtpy.QtWidgets import QApplication, QDockWidget, QWidget
 
 from napari_unibiomed.session import Session, call_now, session_of
 
@@ -130,4 +130,9 @@ def shared_session(viewer: Viewer) -> Session:
     session = session_of(plain_viewer(viewer))
     if session.deliver is call_now:
         session.deliver = Mailbox().deliver
+        application = QApplication.instance()
+        if application is not None:
+            # The window's last events are not delivered when it was the last window, and Python waits for the thread.
+            stop = weakref.WeakMethod(session.stop_for_exit)
+            application.aboutToQuit.connect(lambda: None if (call := stop()) is None else call())
     return session

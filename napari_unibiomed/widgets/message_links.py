@@ -23,15 +23,21 @@ COPIED = Message(
 
 
 class MessageLinks:
-    """One method for every link that our messages can have."""
+    """One method for every link that our messages can have.
 
-    def __init__(self, running: Running, image: ImageSection, model: ModelSection) -> None:
+    Args:
+        show_saved: Opens the list of kept runs.
+    """
+
+    def __init__(
+        self, running: Running, image: ImageSection, model: ModelSection, show_saved: Callable[[], object]
+    ) -> None:
         self._running, self._image, self._model = running, image, model
         self._calls: Mapping[Link, Callable[[], object]] = {
             Link.RESUME: running.resume,
             Link.RESTORE: running.session.restore_saved,
             Link.DISCARD: running.undo,
-            Link.DELETE_SAVED: self._delete_saved,
+            Link.SAVED_RUNS: show_saved,
             Link.RETRY: running.retry,
             Link.COPY_DETAILS: self._copy_details,
             Link.USE_PERCENTILES: image.window_box.use_percentiles,
@@ -43,11 +49,6 @@ class MessageLinks:
     def follow(self, link: Link) -> None:
         """Do what a link says."""
         self._calls[link]()
-
-    def _delete_saved(self) -> None:
-        """Delete the kept run that is offered."""
-        if self._running.session.delete_saved():
-            self._running.say()
 
     def _copy_details(self) -> None:
         details = "\n\n".join(message.details or message.text for message in self._running.section.shown)

@@ -58,7 +58,7 @@ class ModelBinding:
             "python": platform.python_version(),
             "system": platform.platform(),
             "packages": {name: metadata.version(name) for name in PACKAGES},
-            "seconds_per_slice": self.session.seconds_per_slice,
+            "seconds_per_slice": dict(self.session.pace),
         }
         return json.dumps(about, indent=2)
 
@@ -88,7 +88,10 @@ class ModelBinding:
 
     def _on_phase(self, phase: Phase) -> None:
         loaded = self.session.info is not None
-        self.section.show_phase(phase, loaded, self.session.model_line if loaded else status_line(phase))
+        choice = self.session.choice
+        waits = not loaded and phase in (Phase.NO_MODEL, Phase.NO_IMAGE) and not choice.can_download
+        line = f"{choice.label}, loads when needed" if waits else status_line(phase)
+        self.section.show_phase(phase, loaded, self.session.model_line if loaded else line)
 
     def _on_model(self) -> None:
         self.section.fill_devices()

@@ -32,7 +32,7 @@ class ModelSection(Section):
         self.model = Chooser()
         self.device = Chooser()
         self.dtype = Chooser()
-        self.load = QPushButton("Load")
+        self.load = QPushButton("Load now")
         self.folder = QPushButton("Use folder…")
         self.download = QPushButton("Download")
         self.details = QPushButton("Details")
@@ -41,7 +41,8 @@ class ModelSection(Section):
         describe(self.model, "Model", "The model that answers.")
         describe(self.device, "Device", "Where it computes. GPUs are listed once a model was loaded.")
         describe(self.dtype, "Precision", "Number format of the weights; auto fits the device.")
-        describe(self.load, "Load or unload the model", "Read the weights into memory, or give the memory back.")
+        about_load = "A run loads the model by itself. Read the weights now, or give their memory back."
+        describe(self.load, "Load or unload the model", about_load)
         describe(self.folder, "Use folder", "Choose a folder with weights, such as that of a fine-tuned model.")
         describe(self.download, "Download the model", "Fetch the weights once; nothing is fetched without this click.")
         describe(self.details, "Model details", "Copy what is known about model, device and versions.")
@@ -101,7 +102,7 @@ class ModelSection(Section):
         for widget in (self.model, self.device, self.dtype):
             widget.setEnabled(enabled(phase, Controls.MODEL))
         self.folder.setEnabled(enabled(phase, Controls.FOLDER))
-        self.load.setText("Unload" if loaded else "Load")
+        self.load.setText("Unload" if loaded else "Load now")
         self._on_choice()
 
     def _fill_models(self, keep: ModelChoice | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from superqt.utils import qthrottled
@@ -37,7 +38,7 @@ class RunLayers:
         self._sources[run.number] = weakref.ref(source)
         self.running = run
         if run.job.kind in LAYER_KINDS and self._gateway.holds(source) and self.layer_of(run) is None:
-            self._gateway.add_labels(run, source)
+            run.title = self._gateway.add_labels(run, source).name
 
     def source_of(self, run: Run) -> Image | None:
         """The image layer of a run, None once it left the viewer."""
@@ -48,6 +49,15 @@ class RunLayers:
     def layer_of(self, run: Run) -> Labels | None:
         """The labels layer of a run, None where it has none in this viewer."""
         return next((layer for layer in self._gateway.ours("findings") if layer.metadata[KEY].get("run") is run), None)
+
+    def take_names(self, runs: Iterable[Run]) -> bool:
+        """Give runs the names of their layers, which the user may have changed; True where one is new."""
+        new = False
+        for run in runs:
+            layer = self.layer_of(run)
+            if layer is not None and layer.name != run.title:
+                run.title, new = layer.name, True
+        return new
 
     def on_slice(self, run: Run, index: int) -> None:
         """Take note of a slice; it is painted soon."""

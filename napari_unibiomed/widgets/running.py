@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
 from napari_unibiomed import messages
 from napari_unibiomed.asking import Wishes, make_job, range_around, segment_in_box
 from napari_unibiomed.controls import Phase
-from napari_unibiomed.ending import expected_seconds_per_slice
 from napari_unibiomed.jobs import Answer, Job, Run
 from napari_unibiomed.message import Message
 from napari_unibiomed.preflight import estimate_text, preflight, slice_count
@@ -49,6 +48,8 @@ class Running:
         self._open_panel = open_panel
         self._notes: tuple[Message, ...] = ()
         self._named: Answer | None = None
+        self._counted: tuple[tuple[Any, ...], int] | None = None
+        """What the last estimate was made of, and its number of slices."""
         signals = (
             (session.slice_done, self._on_slice),
             (session.finished, self._on_finished),
@@ -70,8 +71,7 @@ class Running:
         try:
             boxes = self.boxes.boxes(source, volume) if wishes.task == "roi" else ()
             window, current = self.image.section.chosen_window, self.image.current
-            plane = self.image.plane_of(wishes.slices)
-            job = make_job(wishes, volume, plane, window, current=current, boxes=boxes)
+            job = make_job(wishes, volume, self.image.plane, window, current=current, boxes=boxes)
         except UniBiomedError as error:
             self.say(messages.from_error(error))
             return False
@@ -91,7 +91,7 @@ class Running:
     def begin(self, job: Job, notes: list[Message] | None = None) -> bool:
         """Pre-flight, then run; what blocks is said, and everything else is said beside the progress."""
         source = self.image.section.layer
-        found = preflight(job, info=self.session.info, seconds_per_slice=self.session.seconds_per_slice)
+        found = preflight(job, seconds_per_slice=self.session.pace.get(job.kind))
         checked = [*(notes or ()), *found.messages]
         blocking = [message for message in checked if message.kind == "error"]
         if blocking or source is None:
@@ -112,6 +112,7 @@ class Running:
         source = None if run is None else self.layers.source_of(run)
         if run is None or not self.session.resume():
             return False
+        self._show()  # "Cancelled … Resume · Discard" goes
         if source is not None:
             self.layers.begin(run, source)
         return True
@@ -122,6 +123,7 @@ class Running:
         source = None if run is None else self.layers.source_of(run)
         if not self.session.retry():
             return False
+        self._show()
         if run is not None and source is not None and run is self.session.current:
             self.layers.begin(run, source)
         return True
@@ -140,21 +142,26 @@ class Running:
         run = self.layers.running
         if run is not None and self.layers.source_of(run) is None:
             self.session.image_closed(run.job.volume)
+        # Layer and run have one name, and the user changes it in napari's list of layers.
+        if self.layers.take_names(self.session.runs):
+            self.session.runs_changed.emit()
 
     def estimate(self, wishes: Wishes) -> str:
         """How many slices a task looks at and how long it may take; empty for boxes, which take a moment."""
         volume, source = self.image.volume, self.image.section.layer
         if volume is None or source is None or wishes.task == "roi":
             return ""
-        looked_at = Wishes(slices=wishes.slices, options=wishes.options)  # the text may not be written yet
+        # The text may not be written yet.
+        looked_at = Wishes(wishes.task, "anything", wishes.slices, options=wishes.options)
+        window, current = self.image.section.chosen_window, self.image.current
         try:
-            job = make_job(looked_at, volume, self.image.plane_of(wishes.slices), None, current=self.image.current)
+            job = make_job(looked_at, volume, self.image.plane, window, current=current)
         except UniBiomedError:
             return ""
-        info, seconds = self.session.info, self.session.seconds_per_slice
-        if seconds is None and info is not None and info.device == "cpu":
-            seconds = expected_seconds_per_slice(info.parameters)
-        return estimate_text(slice_count(job), seconds, "" if volume.is_2d else job.plane)
+        key = (volume, job.plane, job.window, job.indices, job.every, job.options)
+        if self._counted is None or self._counted[0][0] is not volume or self._counted[0][1:] != key[1:]:
+            self._counted = key, slice_count(job)  # every slice is looked at for it, and this is asked at every key
+        return estimate_text(self._counted[1], self.session.pace.get(job.kind))
 
     def range_from_view(self) -> tuple[int, int]:
         """Slice numbers around the shown slice."""

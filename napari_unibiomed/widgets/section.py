@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
 from qtpy.QtGui import QPalette
-from qtpy.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QElidingLabel
 
 
@@ -95,6 +105,29 @@ def describe(widget: QWidget, name: str, tooltip: str) -> None:
     """Accessible name and tooltip of a control."""
     widget.setAccessibleName(name)
     widget.setToolTip(tooltip)
+
+
+class ScrollColumn(QScrollArea):
+    """Scrolls a column up and down, and is never narrower than the column with the scroll bar beside it."""
+
+    def __init__(self, column: QWidget) -> None:
+        super().__init__()
+        self.setWidget(column)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def minimumSizeHint(self) -> QSize:
+        column, bar = self.widget(), self.verticalScrollBar()
+        assert column is not None
+        assert bar is not None
+        return QSize(column.minimumSizeHint().width() + bar.sizeHint().width(), super().minimumSizeHint().height())
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """The column has other rows now."""
+        if event is not None and event.type() is QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return super().eventFilter(watched, event)
 
 
 class LinkLabel(QLabel):

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from fake_engine import FakeEngine, ct
 from session_kit import Watch
 
-from napari_unibiomed.autosave import MOST_IMAGES, Autosave, autosave_of, cache_folder
+from napari_unibiomed.autosave import Autosave, autosave_of, cache_folder
 from napari_unibiomed.controls import Phase
 from napari_unibiomed.jobs import Job, Options, Run
 from napari_unibiomed.message import Link
@@ -119,9 +119,9 @@ def test_a_killed_process_loses_the_slice_in_work_at_most(tmp_path: Path, opened
     watch.until(lambda: session.saved is not None)
     watch.until(lambda: session.messages)
     assert session.messages[-1].text == (
-        "● An earlier run was saved. “evening”, 3 of 8 slices, on this image. Restore · Delete."
+        "● An earlier run was saved. “evening”, 3 of 8 slices, on this image. Restore · Saved runs."
     )
-    assert session.messages[-1].links == (Link.RESTORE, Link.DELETE_SAVED)
+    assert session.messages[-1].links == (Link.RESTORE, Link.SAVED_RUNS)
     restored: list[Run] = []
     session.restored.connect(restored.append)
     assert session.restore_saved()
@@ -213,21 +213,33 @@ def test_another_image_and_another_modality_have_no_saved_run(tmp_path: Path, op
     assert autosave.restorable(moved) is None
 
 
-def test_a_new_run_replaces_the_kept_one_once_it_has_a_slice(tmp_path: Path) -> None:
+def test_every_run_is_kept_until_it_is_deleted(tmp_path: Path) -> None:
+    """ux 11: a finished report was gone after later small runs."""
     autosave, volume = Autosave(tmp_path), ct(3)
-    job = Job("segment", volume, ("liver",))
     (given,) = FakeEngine().predict([volume.slice(0)], [Prompt("segment", "liver")], CT_WINDOWS["lung"])
-    first = autosave.begin(job, {}, 3)
-    first.keep(given)
-    second = autosave.begin(job, {}, 3)
-    found = autosave.restorable(volume)
-    assert found is not None
-    assert found.folder == first.folder
-    second.keep(given)
-    found = autosave.restorable(volume)
-    assert found is not None
-    assert found.folder == second.folder
-    assert not first.folder.exists()
+    runs = [autosave.begin(Job("segment", volume, (name,)), {}, 3) for name in ("liver", "spleen", "kidney")]
+    assert autosave.kept(volume) == []  # none has a slice
+    for keeping in runs:
+        keeping.keep(given)
+    kept = autosave.kept(volume)
+    assert [saved.name for saved in kept] == ["Segment: kidney", "Segment: spleen", "Segment: liver"]
+    assert autosave.restorable(volume) == kept[0]
+    assert [(saved.done, saved.total) for saved in kept] == [(1, 3)] * 3
+    assert all(saved.size == sum(f.stat().st_size for f in saved.folder.iterdir()) for saved in kept)
+    assert kept[0].began > kept[1].began > kept[2].began > 1.7e9
+    autosave.discard(kept[1].folder)
+    assert autosave.kept(volume) == [kept[0], kept[2]]
+
+
+def test_runs_that_an_earlier_version_kept_are_still_read(tmp_path: Path, opened: list[Session]) -> None:
+    run = ran(tmp_path, opened, Job("report", ct(4)))
+    assert run.folder is not None
+    about = json.loads((run.folder / "job.json").read_text("utf-8"))
+    del about["options"]
+    (run.folder / "job.json").write_text(json.dumps(about))
+    autosave = Autosave(tmp_path)
+    (saved,) = autosave.kept(ct(4))
+    assert autosave.restore(saved, ct(4), 1).complete
 
 
 def test_a_damaged_slice_is_left_to_be_computed_again(tmp_path: Path, opened: list[Session]) -> None:
@@ -246,19 +258,6 @@ def test_a_damaged_slice_is_left_to_be_computed_again(tmp_path: Path, opened: li
         autosave.restore(saved, ct(4), 1)
     (saved.folder / "job.json").write_text('{"version": 99}')
     assert autosave.restorable(ct(4)) is None
-
-
-def test_only_so_many_images_are_kept(tmp_path: Path) -> None:
-    autosave = Autosave(tmp_path)
-    for number in range(MOST_IMAGES + 3):
-        other = tmp_path / f"image{number:03d}"
-        other.mkdir()
-        os.utime(other, (number, number))
-    autosave.begin(Job("report", ct(2)), {}, 2)
-    left = {folder.name for folder in tmp_path.iterdir()}
-    assert len(left) == MOST_IMAGES
-    assert autosave.key(ct(2)) in left
-    assert "image000" not in left
 
 
 def test_a_disk_that_cannot_be_written_does_not_stop_the_run(tmp_path: Path, opened: list[Session]) -> None:

@@ -11,12 +11,12 @@ IMAGE = {"image", "preview"}
 REST = {"task", "run", "undo", "save", "export", "panel"}
 
 ROWS = {
-    Phase.NO_MODEL: ("▲ No model loaded.", MODEL | IMAGE | {"task", "run", "panel"}),
+    Phase.NO_MODEL: ("● Ready; the model loads when needed", MODEL | IMAGE | REST),
     Phase.DOWNLOADING: ("● Downloading", IMAGE | {"panel", "cancel"}),
     Phase.LOADING: ("● Loading weights (first run takes about a minute)", IMAGE | {"panel", "cancel"}),
     Phase.NO_IMAGE: (
-        "● Open an image or try File ▸ Open Sample ▸ UniBiomed phantom.",
-        MODEL | IMAGE | {"panel"},
+        "● Open an image or try File ▸ Open Sample ▸ UniBiomed.",
+        MODEL | IMAGE | {"undo", "save", "export", "panel"},
     ),
     Phase.READY: ("● Ready", MODEL | IMAGE | REST),
     Phase.RUNNING: ("● Running", {"preview", "panel", "cancel"}),

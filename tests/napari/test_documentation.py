@@ -42,3 +42,41 @@ def test_pictures_are_there_and_are_made_by_the_script() -> None:
     for name in names:
         assert f'"{name}": (' in script
         assert (ROOT / "docs" / "screenshots" / f"{name}.png").stat().st_size > 10_000
+
+
+def menu_words(text: str) -> list[list[str]]:
+    """Every "File ▸ Open Sample ▸ …" and "Plugins ▸ …" of a text, word by word."""
+    found = re.findall(r"(?:File|Plugins) ▸ [^*.;\n]+", text)
+    return [[word.strip() for word in path.split("▸")] for path in found]
+
+
+def test_menus_that_the_page_and_the_messages_name_are_in_the_manifest() -> None:
+    """ux 15: "Open Sample > UniBiomed phantom" was no item."""
+    import yaml
+
+    from napari_unibiomed import messages
+    from napari_unibiomed.controls import SHOWN
+
+    manifest = yaml.safe_load((ROOT / "napari_unibiomed" / "napari.yaml").read_text("utf-8"))
+    plugin = manifest["display_name"]
+    samples = {sample["display_name"] for sample in manifest["contributions"]["sample_data"]}
+    widgets = {f"{widget['display_name']} ({plugin})" for widget in manifest["contributions"]["widgets"]}
+    said = [PAGE, messages.no_image().text, *(words for _, words in SHOWN.values())]
+    paths = [path for text in said for path in menu_words(text)]
+    assert len(paths) >= 4
+    for first, *rest in paths:
+        if first == "Plugins":
+            assert rest[0] == plugin, rest
+            assert all(word in widgets for word in rest[1:]), rest
+        else:
+            assert rest[:2] == ["Open Sample", plugin], rest
+            assert all(word in samples for word in rest[2:]), rest
+
+
+def test_no_word_of_the_plugin_is_dead() -> None:
+    """ux 15: "GPU setup" was no link, and there is no phantom."""
+    for file in (ROOT / "napari_unibiomed").rglob("*.py"):
+        text = file.read_text("utf-8")
+        assert "GPU setup" not in text, file.name
+        assert "UniBiomed phantom" not in text, file.name
+    assert "GPU setup" not in PAGE

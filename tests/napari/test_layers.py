@@ -32,7 +32,7 @@ def ct(shape: tuple[int, int, int] = (40, 36, 12)) -> Volume:
 
 def running(volume: Volume, plane: Plane = "axial") -> Any:
     """A run in work."""
-    job = SimpleNamespace(volume=volume, label="", plane=plane)
+    job = SimpleNamespace(volume=volume, label="", kind="report", asks=(), plane=plane)
     return SimpleNamespace(job=job, report=None, predictions={})
 
 

@@ -13,9 +13,9 @@ from unibiomed_core.errors import DeviceError, PromptError, ReadError, UniBiomed
 
 TABLE = [
     (
-        messages.running_on_cpu(28),
-        "▲ Running on CPU. This torch build has no GPU support; expect about 28 s per slice. "
-        'See "GPU setup" or continue.',
+        messages.running_on_cpu(),
+        "▲ Running on CPU. The installed PyTorch has no GPU support. "
+        "Continue, or install the PyTorch build for your GPU and start napari again.",
     ),
     (
         messages.not_enough_gpu_memory(9, 6.2),

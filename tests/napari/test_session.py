@@ -75,7 +75,7 @@ def test_a_report_streams_in_and_ends_in_words(make: Make) -> None:
     assert session.messages[-1].text.startswith("● 2 findings in 6 slices, 0:0")
     assert watch.progress[0] == ("0 of 6 slices · 0:00 gone", 0, 6)
     assert watch.progress[-1][1:] == (6, 6)
-    assert session.seconds_per_slice is not None
+    assert session.pace["report"] > 0
 
 
 def test_the_model_is_loaded_once_and_lives_in_one_thread(make: Make) -> None:
@@ -397,9 +397,7 @@ def test_a_torch_without_gpu_support_is_said_once_a_model_is_loaded(
     session, watch = make(FakeEngine(info=FakeInfo(parameters=1_100_000_000)))
     session.load_model()
     watch.until_phase(Phase.NO_IMAGE)
-    assert session.messages[-1].text.startswith(
-        "▲ Running on CPU. This torch build has no GPU support; expect about 28 s per slice."
-    )
+    assert session.messages[-1].text.startswith("▲ Running on CPU. The installed PyTorch has no GPU support.")
     other, other_watch = make(FakeEngine(info=FakeInfo(device="cuda:0")))
     other.load_model()
     other_watch.until_phase(Phase.NO_IMAGE)

@@ -84,7 +84,7 @@ def test_from_the_sample_to_a_report_that_lies_on_the_grid_of_its_file(walk: Any
     model = findings_of(dock.session)
     with_masks = [row for row in model.rows if row.slice_largest is not None]
     assert with_masks, "the embedded model finds the sarcoma of the CT sample"
-    assert any("findings" in layer.name for layer in viewer.layers[1:])
+    assert any(layer.name.endswith(" report") for layer in viewer.layers[1:])
 
     panel = commands.open_panel(viewer)
     viewer.dims.set_current_step(0, 0)

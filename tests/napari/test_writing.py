@@ -65,7 +65,7 @@ def found(
 ) -> Any:
     """A labels layer of a run that found what is brighter than 300."""
     volume = volume_of(layer, modality, choice=choice)
-    job = SimpleNamespace(volume=volume, label="", plane="axial")
+    job = SimpleNamespace(volume=volume, label="", kind="report", asks=(), plane="axial")
     labels = gateway.add_labels(SimpleNamespace(job=job, report=None, predictions={}), layer)  # type: ignore[arg-type]
     gateway.paint_masks(labels, {3: cropped(volume.voxels > 300 if mask is None else mask)})
     return labels

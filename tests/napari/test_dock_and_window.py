@@ -1,0 +1,259 @@
+"""The dock in step with what goes on around it: selected image, names of layers, a small screen, the end (ux 12-20)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari.layers")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from dock_kit import ROOT, Open, open_dock
+from fake_engine import FakeEngine, ct
+
+from napari_unibiomed.message import Link
+from napari_unibiomed.preflight import slice_count
+from napari_unibiomed.widgets.image_section import step_words
+
+__all__ = ["open_dock"]
+
+pytestmark = [pytest.mark.window, pytest.mark.filterwarnings("ignore")]
+
+LIVER = {"liver": dict.fromkeys(range(2, 6), (10, 10, 30, 30))}
+GUARD_S = 300
+
+
+def test_the_dock_follows_the_image_that_is_selected_in_napari(open_dock: Open) -> None:
+    """ux 12: a second and third image opened, and the dock stayed on the old one."""
+    kit = open_dock(image=ct(8, 64, "first"))
+    second = kit.dock.gateway.add_image(ct(6, 48, "second"))
+    assert kit.dock.image.layer is second
+    assert kit.session.volume.shape[0] == 6
+    kit.viewer.layers.selection.active = kit.viewer.layers["first"]
+    assert kit.dock.image.layer.name == "first"
+    kit.viewer.add_labels(np.zeros((8, 64, 64), int), name="mine")  # no image: nothing changes
+    assert kit.dock.image.layer.name == "first"
+
+
+def test_an_image_that_was_chosen_in_the_dock_stays_until_it_follows_again(open_dock: Open) -> None:
+    kit = open_dock(image=ct(8, 64, "first"))
+    second = kit.dock.gateway.add_image(ct(6, 48, "second"))
+    chooser = kit.dock.image.image
+    chooser.setCurrentIndex(chooser.findText("first"))
+    chooser.activated.emit(chooser.currentIndex())  # as a click in the list does
+    assert not kit.dock.image.follow.isChecked()
+    kit.viewer.layers.selection.active = None
+    kit.viewer.layers.selection.active = second
+    assert kit.dock.image.layer.name == "first"
+    kit.dock.image.follow.click()
+    assert kit.dock.image.layer is second
+
+
+def test_a_run_holds_its_image_and_says_so(open_dock: Open) -> None:
+    """ux 12: never another image in the middle of a run; the selected one is taken when it is done."""
+    kit = open_dock(FakeEngine(LIVER, held=True), image=ct(8, 64, "first"))
+    assert kit.dock.run_report()
+    kit.engine.wait_until_in_work()
+    second = kit.dock.gateway.add_image(ct(6, 48, "second"))
+    assert kit.dock.image.layer.name == "first"
+    assert kit.session.volume.shape[0] == 8
+    assert kit.dock.image.summary.toolTip() == "first until the run ends"
+    kit.engine.let_all()
+    kit.until_idle()
+    assert kit.session.runs[0].complete
+    assert kit.dock.image.layer is second
+
+
+def test_a_kind_that_was_told_is_kept_for_its_layer(open_dock: Open) -> None:
+    kit = open_dock()
+    plain = kit.viewer.add_image(np.random.default_rng(0).integers(0, 255, (4, 32, 32)), name="plain")
+    kit.dock.image.kind.choose("mri")
+    kit.dock.gateway.add_image(ct(6, 48, "second"))
+    assert kit.dock.image.modality == "ct"
+    kit.viewer.layers.selection.active = plain
+    assert kit.dock.image.modality == "mri"
+
+
+def test_layers_are_named_after_image_and_task_and_renaming_reaches_the_panel(open_dock: Open) -> None:
+    """Runs piled up as "findings [1]", "[2]"."""
+    from napari_unibiomed import commands
+
+    kit = open_dock(FakeEngine(LIVER), image=ct(8, 64, "thigh"))
+    kit.dock.run_report()
+    kit.until_idle()
+    kit.dock.run_report()
+    kit.until_idle()
+    kit.dock.choose_task("segment")
+    kit.dock.task.prompt.setEditText("liver")
+    kit.dock.run_task()
+    kit.until_idle()
+    layers = [kit.dock.running.layers.layer_of(run) for run in kit.session.runs]
+    assert [layer.name for layer in layers] == ["thigh report", "thigh report 2", "thigh liver"]
+    layers[1].name = "second look"
+    panel = commands.open_panel(kit.viewer)
+    assert [panel.runs.itemText(n) for n in range(3)] == ["1 · thigh report", "2 · second look", "3 · thigh liver"]
+
+
+def test_resume_takes_the_old_message_away_at_once(open_dock: Open) -> None:
+    """ux 17"""
+    kit = open_dock(FakeEngine(LIVER, held=True), image=ct(8, 64))
+    kit.dock.run_report()
+    kit.engine.wait_until_in_work()
+    kit.dock.cancel_run()
+    kit.engine.let(1)
+    kit.until_idle()
+    assert "Cancelled" in kit.dock.run.message.text()
+    kit.dock.run.message.linkActivated.emit(Link.RESUME.name)
+    assert kit.session.phase.busy
+    assert "Cancelled" not in kit.dock.run.message.text()
+    kit.engine.let_all()
+    kit.until_idle()
+
+
+def test_the_estimate_counts_as_the_run_and_takes_the_pace_of_its_own_kind(open_dock: Open) -> None:
+    """ux 18: the time of a report was guessed from a question, and the slices with those that show air only."""
+    volume = ct(9, 64)
+    volume.voxels[:2] = -1000
+    kit = open_dock(FakeEngine(LIVER), image=volume)
+    assert kit.dock.run.estimate.text() == "7 slices"
+    kit.dock.choose_task("ask")
+    kit.dock.task.prompt.setEditText("What is it?")
+    kit.dock.run_task()
+    kit.until_idle()
+    kit.dock.choose_task("report")
+    assert kit.dock.run.estimate.text() == "7 slices"  # a question is no measure of a report
+    kit.dock.run_report()
+    kit.until_idle()
+    assert kit.dock.run.estimate.text().startswith("7 slices · about ")
+    assert slice_count(kit.session.runs[-1].job) == 7
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [("-3", "Page, time or channel"), ("axis 0", "Page, time or channel"), ("axis -3", "Page, time or channel"),
+     ("", "Page, time or channel"), ("T", "T"), ("time", "time"), ("echo 2", "echo 2")],
+)  # fmt: skip
+def test_the_chooser_of_a_page_is_named_for_people(label: str, words: str) -> None:
+    """ux 19: the page chooser of a TIFF was labelled "-3"."""
+    assert step_words(label) == words
+
+
+def test_pages_of_a_stack_can_be_chosen_by_name(open_dock: Open) -> None:
+    """ux 19"""
+    kit = open_dock()
+    kit.viewer.add_image(np.random.default_rng(0).integers(0, 255, (5, 40, 50, 3), dtype=np.uint8), rgb=True)
+    assert kit.dock.image.step_words.text() == "Page, time or channel"
+    assert kit.dock.image.step.text() == "0 of 4"
+
+
+def test_a_model_that_is_not_in_memory_is_no_step_of_its_own(open_dock: Open) -> None:
+    """Friction 10: "No model loaded" and Load looked like a required step."""
+    kit = open_dock(image=ct(8, 64))
+    kit.until(lambda: kit.dock.model.folded)
+    assert kit.dock.model.summary.toolTip() == "mini (inside the package), loads when needed"
+    assert kit.dock.run.run.isEnabled()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_nothing_is_cut_by_the_scroll_bar_of_a_small_window(open_dock: Open, theme: str) -> None:
+    """ux 13: at 1366 x 768 the scroll bar covered the right 12 pixels of the dock."""
+    kit = open_dock(FakeEngine(LIVER), show=True, image=ct(8, 64))
+    kit.viewer.theme = theme
+    kit.viewer.window.resize(1366, 768)
+    for section in (kit.dock.model, kit.dock.image):
+        section.set_folded(False)
+    for task in ("report", "segment", "ask", "roi"):
+        kit.dock.choose_task(task)
+        kit.dock.task.advanced.toggle.setChecked(True)
+        body, view, bar = kit.dock.area.widget(), kit.dock.area.viewport(), kit.dock.area.verticalScrollBar()
+        kit.until(
+            lambda body=body, view=view: body.width() <= view.width() and body.minimumSizeHint().width() <= view.width()
+        )
+        assert view.width() + bar.width() * bar.isVisible() <= kit.dock.width()
+
+
+def test_the_table_shows_every_measurement_at_1366_by_768(open_dock: Open) -> None:
+    """ux 6: tabbed, the panel could not be wider than 340 pixels, and volume, diameters and flags never appeared."""
+    from napari_unibiomed import commands
+    from napari_unibiomed.rows import COLUMNS, Column
+    from napari_unibiomed.widgets.lifetime import frame_of
+
+    kit = open_dock(FakeEngine(LIVER), show=True, image=ct(8, 64))
+    kit.viewer.window.resize(1366, 768)
+    kit.dock.run_report()
+    kit.until_idle()
+    panel = commands.open_panel(kit.viewer)
+    kit.until(lambda: panel.isVisible() and panel.table.isVisible())
+    kit.until(lambda: panel.width() > 400)  # it takes what the canvas can spare
+    main = frame_of(panel).parentWidget()
+    assert main.width() <= 1366
+    assert frame_of(kit.dock) in main.tabifiedDockWidgets(frame_of(panel))
+    assert frame_of(kit.dock).maximumWidth() > 1000  # the tab beside it does not hold it narrow
+    table = panel.table
+    hidden = {COLUMNS[n] for n in range(len(COLUMNS)) if table.isColumnHidden(n)}
+    assert not hidden & {Column.FINDING, Column.SIZE, Column.DIAMETERS, Column.INTENSITY, Column.SCORE}
+    last = max(n for n in range(len(COLUMNS)) if not table.isColumnHidden(n))
+    table.horizontalScrollBar().setValue(table.horizontalScrollBar().maximum())
+    right = table.columnViewportPosition(last) + table.columnWidth(last)
+    assert right <= table.viewport().width()
+    assert table.frozen.isVisible() == (table.horizontalScrollBar().value() > 0)
+    if table.frozen.isVisible():
+        assert not table.frozen.isColumnHidden(COLUMNS.index(Column.FINDING))
+        assert table.frozen.isColumnHidden(last)
+
+
+CLOSED_IN_A_RUN = """
+import sys
+sys.path[:0] = [{root!r}, {here!r}, {root!r} + "/tests"]
+import napari
+from qtpy.QtCore import QTimer
+from fake_engine import FakeEngine, ct
+from napari_unibiomed import commands
+from napari_unibiomed.session import session_of
+
+class Endless(FakeEngine):
+    def predict(self, *arguments):
+        import time
+        time.sleep(0.02)
+        return super().predict(*arguments)
+
+viewer = napari.Viewer()
+session = session_of(viewer)
+session._model._load_engine = Endless().load
+dock = commands.open_dock(viewer)
+dock.gateway.add_image(ct(200_000, 4))
+assert dock.run_report()
+
+def look():
+    run = session.current
+    if run is not None and len(run.slices_done) >= 3 and run.folder is not None:
+        viewer.close()
+    else:
+        QTimer.singleShot(20, look)
+
+look()
+napari.run()
+print("ended", flush=True)
+"""
+
+
+def test_a_process_ends_when_its_window_is_closed_during_a_run(tmp_path: Path) -> None:
+    """ux 20: the process was alive minutes later. Here the run would take over an hour; finished slices are kept."""
+    code = CLOSED_IN_A_RUN.format(root=str(ROOT), here=str(Path(__file__).parent))
+    about: dict[str, Any] = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path),
+        "NAPARI_CONFIG": str(tmp_path / "napari.yaml"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=about, capture_output=True, text=True, timeout=GUARD_S, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "ended" in done.stdout
+    assert len(list(tmp_path.rglob("slice_*.npz"))) >= 3

@@ -1,0 +1,102 @@
+"""The list of kept runs: what it tells, brings back without a model, and deletes after a question (ux 11)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("napari.layers")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from dock_kit import Open, open_dock
+from fake_engine import FakeEngine, ct
+
+from napari_unibiomed.jobs import Job
+from napari_unibiomed.message import Link
+
+__all__ = ["open_dock"]
+
+pytestmark = [pytest.mark.window, pytest.mark.filterwarnings("ignore")]
+
+LIVER = {"liver": dict.fromkeys(range(2, 6), (10, 10, 30, 30))}
+
+
+def with_three_kept(open_dock: Open) -> Any:
+    """A new window on an image of which three runs were kept, the report first."""
+    before = open_dock(FakeEngine(LIVER))
+    volume = ct(8, 64)
+    before.session.set_image(volume)
+    small = [Job("segment", volume, (name,), indices=(3,)) for name in ("liver", "spleen")]
+    for job in (Job("report", volume), *small):
+        assert before.session.start(job)
+        before.until_idle()
+    before.session.close()
+    after = open_dock(FakeEngine(LIVER), image=ct(8, 64))
+    after.until(lambda: len(after.session.saved_runs) == 3)
+    return after
+
+
+def test_a_finished_report_outlives_small_runs_and_comes_back_without_a_model(open_dock: Open) -> None:
+    """ux 10 and ux 11: after Restore, Undo, Save and Export were grey until a model was loaded."""
+    from napari_unibiomed.widgets.saved_runs import SavedRuns
+
+    kit = with_three_kept(open_dock)
+    assert "3 earlier runs were saved" in kit.dock.run.message.text()
+    assert not kit.dock.output.saved.isHidden()
+    assert kit.dock.output.saved.text().startswith("Saved runs…  (3, ")
+    kit.dock.run.message.linkActivated.emit(Link.SAVED_RUNS.name)
+    (dialog,) = kit.dock.findChildren(SavedRuns)
+    rows = [[dialog.table.item(r, c).text() for c in range(4)] for r in range(dialog.table.rowCount())]
+    assert [row[1:3] for row in rows] == [
+        ["Segment: spleen", "1 of 1"],
+        ["Segment: liver", "1 of 1"],
+        ["Report", "8 of 8"],
+    ]
+    assert all(row[0].startswith("20") and row[3].endswith("B") for row in rows)
+    dialog.table.selectRow(2)
+    dialog.restore.click()
+    kit.until(lambda: kit.session.runs)
+    kit.until_idle()
+    assert kit.session.info is None  # no model was loaded
+    assert not kit.engine.loads
+    for button in (kit.dock.output.undo, kit.dock.output.save, kit.dock.output.export):
+        assert button.isEnabled()
+    assert kit.dock.running.layers.layer_of(kit.session.runs[0]).data.any()
+    kit.dock.output.undo.click()
+    assert not kit.session.runs
+
+
+def test_deleting_asks_first(open_dock: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qtpy.QtWidgets import QMessageBox
+
+    from napari_unibiomed.widgets.saved_runs import SavedRuns
+
+    kit = with_three_kept(open_dock)
+    folders = [saved.folder for saved in kit.session.saved_runs]
+    asked: list[str] = []
+    answer = [QMessageBox.StandardButton.No]
+
+    def question(parent: object, title: str, text: str) -> Any:
+        asked.append(text)
+        return answer[0]
+
+    monkeypatch.setattr(QMessageBox, "question", question)
+    dialog = SavedRuns(kit.session, kit.dock)
+    dialog.delete.click()
+    assert "Segment: spleen" in asked[0]
+    assert len(dialog.listed) == 3
+    answer[0] = QMessageBox.StandardButton.Yes
+    dialog.delete.click()
+    kit.until(lambda: not folders[0].exists())
+    assert len(dialog.listed) == 2
+    assert folders[2].exists()
+    dialog.delete_all.click()
+    assert "all 2 saved runs" in asked[2]
+    kit.until(lambda: not any(folder.exists() for folder in folders))
+    assert dialog.table.rowCount() == 0
+    assert not dialog.delete_all.isEnabled()
+    assert kit.dock.output.saved.isHidden()
+    dialog.close()
