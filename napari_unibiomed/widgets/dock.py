@@ -203,6 +203,7 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
             self.gateway.on_layers_changed(self._on_layers),
             self.gateway.on_active_changed(self._on_layers),
             self.gateway.on_view_changed(self.image_binding.follow_view),
+            self.gateway.on_layer_event({"data"}, self._on_data),
         ]
         self.image.image_changed.connect(self._on_image_choice)
         self.image.follow_changed.connect(self._on_layers)
@@ -238,6 +239,10 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
         self.running.follow_layers()
         if self.image_binding.take_layers(held=self.session.phase.busy):
             self._on_volume()
+
+    def _on_data(self) -> None:
+        if self.image_binding.is_replaced:
+            self._on_image_choice()
 
     def _on_image_choice(self) -> None:
         self.image_binding.take_choice()

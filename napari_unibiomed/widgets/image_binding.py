@@ -86,6 +86,12 @@ class ImageBinding:
         else:
             self._take()
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the chosen layer was given another array since its volume was taken."""
+        layer = self.section.layer
+        return layer is not None and bool(self._taken) and self._taken[0] is layer and self._taken[3] is not layer.data
+
     def follow_view(self) -> None:
         """Another slice, plane or box: say so, and show the picture anew where it is open."""
         self.section.say(self.volume, self.plane)
