@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 TABLE_SHARE, TEXT_SHARE, CARD_SHARE = 300, 300, 400
 """Of the height; text and card share the width where there is enough of it."""
 
-SIDE_BY_SIDE_PX = 540
+SIDE_BY_SIDE_PX = 600
 """From this width on text and card stand side by side, so that each of them shows more lines."""
 
 TEXT_PAUSE_MS = 50
