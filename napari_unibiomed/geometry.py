@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unibiomed import messages
+from napari_unibiomed import lazy_layers, messages
 from napari_unibiomed.placement import KEY, Placement, volumes_in
 from unibiomed_core.errors import ReadError
 from unibiomed_core.io.geometry import CANONICAL_DIRECTIONS, SMALLEST_TILT_DEG, tilt_deg
@@ -49,27 +49,24 @@ def volume_of(layer: Image, modality: str, *, choice: Mapping[int, int] | None =
 
     A layer of ours gives back exactly what was read. A layer of another reader has no direction: it is taken as it is
     shown, with sides unknown. Its data may run against the axes it is shown along (negative scale) or in another
-    order; pictures are taken in the order of their pixels.
+    order; pictures are taken in the order of their pixels. Of a pyramid of resolutions the finest is taken. A lazy
+    layer is read slice by slice after a check of memory, where :mod:`lazy_layers` does not keep its values yet.
 
     Args:
         modality: A name of ``modalities.MODALITIES``.
         choice: {layer axis: index}, which volume to take of a layer with more than three dimensions.
 
     Raises:
-        ReadError: It has more dimensions than ``choice`` settles, is rotated or sheared, holds colour volumes, several
-            resolutions, or values that no image has.
+        ReadError: It has more dimensions than ``choice`` settles, is rotated or sheared, holds colour volumes, more
+            than fits into memory, or values that no image has.
         ConfigError: ``modality`` is unknown.
     """
     known = _known(layer, dict(choice or {}))
     if known is not None:
         return known if known.modality == modality else _as_modality(known, modality)
-    if getattr(layer, "multiscale", False):
-        raise ReadError(
-            "Several resolutions", "this layer is a pyramid of resolutions", "one array", "Open one level of it."
-        )
     chosen = _checked(layer, dict(choice or {}))
     kept = [axis for axis in range(layer.ndim) if axis not in chosen]
-    data = np.asarray(layer.data[tuple(chosen.get(axis, slice(None)) for axis in range(layer.ndim))])
+    data = lazy_layers.values_of(layer, chosen)
     if layer.rgb:
         data = np.ascontiguousarray(_eight_bit(data[..., :3]))
     linear, offset = _shown_axes(layer, kept)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unibiomed import painting, view
+from napari_unibiomed import lazy_layers, painting, view
 from napari_unibiomed.geometry import placement_of
 from napari_unibiomed.jobs import layer_name
 from napari_unibiomed.layer_events import LayerEvents
@@ -258,7 +258,7 @@ class LayerGateway(LayerEvents):
                 return layer, layer.metadata[KEY]["placement"]
         for layer in self.images():
             placement = placement_of(layer, volume)
-            if placement.from_file or np.may_share_memory(layer.data, volume.voxels):
+            if placement.from_file or lazy_layers.shows(layer, volume.voxels):
                 return layer, placement
         return None
 

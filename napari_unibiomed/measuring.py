@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_unibiomed import lazy_layers
 from napari_unibiomed.geometry import placement_of, volume_of
 from napari_unibiomed.placement import volumes_in
 from unibiomed_core.errors import DataError
@@ -28,10 +29,17 @@ def measure_layer(gateway: LayerGateway, labels: Labels) -> Labels:
         A copy of the layer whose features hold the measurements, one row a number.
 
     Raises:
-        DataError: No image lies under the labels, they hold nothing, or too many numbers.
+        DataError: No image lies under the labels, it is not read yet, they hold nothing, or too many numbers.
         ReadError: The image under them is no volume or picture.
     """
     image = image_under(gateway, labels)
+    if lazy_layers.is_lazy(image) and lazy_layers.kept(image, {}) is None:
+        raise DataError(
+            "Image not read yet",
+            f"the values of '{image.name}' are loaded or computed on demand",
+            "an image in memory",
+            "Choose it under Image in the dock, which reads it, and measure again.",
+        )
     known = volumes_in(image)
     # Without a known kind the unit stays "intensity", as it does for MRI.
     volume = volume_of(image, known[0].modality if known else "mri")

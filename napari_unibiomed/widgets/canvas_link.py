@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from superqt.utils import qdebounced
 
-from napari_unibiomed import canvas_masks, painting
+from napari_unibiomed import canvas_masks, lazy_layers, painting
 from napari_unibiomed.details import slice_beside
 from napari_unibiomed.findings import FindingsModel
 from napari_unibiomed.jobs import Run
@@ -135,7 +135,7 @@ class CanvasLink:
         run = self.model.run
         if run is None:
             return None
-        of_run = (i for i in self.gateway.images() if np.may_share_memory(i.data, run.volume.voxels))
+        of_run = (i for i in self.gateway.images() if lazy_layers.shows(i, run.volume.voxels))
         return next(of_run, None)
 
     def repaint(self) -> None:

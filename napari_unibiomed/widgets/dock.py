@@ -205,6 +205,7 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
             self.gateway.on_view_changed(self.image_binding.follow_view),
             self.gateway.on_layer_event({"data"}, self._on_data),
         ]
+        self.image_binding.arrived = self._on_volume
         self.image.image_changed.connect(self._on_image_choice)
         self.image.follow_changed.connect(self._on_layers)
         self.image.view_changed.connect(self._on_plane)

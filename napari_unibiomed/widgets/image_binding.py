@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from superqt.utils import qthrottled
 
-from napari_unibiomed import messages
+from napari_unibiomed import lazy_layers, messages
 from napari_unibiomed.geometry import volume_of
 from napari_unibiomed.layers import LayerGateway
 from napari_unibiomed.message import Message
 from napari_unibiomed.picture import model_picture
 from napari_unibiomed.placement import volumes_in
 from napari_unibiomed.widgets.image_section import ImageSection
+from napari_unibiomed.widgets.lazy_reading import READING, LazyReading
 from unibiomed_core.errors import UniBiomedError
 from unibiomed_core.types import Plane, Region, Volume
+from unibiomed_core.updates import CancelToken
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -25,6 +28,10 @@ PREVIEW_MS = 100
 NO_KIND = Message(
     "warning", "Kind of image unknown", "The file does not tell how the image was taken.", "Choose it under Image."
 )
+
+
+def _nobody() -> None:
+    """Who listens while no dock does."""
 
 
 class ImageBinding:
@@ -43,6 +50,10 @@ class ImageBinding:
         self._taken: tuple[Any, ...] = ()
         self._kinds: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
         """What the user said of a layer's kind; it holds when the layer is chosen again."""
+        self.arrived: Callable[[], None] = _nobody
+        """Called when a lazy layer was read, or could not be, some time after it was chosen."""
+        self.reading = LazyReading()
+        self.reading.finished.connect(self._on_read)
         self._show_preview = qthrottled(self._preview, timeout=PREVIEW_MS)
 
     @property
@@ -111,6 +122,8 @@ class ImageBinding:
         self.follow_view()
 
     def close(self) -> None:
+        self.arrived = _nobody
+        self.reading.close()
         self._show_preview.cancel()
 
     def _adopt(self) -> None:
@@ -128,6 +141,7 @@ class ImageBinding:
         if self._is_taken(wanted):
             return
         self._taken = wanted
+        self.reading.stop()
         self.volume, self.problem = None, None
         if layer is None:
             self.problem = messages.no_image()
@@ -135,11 +149,31 @@ class ImageBinding:
             self.problem = NO_KIND
         else:
             try:
-                self.volume = volume_of(layer, self.section.modality, choice=wanted[2])
+                self._take_volume(layer, wanted[2] or {})
             except UniBiomedError as error:
                 self.problem = messages.from_error(error)
         self.section.show_volume(self.volume, self.plane)
         self.follow_view()
+
+    def _take_volume(self, layer: Image, choice: dict[int, int]) -> None:
+        if lazy_layers.is_lazy(layer) and lazy_layers.kept(layer, choice) is None:
+            self.reading.begin(layer, choice)
+            self.problem = READING
+        else:
+            self.volume = volume_of(layer, self.section.modality, choice=choice)
+
+    def _on_read(self, token: CancelToken, found: Any) -> None:
+        """The values of a lazy layer have come, or the error instead; of another choice by now they are dropped."""
+        if token is not self.reading.token or token.cancelled or not self._taken:
+            return
+        layer, _, choice, _ = self._taken
+        if isinstance(found, UniBiomedError):
+            self.problem = messages.from_error(found)
+        else:
+            lazy_layers.keep(layer, choice or {}, found)
+            self._taken = ()
+            self._take()
+        self.arrived()
 
     def _is_taken(self, wanted: tuple[Any, ...]) -> bool:
         """Whether this very choice was taken before; data are compared by identity."""

@@ -125,10 +125,12 @@ def test_what_cannot_be_a_volume_is_refused(data: np.ndarray, about: dict[str, A
     assert refused.value.title == title
 
 
-def test_a_pyramid_of_resolutions_is_refused() -> None:
-    layer = layer_of([noise(64, 64), noise(32, 32)], multiscale=True)
-    with pytest.raises(ReadError, match="Several resolutions"):
-        geometry.volume_of(layer, "xray")
+def test_of_a_pyramid_of_resolutions_the_finest_is_taken() -> None:
+    fine = noise(64, 64)
+    layer = layer_of([fine, fine[::2, ::2]], multiscale=True)
+    volume = geometry.volume_of(layer, "xray")
+    assert np.array_equal(volume.voxels[0], fine)
+    assert placement_of(layer, volume).to_layer(volume.voxels).shape == (64, 64)
 
 
 @pytest.mark.parametrize("choice", [{0: 1}, {3: 2}])
