@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unibiomed_core import modalities
 from unibiomed_core.errors import ConfigError, ReadError
-from unibiomed_core.io import geometry, guard
+from unibiomed_core.io import functional_groups, geometry, guard, transfer_syntax
 from unibiomed_core.io.stored import Stored
 
 _KIND = "a DICOM file"
@@ -28,8 +28,11 @@ _TAGS = [
     "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "RescaleSlope", "RescaleIntercept",
     "RescaleType", "Units", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    *functional_groups.TAGS,
 ]  # fmt: skip
 """Read no more than this: patient data never enter the program."""
+
+_WHITE_IS_LOW = "Stored with white as low (MONOCHROME1); values were inverted so that white is high."
 
 SAME_POSITION_MM = 0.01
 SAME_DIRECTION = 0.01
@@ -44,21 +47,29 @@ UNEVEN_FRACTION = 0.02
 class _Header:
     path: Path
     tags: Any
+    groups: tuple[Any, ...] = ()
+    """Functional groups of one frame, its own before the common ones; empty in files of one slice."""
+    frame: int = 0
+
+    def value(self, name: str) -> Any:
+        found = functional_groups.value(self.groups, name)
+        return self.tags.get(name) if found is None else found
 
     def numbers(self, name: str) -> tuple[float, ...]:
         """The values of a tag; empty where it is absent or has no value."""
-        value = self.tags.get(name)
+        value = self.value(name)
         if value is None or value == "":
             return ()
         return tuple(float(v) for v in value) if isinstance(value, Sequence) else (float(value),)
 
     def text(self, name: str) -> str:
-        return str(self.tags.get(name) or "").strip()
+        return str(self.value(name) or "").strip()
 
 
 def load(path: Path) -> Stored:
     """One series; ``values`` are (i, j, k) = (column, row, slice by position), rescaled (HU for CT).
 
+    Enhanced objects give the frames of one or several files; each has its place and scale in functional groups.
     A single file without a position in the patient (radiograph, ultrasound, photograph) is a picture (H, W[, 3]).
 
     Raises:
@@ -67,13 +78,6 @@ def load(path: Path) -> Stored:
     with guard.reading(path, "a DICOM series" if path.is_dir() else _KIND):
         headers = _one_series(_headers(path), path)
         first = headers[0]
-        if any(int(h.tags.get("NumberOfFrames") or 1) > 1 for h in headers):
-            raise ReadError(
-                "Multi-frame DICOM",
-                f"'{first.path.name}' holds {first.text('NumberOfFrames')} frames",
-                "one slice in each file",
-                "Convert it to NIfTI (for example with dcm2niix), or export single frames.",
-            )
         notes: list[str] = []
         if len(headers) == 1 and not (
             first.numbers("ImagePositionPatient") and first.numbers("ImageOrientationPatient")
@@ -111,13 +115,14 @@ def _headers(path: Path) -> list[_Header]:
             continue
         with guard.reading(file, _KIND), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd values in tags that are not used here
-            tags = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+            # The content was checked; a file without preamble has no other mark of its kind.
+            tags = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS, force=True)
             header = _Header(file, tags)
             (images if "Rows" in tags and "Columns" in tags else others).append(header)
-    kinds = {h.tags.file_meta.get("MediaStorageSOPClassUID") for h in images}
+    kinds = {_class_of(h) for h in images}
     for header in others:
         # Reports and plans lie beside images; a file of the images' own class without a size was cut short.
-        if header.tags.file_meta.get("MediaStorageSOPClassUID") in kinds or not path.is_dir():
+        if _class_of(header) in kinds or not path.is_dir():
             raise guard.damaged(header.path, _KIND, "its header has no image size")
     if not images:
         folders = sum(p.is_dir() for p in path.iterdir())
@@ -129,6 +134,32 @@ def _headers(path: Path) -> list[_Header]:
             "Choose the folder with the slices, or name a NIfTI, NRRD or picture file itself.",
         )
     return images
+
+
+def _class_of(header: _Header) -> str:
+    return str(header.tags.file_meta.get("MediaStorageSOPClassUID") or header.tags.get("SOPClassUID") or "")
+
+
+def _frames(headers: list[_Header]) -> list[_Header]:
+    """A header for every frame of every file.
+
+    Raises:
+        ReadError: A file has several frames and does not say where they lie.
+    """
+    found: list[_Header] = []
+    for header in headers:
+        groups = functional_groups.groups_of(header.tags, header.path)
+        frames = int(header.tags.get("NumberOfFrames") or 1)
+        if frames > 1 and not groups:
+            raise ReadError(
+                "Multi-frame DICOM",
+                f"'{header.path.name}' holds {frames} frames and does not say where each lies (a film, or an older "
+                "multi-frame object)",
+                "one slice in each file, or an enhanced object with functional groups",
+                "Convert it to NIfTI (for example with dcm2niix), or export single frames.",
+            )
+        found += [_Header(header.path, header.tags, group, n) for n, group in enumerate(groups)] or [header]
+    return found
 
 
 def _is_dicom(file: Path) -> bool:
@@ -156,7 +187,15 @@ def _one_series(headers: list[_Header], path: Path) -> list[_Header]:
             "one series in a folder",
             "Move one series into a folder of its own.",
         )
+    headers = _frames(headers)
     first = headers[0]
+    if several := functional_groups.stacks([h.groups for h in headers if h.groups]):
+        raise ReadError(
+            "More than one volume",
+            f"'{path.name}' holds {several} stacks of frames",
+            "one stack",
+            "Export each stack as a series or file of its own.",
+        )
     size = (first.tags.Rows, first.tags.Columns, first.tags.get("SamplesPerPixel"))
     odd = {
         "size": [h for h in headers if (h.tags.Rows, h.tags.Columns, h.tags.get("SamplesPerPixel")) != size],
@@ -204,6 +243,7 @@ def _geometry(headers: list[_Header], path: Path, notes: list[str]) -> tuple[lis
     if len(headers) == 1:
         step = normal * _thickness_mm(headers[0], notes)
     else:
+        _check_doubled(np.diff(places @ normal), headers, path)
         step = (places[-1] - places[0]) / (len(headers) - 1)
         turned = _counted_backwards(np.column_stack([along_columns, along_rows, normal]))
         _check_steps(places, normal, step, turned, path, notes)
@@ -235,6 +275,20 @@ def _counted_backwards(directions: NDArray[np.float64]) -> bool:
     return order.flips[order.axes.index(2)]
 
 
+def _check_doubled(gaps: NDArray[np.float64], headers: Sequence[_Header], path: Path) -> None:
+    """Refuse several images at one position, and say what they differ in where functional groups tell it."""
+    doubled = int((gaps < SAME_POSITION_MM).sum())
+    if not doubled:
+        return
+    told = functional_groups.dimensions([h.groups for h in headers])
+    raise ReadError(
+        "More than one volume",
+        f"'{path.name}' holds {len(headers)} images at {len(headers) - doubled} positions{told and f' ({told})'}",
+        "one image at each position",
+        "Move the images of one volume (time point, echo, b-value) into a folder of their own.",
+    )
+
+
 def _check_steps(
     places: NDArray[np.float64],
     normal: NDArray[np.float64],
@@ -243,20 +297,12 @@ def _check_steps(
     path: Path,
     notes: list[str],
 ) -> None:
-    """Refuse several images at one position; note gaps that differ and slices that are missing.
+    """Note gaps that differ and slices that are missing.
 
     Args:
         turned: Slice numbers run against the order of ``places``.
     """
     gaps = np.diff(places @ normal)
-    doubled = int((gaps < SAME_POSITION_MM).sum())
-    if doubled:
-        raise ReadError(
-            "More than one volume",
-            f"'{path.name}' holds {len(places)} images at {len(places) - doubled} positions",
-            "one image at each position",
-            "Move the images of one volume (time point, echo, b-value) into a folder of their own.",
-        )
     usual = float(np.median(gaps))
     uneven = np.flatnonzero(np.abs(gaps - usual) > max(UNEVEN_MM, UNEVEN_FRACTION * usual))
     if uneven.size == 0:
@@ -289,6 +335,10 @@ def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any
     samples = int(first.tags.get("SamplesPerPixel") or 1)
     # GDCM widens rescaled values, up to float64.
     guard.check_memory((len(headers), rows, columns, samples), 8, path)
+    for header in headers:
+        transfer_syntax.check(header.tags, header.path)
+    if first.groups:
+        return _frame_pixels(headers, path, (rows, columns, samples), notes)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     reader = SimpleITK.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
@@ -299,8 +349,24 @@ def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any
     with guard.reading(path, "a DICOM series" if path.is_dir() else _KIND), guard.quiet():
         values = SimpleITK.GetArrayFromImage(reader.Execute())
     if first.text("PhotometricInterpretation") == "MONOCHROME1":
-        notes.append("Stored with white as low (MONOCHROME1); values were inverted so that white is high.")
+        notes.append(_WHITE_IS_LOW)
     return values if values.ndim == 4 else values[..., np.newaxis]
+
+
+def _frame_pixels(headers: list[_Header], path: Path, size: tuple[int, int, int], notes: list[str]) -> NDArray[Any]:
+    """As :func:`_pixels`, of enhanced objects, whose frames have scales of their own."""
+    white_is_low = headers[0].text("PhotometricInterpretation") == "MONOCHROME1"
+    parts: dict[Path, NDArray[Any]] = {}
+    for header in headers:
+        if header.path in parts:
+            continue
+        own = sorted((h for h in headers if h.path == header.path), key=lambda h: h.frame)
+        scales = [((*h.numbers("RescaleSlope"), 1.0)[0], (*h.numbers("RescaleIntercept"), 0.0)[0]) for h in own]
+        with guard.reading(header.path, _KIND):
+            parts[header.path] = functional_groups.pixels(header.path, scales, (len(own), *size), white_is_low)
+    if white_is_low:
+        notes.append(_WHITE_IS_LOW)
+    return np.stack([parts[h.path][h.frame] for h in headers])
 
 
 def _without_padding(values: NDArray[Any], headers: Sequence[_Header], notes: list[str]) -> NDArray[Any]:

@@ -77,6 +77,8 @@ def sniff(head: bytes) -> str:
         return "tiff"
     if head[128:132] == b"DICM":
         return "dicom"
+    if _bare_dicom(head):
+        return "dicom"
     if head.startswith(b"NRRD0"):
         return "nrrd"
     if head.startswith(b"\x1f\x8b"):
@@ -89,6 +91,29 @@ def sniff(head: bytes) -> str:
         return "text"
     return "unknown"
 
+
+def _bare_dicom(head: bytes) -> bool:
+    """Whether DICOM begins at once, without the preamble and its mark, as older programs write it.
+
+    It begins with the length or version of its head, or with two data elements of group 0008 that follow one another.
+    """
+    if head.startswith((b"\x02\x00\x00\x00UL\x04\x00", b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00")):
+        return True
+    start, before = 0, -1
+    for _ in range(2):
+        group, element = (int.from_bytes(head[start + n : start + n + 2], "little") for n in (0, 2))
+        explicit = head[start + 4 : start + 6] in _SHORT_VALUES
+        length = int.from_bytes(head[start + 6 : start + 8] if explicit else head[start + 4 : start + 8], "little")
+        if group != 8 or element <= before or length % 2 or length > _LONGEST_FIRST_VALUE:
+            return False
+        start, before = start + 8 + length, element
+    return True
+
+
+_SHORT_VALUES = {b"UL", b"US", b"UI", b"CS", b"DA", b"TM", b"DT", b"LO", b"SH", b"PN", b"ST", b"IS", b"DS", b"AE"}
+"""Value representations whose length has two bytes, of those that stand first in a file."""
+
+_LONGEST_FIRST_VALUE = 256
 
 _WORDS = {
     "png": "a PNG picture",

@@ -1,0 +1,64 @@
+"""How the pixels of a DICOM file are compressed: what can be decoded here, and what to do where it can't."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unibiomed_core.errors import ReadError
+
+_ROOT = "1.2.840.10008.1.2"
+DECODED = frozenset(
+    {
+        _ROOT, f"{_ROOT}.1", f"{_ROOT}.2", f"{_ROOT}.1.99", f"{_ROOT}.5", f"{_ROOT}.4.50", f"{_ROOT}.4.51",
+        f"{_ROOT}.4.57", f"{_ROOT}.4.70", f"{_ROOT}.4.80", f"{_ROOT}.4.81", f"{_ROOT}.4.90", f"{_ROOT}.4.91",
+    }
+)  # fmt: skip
+"""Uncompressed, deflated, RLE, JPEG (baseline, extended, lossless), JPEG-LS and JPEG 2000, as GDCM reads them."""
+
+_PACKAGES = {
+    f"{_ROOT}.4.57": "pylibjpeg-libjpeg",
+    f"{_ROOT}.4.70": "pylibjpeg-libjpeg",
+    f"{_ROOT}.4.80": "pylibjpeg-libjpeg",
+    f"{_ROOT}.4.81": "pylibjpeg-libjpeg",
+    f"{_ROOT}.4.201": "pylibjpeg-openjpeg",
+    f"{_ROOT}.4.202": "pylibjpeg-openjpeg",
+    f"{_ROOT}.4.203": "pylibjpeg-openjpeg",
+    f"{_ROOT}.4.110": "imagecodecs",
+    f"{_ROOT}.4.111": "imagecodecs",
+    f"{_ROOT}.4.112": "imagecodecs",
+}
+"""Transfer syntax -> a package that decodes it. The first four are met in enhanced objects, which pydicom reads."""
+
+
+def check(tags: Any, path: Path) -> None:
+    """Refuse a file whose pixels are in a transfer syntax that can't be decoded here, before they are read.
+
+    Raises:
+        ReadError: They are; the message names the syntax and what decodes it.
+    """
+    syntax = str(tags.file_meta.get("TransferSyntaxUID") or "")
+    if not syntax or syntax in DECODED:
+        return
+    raise unsupported(syntax, path)
+
+
+def unsupported(syntax: str, path: Path) -> ReadError:
+    """The error for a sound file in a transfer syntax (a DICOM unique identifier) that can't be decoded here."""
+    from pydicom.uid import UID
+
+    uid = UID(syntax)
+    named = f"{uid.name} ({syntax})" if uid.name != syntax else f"the private transfer syntax {syntax}"
+    package = _PACKAGES.get(syntax)
+    if any(word in uid.name for word in ("MPEG", "HEVC", "H.26", "SMPTE")):
+        action = "It is a film; export single frames."
+    elif package:
+        action = f"Decompress it first: the Python package {package} decodes it; or export it uncompressed."
+    else:
+        action = "Export it uncompressed or as lossless JPEG 2000."
+    return ReadError(
+        "Unsupported transfer syntax",
+        f"The pixels of '{path.name}' are in {named}; the file may well be sound",
+        "uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000 pixels",
+        action,
+    )
