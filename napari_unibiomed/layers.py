@@ -275,6 +275,14 @@ class LayerGateway(LayerEvents):
         view.jump(self.viewer, *found, volume.plane_axis(plane), index, centre)
         return True
 
+    def show_plane(self, volume: Volume, plane: Plane) -> bool:
+        """Show the slices of a plane upright; False where no layer shows the volume, or it is a picture."""
+        found = self.layer_of(volume)
+        if found is None or volume.is_2d:
+            return False
+        view.show_plane(self.viewer, *found, volume.plane_axis(plane))
+        return True
+
     def stand_on_slices(self, volume: Volume) -> None:
         """Bring the sliders to whole slices of a volume, where a layer shows it."""
         if (found := self.layer_of(volume)) is not None:

@@ -32,7 +32,7 @@ class Preflight:
     Args:
         messages: The gravest first; an error among them stops the run.
         slices: How many will be examined, at most.
-        estimate: ``96 slices · about 0:40``, without the time where it is not known.
+        estimate: ``96 axial slices · about 0:40``, without the time where it is not known.
     """
 
     messages: tuple[Message, ...]
@@ -57,7 +57,8 @@ def preflight(job: Job, *, seconds_per_slice: float | None = None, free_bytes: i
     if not any(message.title == messages.not_hounsfield(0, 0).title for message in said):
         said += _values(job)
     ordered = sorted(said, key=lambda message: ("error", "warning", "info").index(message.kind))
-    return Preflight(tuple(ordered), count, estimate_text(count, seconds_per_slice))
+    plane = "" if volume.is_2d or job.kind == "roi" else job.plane
+    return Preflight(tuple(ordered), count, estimate_text(count, seconds_per_slice, plane))
 
 
 def slice_count(job: Job) -> int:
@@ -78,9 +79,10 @@ def slice_count(job: Job) -> int:
     return len(route.usable) if route.plan.further else len(route.first_pass)
 
 
-def estimate_text(slices: int, seconds_per_slice: float | None) -> str:
-    """``96 slices · about 0:40``."""
-    words = "1 slice" if slices == 1 else f"{slices} slices"
+def estimate_text(slices: int, seconds_per_slice: float | None, plane: str = "") -> str:
+    """``96 axial slices · about 0:40``."""
+    noun = f"{plane} slice".strip()
+    words = f"1 {noun}" if slices == 1 else f"{slices} {noun}s"
     return words if seconds_per_slice is None else f"{words} \u00b7 about {clock(max(1.0, slices * seconds_per_slice))}"
 
 

@@ -72,6 +72,33 @@ def displayed_plane(viewer: ViewerModel, layer: Layer, placement: Placement) -> 
     return PLANES[cut[0]] if len(cut) == 1 else None
 
 
+def show_plane(viewer: ViewerModel, layer: Layer, placement: Placement, axis: int) -> None:
+    """Show the slices across a canonical axis upright, whatever order and direction the layer's data have.
+
+    The head, in axial slices the front of the patient, is up; the patient's right, in sagittal slices the front, is on
+    the left of the screen, as radiologists look at it.
+
+    Args:
+        axis: Canonical axis that the slices are taken across.
+    """
+    if len(placement.order.shape) != 3:
+        return
+    dims = viewer.dims
+    stand_on_slices(viewer, layer, placement)
+    sliders = [world_axis(viewer, layer, placement, a) for a in range(3)]
+    down, right = (a for a in range(3) if a != axis)  # canonical axes grow towards feet, back and left
+    others = [a for a in range(dims.ndim) if a not in sliders]
+    dims.ndisplay = 2
+    dims.order = (*others, sliders[axis], sliders[down], sliders[right])
+    start = np.asarray(layer.data_to_world(placement.to_position(np.zeros(3))))
+    ahead = []
+    for canonical in (down, right):
+        end = np.asarray(layer.data_to_world(placement.to_position(np.eye(3)[canonical])))
+        ahead.append((end - start)[sliders[canonical] - dims.ndim + layer.ndim] > 0)
+    viewer.scene.camera.orientation2d = ("down" if ahead[0] else "up", "right" if ahead[1] else "left")
+    viewer.fit_to_view()
+
+
 def stand_on_slices(
     viewer: ViewerModel, layer: Layer, placement: Placement, voxel: Sequence[float] | NDArray[np.float64] | None = None
 ) -> None:

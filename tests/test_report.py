@@ -116,7 +116,7 @@ def test_damaged_masks_are_refused(change: dict[str, Any]) -> None:
 
 def test_narrative_tells_every_number_once_and_claims_no_more() -> None:
     text = a_report(small_volume()).narrative
-    assert "9 of 12 axial slices were examined" in text
+    assert "9 of 12 axial slices, the plane of the acquisition, were examined" in text
     assert "1. Liver: right, axial slices 3\u20137 (largest 3), volume 5.40 mL" in text
     assert "presence 0.97 (high)" in text
     assert "2. Lesion: right, axial slice 5, " in text

@@ -43,7 +43,11 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The options that these commands have in common."""
+    """The options that these commands have in common.
+
+    Args:
+        plane: Empty for the plane of the acquisition.
+    """
 
     path: Path
     out_dir: Path
@@ -72,10 +76,10 @@ class Job:
         from unibiomed_core.io.export.answer import answer_names
         from unibiomed_core.modalities import choose_window
 
-        if self.plane not in PLANES:
+        if self.plane not in ("", *PLANES):
             raise ConfigError("Unknown plane", f"'{self.plane}'", f"one of {', '.join(PLANES)}")
         volume = read(self.path, self.modality)
-        if volume.is_2d and self.plane != "axial":
+        if volume.is_2d and self.plane not in ("", "axial"):
             raise ConfigError(
                 "Plane of a picture", f"'{self.plane}' was given for a 2D picture", "a volume", "Leave --plane out."
             )
@@ -84,7 +88,8 @@ class Job:
         terminal.hold(claimed(self.out_dir))
         check_free(self.out_dir, taken, overwrite=self.overwrite)
         _check_writable(self.out_dir)
-        return Study(volume, window, self.plane)
+        # "axial" is the one plane of a picture.
+        return Study(volume, window, next((p for p in PLANES if p == self.plane), volume.default_plane))
 
     def engine(self) -> Engine:
         """The model, loaded.

@@ -24,7 +24,7 @@ ImagePath = Annotated[Path, typer.Argument(metavar="PATH", help="Image file, or 
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")]
 Model = Annotated[str, typer.Option(help="Preset name, folder with weights, or hub id that was downloaded.")]
 Modality = Annotated[str, typer.Option(help="Where the file does not tell: ct, mri, pet, xray, ...")]
-PlaneName = Annotated[str, typer.Option(metavar="|".join(PLANES), help="Plane of the slices.")]
+PlaneName = Annotated[str, typer.Option(metavar="|".join(PLANES), help="Plane of the slices; else as acquired.")]
 WindowName = Annotated[str, typer.Option(metavar="PRESET", help="CT window, e.g. 'lung'; the default is soft tissue.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")]
 Dtype = Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16|int8", help="Precision.")]
@@ -84,7 +84,7 @@ def report(
     no_link: NoLink = False,
     model: Model = "mini",
     modality: Modality = "",
-    plane: PlaneName = "axial",
+    plane: PlaneName = "",
     window: WindowName = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -126,7 +126,7 @@ def segment(
     max_new_tokens: MaxNewTokens = 256,
     model: Model = "mini",
     modality: Modality = "",
-    plane: PlaneName = "axial",
+    plane: PlaneName = "",
     window: WindowName = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -170,7 +170,7 @@ def ask(
     max_new_tokens: MaxNewTokens = 256,
     model: Model = "mini",
     modality: Modality = "",
-    plane: PlaneName = "axial",
+    plane: PlaneName = "",
     window: WindowName = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -206,7 +206,7 @@ def roi(
     max_new_tokens: MaxNewTokens = 256,
     model: Model = "mini",
     modality: Modality = "",
-    plane: PlaneName = "axial",
+    plane: PlaneName = "",
     window: WindowName = "",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -245,7 +245,7 @@ def ground(
     max_new_tokens: MaxNewTokens = 256,
     model: Model = "mini",
     modality: Modality = "",
-    plane: PlaneName = "axial",
+    plane: PlaneName = "",
     window: WindowName = "",
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -116,6 +116,7 @@ def build(
         "affine_canonical_zyx_to_ras": volume.affine.tolist(),
         "stored_shape_voxels": list(volume.stored.shape),
         "plane": plane,
+        "acquisition_plane": volume.acquisition_plane,
         # The file's own index, for other programs: along this stored axis, and counted backwards where reversed.
         "slice_axis_stored": None if volume.is_2d else int(volume.stored.axes[axis]),
         "slice_numbers_reversed": bool(not volume.is_2d and volume.stored.flips[axis]),

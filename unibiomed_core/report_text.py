@@ -63,7 +63,7 @@ def narrative(report: Report) -> str:
     what = what[:1].upper() + what[1:]
     lines = [f"{what} {'picture' if flat else 'volume'} '{image['name']}'."]
     if not flat:
-        lines[0] += f" {done} of {total} {plane} slices were examined; {counting_text(report)}."
+        lines[0] += f" {done} of {total} {plane} slices{_acquired(report)} were examined; {counting_text(report)}."
         lines += _plan(report)
     if report.cancelled:
         lines.append(f"Stopped by the user after {done} of {total} slices; what follows covers those only.")
@@ -160,6 +160,15 @@ def _together(report: Report) -> list[str]:
             parts.append(f"between {group[0].plane} slices {min(carrying)} and {max(carrying)}")
         lines.append(f"{name[:1].upper()}{name[1:]} in all: {', '.join(parts)}.")
     return lines
+
+
+def _acquired(report: Report) -> str:
+    """Whether the slices are those of the acquisition, where that is known."""
+    acquired = report.image.get("acquisition_plane")
+    if acquired is None:
+        return ""
+    same = acquired == report.image["plane"]
+    return ", the plane of the acquisition," if same else f" (the acquisition is {acquired})"
 
 
 def _not_examined(report: Report, total: int, plane: str) -> list[str]:

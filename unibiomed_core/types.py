@@ -103,6 +103,20 @@ class Volume:
         z, y, x = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(z), float(y), float(x)
 
+    @property
+    def acquisition_plane(self) -> Plane | None:
+        """The plane of the slices as they were acquired: across the axis with the longest steps. None where no axis has
+        steps longer by a tenth, for a picture, and where sizes are not known: then nothing tells the plane."""
+        if self.is_2d or self.spatial_unit != "mm":
+            return None
+        second, longest = sorted(self.spacing_mm)[1:]
+        return PLANES[self.spacing_mm.index(longest)] if longest > 1.1 * second else None
+
+    @property
+    def default_plane(self) -> Plane:
+        """The plane that slices are taken in where nobody chooses one."""
+        return self.acquisition_plane or "axial"
+
     def plane_axis(self, plane: Plane) -> int:
         return PLANES.index(plane)
 

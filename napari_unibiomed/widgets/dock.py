@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_unibiomed.jobs import JobKind
+    from unibiomed_core.types import Plane
 
 WIDTH_PX = 320
 NARROWEST_PX = 300
@@ -99,6 +100,10 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
             return False
         self.task.remember()
         return True
+
+    def _show_plane(self, plane: Plane) -> None:
+        if self.image_binding.volume is not None:
+            self.gateway.show_plane(self.image_binding.volume, plane)
 
     def draw_box(self) -> None:
         """Draw a box on the chosen image."""
@@ -209,6 +214,7 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
         self.image.image_changed.connect(self._on_image_choice)
         self.image.follow_changed.connect(self._on_layers)
         self.image.view_changed.connect(self._on_plane)
+        self.image.planes.chosen.connect(self._show_plane)
         self.image.window_changed.connect(self.image_binding.follow_window)
         self.task.changed.connect(self._on_task)
         self.task.run_requested.connect(self.run_task)

@@ -24,6 +24,8 @@ from unibiomed_core.updates import CancelToken
 if TYPE_CHECKING:
     from napari.layers import Image
 
+    from napari_unibiomed.asking import Slices
+
 PREVIEW_MS = 100
 NO_KIND = Message(
     "warning", "Kind of image unknown", "The file does not tell how the image was taken.", "Choose it under Image."
@@ -62,6 +64,12 @@ class ImageBinding:
         if self.volume is None or self.volume.is_2d:
             return "axial"
         return self.section.chosen_plane or self.gateway.displayed_plane(self.volume) or "axial"
+
+    def plane_of(self, slices: Slices) -> Plane:
+        """The plane of a run: over all slices that of the acquisition, unless a plane was chosen."""
+        if self.volume is None or self.section.chosen_plane or self.section.plane_as_shown or slices.span != "all":
+            return self.plane
+        return self.volume.default_plane
 
     @property
     def current(self) -> int | None:

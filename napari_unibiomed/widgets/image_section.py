@@ -10,6 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QSpinBox
 
 from napari_unibiomed.controls import Controls, Phase, enabled
+from napari_unibiomed.widgets.plane_buttons import PlaneButtons
 from napari_unibiomed.widgets.preview import Preview
 from napari_unibiomed.widgets.section import Chooser, Section, describe, row
 from napari_unibiomed.widgets.window_box import WindowBox
@@ -19,7 +20,9 @@ from unibiomed_core.types import PLANES, Plane, Volume
 if TYPE_CHECKING:
     from napari.layers import Image
 
+AUTOMATIC = "plane: automatic"
 AS_SHOWN = "as shown"
+SHOWN = "shown"
 NO_KIND = "kind of image…"
 
 
@@ -41,6 +44,7 @@ class ImageSection(Section):
         self.follow.setChecked(True)
         self.kind = Chooser()
         self.plane = Chooser()
+        self.planes = PlaneButtons()
         self.step_words = QLabel("Volume")
         self.step = QSpinBox()
         self.window_box = WindowBox(preset)
@@ -57,17 +61,23 @@ class ImageSection(Section):
             "Take the image that is selected in napari's list of layers. An image that is chosen here stays.",
         )
         describe(self.kind, "Kind of image", "How it was taken; filled in where the file says so.")
-        describe(self.plane, "Plane", "The plane of the slices that the model is given.")
+        describe(
+            self.plane,
+            "Plane",
+            "The plane of the slices that the model is given. Automatic: that of the acquisition for all slices, the "
+            "one that is shown for a slice or a range.",
+        )
         describe(self.step, "Volume of the layer", "Which page, time point or channel is taken; napari counts from 0.")
         describe(self.linked, "Link window to display", "A window that is chosen here also sets the layer's contrast.")
         describe(self.preview_button, "What the model sees", "Show exactly the picture that the model is given.")
         self.image.setPlaceholderText("no image is open")
         self.kind.fill([(NO_KIND, ""), *((m.label, m.name) for m in MODALITIES.values())])
-        self.plane.fill([(AS_SHOWN, None), *((name, name) for name in PLANES)])
+        self.plane.fill([(AUTOMATIC, None), (AS_SHOWN, SHOWN), *((name, name) for name in PLANES)])
         self.waiting = False
         """Another image is selected in napari, and the run that goes on holds this one."""
         self.column.addLayout(row(self.image, self.follow, stretch=0))
         self.column.addLayout(row(self.kind, self.plane))
+        self.column.addWidget(self.planes)
         self.column.addLayout(row(self.step_words, self.step, stretch=1))
         self.column.addWidget(self.window_box)
         self.column.addLayout(row(self.linked, self.preview_button))
@@ -95,9 +105,13 @@ class ImageSection(Section):
 
     @property
     def chosen_plane(self) -> Plane | None:
-        """The chosen plane, None for the one that is shown."""
-        chosen: Plane | None = self.plane.currentData()
-        return chosen
+        """The chosen plane, None where the volume or the view decides."""
+        return next((plane for plane in PLANES if plane == self.plane.currentData()), None)
+
+    @property
+    def plane_as_shown(self) -> bool:
+        """Whether the plane that is shown is taken for everything."""
+        return bool(self.plane.currentData() == SHOWN)
 
     @property
     def chosen_window(self) -> Window | None:
@@ -159,6 +173,7 @@ class ImageSection(Section):
     def show_volume(self, volume: Volume | None, plane: Plane) -> None:
         """Offer the windows of a volume, and say in one line what is chosen."""
         self.plane.setVisible(volume is None or not volume.is_2d)
+        self.planes.setVisible(volume is not None and not volume.is_2d)
         self.window_box.set_volume(volume)
         self.linked.setVisible(self.chosen_window is not None)
         self.say(volume, plane)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
 from napari_unibiomed import lazy_layers
@@ -51,6 +52,7 @@ class LazyReading(QObject):
         data, name = lazy_layers.finest(layer), str(layer.name)
 
         def work() -> None:
+            found: NDArray[Any] | UniBiomedError | None
             try:
                 found = lazy_layers.read_slices(data, choice, name, lambda: token.cancelled)
             except UniBiomedError as error:

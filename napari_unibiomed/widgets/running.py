@@ -71,7 +71,8 @@ class Running:
         try:
             boxes = self.boxes.boxes(source, volume) if wishes.task == "roi" else ()
             window, current = self.image.section.chosen_window, self.image.current
-            job = make_job(wishes, volume, self.image.plane, window, current=current, boxes=boxes)
+            plane = self.image.plane_of(wishes.slices)
+            job = make_job(wishes, volume, plane, window, current=current, boxes=boxes)
         except UniBiomedError as error:
             self.say(messages.from_error(error))
             return False
@@ -155,13 +156,15 @@ class Running:
         looked_at = Wishes(wishes.task, "anything", wishes.slices, options=wishes.options)
         window, current = self.image.section.chosen_window, self.image.current
         try:
-            job = make_job(looked_at, volume, self.image.plane, window, current=current)
+            plane = self.image.plane_of(wishes.slices)
+            job = make_job(looked_at, volume, plane, window, current=current)
         except UniBiomedError:
             return ""
         key = (volume, job.plane, job.window, job.indices, job.every, job.options)
         if self._counted is None or self._counted[0][0] is not volume or self._counted[0][1:] != key[1:]:
             self._counted = key, slice_count(job)  # every slice is looked at for it, and this is asked at every key
-        return estimate_text(self._counted[1], self.session.pace.get(job.kind))
+        shown = "" if volume.is_2d else job.plane
+        return estimate_text(self._counted[1], self.session.pace.get(job.kind), shown)
 
     def range_from_view(self) -> tuple[int, int]:
         """Slice numbers around the shown slice."""

@@ -95,7 +95,7 @@ def test_one_click_reports_and_undo_takes_it_back(open_dock: Open) -> None:
     source = viewer.layers[0]
     before = digest(source)
     assert dock.run.run.text().startswith("Report")
-    assert "14 slices" in dock.run.estimate.text()
+    assert "14 axial slices" in dock.run.estimate.text()
     dock.run.run.click()
     kit.until(lambda: kit.session.phase is Phase.RUNNING)
     assert not dock.run_report()  # a second one is refused in words

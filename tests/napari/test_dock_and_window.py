@@ -121,16 +121,16 @@ def test_the_estimate_counts_as_the_run_and_takes_the_pace_of_its_own_kind(open_
     volume = ct(9, 64)
     volume.voxels[:2] = -1000
     kit = open_dock(FakeEngine(LIVER), image=volume)
-    assert kit.dock.run.estimate.text() == "7 slices"
+    assert kit.dock.run.estimate.text() == "7 axial slices"
     kit.dock.choose_task("ask")
     kit.dock.task.prompt.setEditText("What is it?")
     kit.dock.run_task()
     kit.until_idle()
     kit.dock.choose_task("report")
-    assert kit.dock.run.estimate.text() == "7 slices"  # a question is no measure of a report
+    assert kit.dock.run.estimate.text() == "7 axial slices"  # a question is no measure of a report
     kit.dock.run_report()
     kit.until_idle()
-    assert kit.dock.run.estimate.text().startswith("7 slices · about ")
+    assert kit.dock.run.estimate.text().startswith("7 axial slices · about ")
     assert slice_count(kit.session.runs[-1].job) == 7
 
 

@@ -36,7 +36,7 @@ def test_a_sound_job_passes_without_a_word() -> None:
     checked = preflight(Job("report", ct(6)), free_bytes=PLENTY)
     assert checked.messages == ()
     assert not checked.blocked
-    assert checked.estimate == "6 slices"
+    assert checked.estimate == "6 axial slices"
     assert preflight(Job("report", picture())).messages == ()
 
 
@@ -90,8 +90,8 @@ def test_slices_are_counted_for_every_kind_of_job() -> None:
 def test_the_time_is_measured_or_left_out() -> None:
     """ux 15: no constant stands for a time that nobody measured."""
     job = Job("report", ct(6))
-    assert preflight(job, seconds_per_slice=10.0).estimate == "6 slices · about 1:00"
-    assert preflight(job).estimate == "6 slices"
+    assert preflight(job, seconds_per_slice=10.0).estimate == "6 axial slices · about 1:00"
+    assert preflight(job).estimate == "6 axial slices"
     assert estimate_text(1, 0.001) == "1 slice · about 0:01"
 
 
