@@ -20,6 +20,7 @@ from napari_unibiomed.jobs import Run
 from napari_unibiomed.rows import FindingRow, row_of
 from napari_unibiomed.streaming import collect
 from unibiomed_core.errors import ReadError
+from unibiomed_core.files import parse_json
 from unibiomed_core.types import CroppedMask, Finding, Volume
 
 VERSION = 1
@@ -101,7 +102,7 @@ def read(folder: Path, run: Run) -> Edits:
     try:
         rows = collect(run).rows
         with np.load(file) as arrays:
-            about = json.loads(arrays["edits"].tobytes())
+            about = parse_json(arrays["edits"].tobytes(), EDITS_FILE, title="Saved edits cannot be read")
             if about["version"] != VERSION:
                 raise ValueError(f"version {about['version']}")
             return {int(a["number"]): _read_edit(a, arrays, rows[a["number"]], run.volume) for a in about["rows"]}

@@ -16,6 +16,7 @@ import numpy as np
 from napari_unibiomed.jobs import Job, Options
 from unibiomed_core import report as reports
 from unibiomed_core.errors import ReadError
+from unibiomed_core.files import parse_json, read_json
 from unibiomed_core.modalities import Window
 from unibiomed_core.types import Caution, CroppedMask, Phrase, Prediction, Prompt, Region, Report, Volume
 
@@ -51,8 +52,8 @@ def read_job(folder: Path, volume: Volume) -> tuple[Job, dict[str, Any], int]:
     Raises:
         ReadError: The folder holds no job, or one of another version.
     """
+    about = read_json(folder / JOB_FILE, title="Saved run cannot be read", expected="a job")
     try:
-        about = json.loads((folder / JOB_FILE).read_text("utf-8"))
         if about["version"] != VERSION:
             raise ValueError(f"version {about['version']}")
         job = Job(
@@ -107,7 +108,7 @@ def read_slices(folder: Path) -> tuple[Slices, int]:
     for file in sorted(folder.glob("slice_*.npz")):
         try:
             predictions = _read_slice(file)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+        except (ReadError, OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
             damaged += 1
             continue
         if predictions:
@@ -131,9 +132,10 @@ def read_report(folder: Path, volume: Volume) -> Report | None:
     file = folder / REPORT_FILE
     if not file.is_file():
         return None
+    stated = read_json(file, title="Saved run cannot be read", expected="a report")
     try:
-        report = reports.from_json(json.loads(file.read_text("utf-8")))
-    except (OSError, ValueError) as cause:
+        report = reports.from_json(stated)
+    except ValueError as cause:
         raise ReadError("Saved run cannot be read", f"{REPORT_FILE}: {cause}", "a report") from cause
     named = replace(report, image={**report.image, "name": volume.name, "source": volume.source})
     return replace(named, narrative=reports.narrative(named))
@@ -145,7 +147,7 @@ _PREDICTION = ("plane", "index", "text", "raw_text", "truncated", "seconds")
 
 def _read_slice(file: Path) -> tuple[Prediction, ...]:
     with np.load(file) as arrays:
-        stated = json.loads(arrays["predictions"].tobytes())
+        stated = parse_json(arrays["predictions"].tobytes(), file.name)
         return tuple(
             Prediction(
                 prompt=_prompt(given["prompt"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unibiomed_core.errors import ConfigError, DataError, ReadError
+from unibiomed_core.errors import ConfigError, DataError, ReadError, WeightsError
 from unibiomed_core.files import parse_json, read_json
 
 
@@ -54,3 +54,18 @@ def test_no_file_a_folder_and_a_pipe_are_told(tmp_path: Path) -> None:
     for place in places:
         with pytest.raises(ReadError, match="there is no such file"):
             read_json(place)
+
+
+def test_configurations_of_models_are_read_by_it(tmp_path: Path) -> None:
+    """bugs 12: a byte order mark, put there by an editor, was refused with a message about something else."""
+    from unibiomed_core.model.weights import read_config
+
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_config(tmp_path) == {"a": 1}
+    (tmp_path / "config.json").write_text('{"a": 1,\n "b" 2}')
+    with pytest.raises(WeightsError, match=r"config\.json, line 2, column 6"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(WeightsError, match="nested too deeply"):
+        read_config(tmp_path)

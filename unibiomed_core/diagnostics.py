@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import platform
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from unibiomed_core import __version__
 from unibiomed_core.errors import WeightsError
+from unibiomed_core.files import read_json
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "scipy", "scikit-image",
@@ -99,7 +99,7 @@ def models() -> list[ModelRow]:
     rows = []
     assets = Path(str(files("unibiomed_core.model") / "assets"))
     for config in sorted(assets.glob("*/config.json")):
-        values = json.loads(config.read_text("utf-8"))
+        values = read_json(config)
         licence = values["facts"].get("licence", "not stated")
         rows.append(
             ModelRow(

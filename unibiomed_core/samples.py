@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from unibiomed_core.errors import ReadError
+from unibiomed_core.files import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def samples() -> Mapping[str, Sample]:
     folder = samples_folder()
     if not (folder / "index.json").is_file():
         raise ReadError("Samples not found", "this installation has no sample_data folder", "one", "Install again.")
-    rows = json.loads((folder / "index.json").read_text("utf-8"))["samples"]
+    rows = read_json(folder / "index.json")["samples"]
     return MappingProxyType(
         {
             r["name"]: Sample(

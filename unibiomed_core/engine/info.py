@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unibiomed_core.engine.devices import Placement
+from unibiomed_core.files import read_json
 from unibiomed_core.model import weights
 from unibiomed_core.model.unibiomed import UniBiomed
 
@@ -68,6 +68,6 @@ def _source(folder: Path) -> tuple[str, str]:
     """(layout, SHA-256 of the weights) of a folder; several files give the hash over their hashes, in order of name."""
     manifest = folder / weights.MANIFEST
     if manifest.is_file():  # checked while loading, so not read a second time
-        return "unibiomed", str(json.loads(manifest.read_text("utf-8"))[weights.WEIGHTS]["sha256"])
+        return "unibiomed", str(read_json(manifest)[weights.WEIGHTS]["sha256"])
     hashes = [weights.describe_file(file)["sha256"] for file in sorted(folder.glob("*.safetensors"))]
     return "sa2va_chat", hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

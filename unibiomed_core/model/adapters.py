@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unibiomed_core.errors import ConfigError, WeightsError
+from unibiomed_core.files import read_json
 from unibiomed_core.model.unibiomed import UniBiomed
 
 if TYPE_CHECKING:
@@ -91,12 +92,12 @@ def load_adapter(model: UniBiomed, folder: Path) -> None:
     peft = _peft()
     if not (folder / SETTINGS).is_file() or not (folder / ADAPTER).is_file():
         raise WeightsError("Weights not found", f"{folder} holds no adapters", f"{ADAPTER} and {SETTINGS}")
+    stored = read_json(folder / SETTINGS, WeightsError, "Weights damaged", "rank, alpha and dropout")
     try:
-        stored = json.loads((folder / SETTINGS).read_text("utf-8"))
         rank, alpha, dropout = int(stored["rank"]), float(stored["alpha"]), float(stored["dropout"])
         if rank < 1 or not 0 <= dropout < 1:
             raise ValueError(f"rank {rank} and dropout {dropout:g}")
-    except (OSError, ValueError, KeyError, TypeError) as cause:
+    except (ValueError, KeyError, TypeError) as cause:
         raise WeightsError("Weights damaged", f"{SETTINGS}: {cause!r}", "rank, alpha and dropout") from cause
     tensors = read_tensors(folder / ADAPTER)
     if not lora_parameter_count(model):

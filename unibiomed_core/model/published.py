@@ -5,7 +5,6 @@ One table turns our names into published ones; both directions are made of it, s
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unibiomed_core.errors import WeightsError
+from unibiomed_core.files import read_json
 from unibiomed_core.model.config import (
     GroundingSizes,
     LanguageSizes,
@@ -257,10 +257,7 @@ def grounding_sizes(folder: Path) -> GroundingSizes:
     file = folder / "sam2.json"
     if not file.is_file():
         return GroundingSizes()  # hiera-large's
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
-        raise WeightsError(UNFIT, f"sam2.json cannot be read: {cause}", "JSON") from cause
+    found = read_json(file, WeightsError, UNFIT, "sizes of SAM 2 in JSON")
     given = {ours: found[theirs] for ours, theirs in GROUNDING_NAMES.items() if theirs in found}
     decoder = found.get("mask_decoder", {})
     given |= {ours: decoder[theirs] for ours, theirs in MASK_DECODER_NAMES.items() if theirs in decoder}
@@ -291,9 +288,10 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     from unibiomed_core.model.weights import read_tensors
 
     index = folder / "model.safetensors.index.json"
+    told = read_json(index, WeightsError, "Weights damaged", "the list of shards") if index.is_file() else None
     try:
-        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values())) if index.is_file() else []
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, AttributeError) as cause:
+        shards = [] if told is None else sorted(set(told["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError) as cause:
         raise WeightsError("Weights damaged", f"{index.name}: {cause}", "the list of shards") from cause
     tensors: dict[str, Tensor] = {}
     for shard in shards or ["model.safetensors"]:

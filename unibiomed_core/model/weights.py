@@ -25,11 +25,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from unibiomed_core.errors import WeightsError, WriteError
+from unibiomed_core.files import read_json
 from unibiomed_core.model.config import UniBiomedConfig
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 
 WEIGHTS, CONFIG, TOKENIZER, MANIFEST = "model.safetensors", "config.json", "tokenizer.json", "manifest.json"
+LARGEST_JSON = 64 << 20
+"""Bytes of a configuration or a manifest that is read at all; real ones have some thousands."""
+
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 EMBEDDED = ("mini",)
 """Models that are shipped inside the package."""
@@ -219,12 +223,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         WeightsError: The folder or file is missing or no JSON, or there are pickles in place of safetensors.
     """
     require_safetensors(folder)
-    try:
-        values = json.loads((folder / CONFIG).read_text("utf-8"))
-    except FileNotFoundError as cause:
-        raise WeightsError("Weights not found", f"{folder.name} has no {CONFIG}", "one") from cause
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
-        raise WeightsError(UNFIT, f"{CONFIG} cannot be read: {cause}", "JSON", "Download again.") from cause
+    if not (folder / CONFIG).exists():
+        raise WeightsError("Weights not found", f"{folder.name} has no {CONFIG}", "one")
+    values = read_json(folder / CONFIG, WeightsError, UNFIT, "a model's configuration", LARGEST_JSON)
     if not isinstance(values, dict):
         raise WeightsError(UNFIT, f"{CONFIG} is no JSON object", "a model's configuration", "Download again.")
     return values
@@ -290,10 +291,8 @@ def describe_file(file: Path) -> dict[str, Any]:
 
 
 def _verify(folder: Path) -> None:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
-        raise WeightsError("Weights damaged", f"{MANIFEST}: {cause}", "the list of files and hashes") from cause
+    listed = "the list of files and hashes"
+    manifest = read_json(folder / MANIFEST, WeightsError, "Weights damaged", listed, LARGEST_JSON)
     if not isinstance(manifest, dict):
         raise WeightsError("Weights damaged", f"{MANIFEST} is no JSON object", "the list of files and hashes")
     for name in (WEIGHTS, CONFIG, TOKENIZER):
