@@ -149,9 +149,11 @@ def test_stack_is_refused(tmp_path: Path) -> None:
         refused(tmp_path / f"a.{suffix}", "Picture stack", "3 pages")
 
 
-def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(tmp_path / "a.png", RGB)
-    for limit in (300, 100):  # above the limit Pillow warns, above twice the limit it raises
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    options = {"compression": "tiff_deflate"} if suffix == "tif" else {}
+    path = save(tmp_path / f"a.{suffix}", np.zeros((2000, 2000), np.uint8), **options)
+    for limit in (3_000_000, 1_000_000):  # above the limit Pillow warns, above twice the limit it raises
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         refused(path, "Image too large", f"more than {limit} pixels")
 

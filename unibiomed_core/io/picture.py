@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibiomed_core.errors import ReadError
-from unibiomed_core.io import guard, tiff
+from unibiomed_core.io import guard, large_picture, tiff
 from unibiomed_core.io.stored import Stored
 from unibiomed_core.io.tiff import TURNED
 
@@ -46,12 +46,15 @@ def load(path: Path) -> Stored:
         # Pillow warns about a picture twice its limit's half and only raises above it: both are refused here.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        if pillow_format == "TIFF" and (grey := tiff.grey(path, notes, int(Image.MAX_IMAGE_PIXELS or 0))) is not None:
+        most = int(Image.MAX_IMAGE_PIXELS or 0)
+        if pillow_format == "TIFF" and most and np.prod(large_picture.size(path, magic)[:2], dtype=object) > most:
+            return large_picture.load(path, magic, most)
+        if pillow_format == "TIFF" and (grey := tiff.grey(path, notes, most)) is not None:
             return Stored(_bytes_of_bits(grey), None, spatial_unit="px", orientation_known=False, notes=tuple(notes))
         try:
             image = Image.open(path, formats=[pillow_format])
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise guard.too_many_pixels(path, int(Image.MAX_IMAGE_PIXELS or 0)) from error
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            return large_picture.load(path, magic, most)
         with image:
             if pillow_format != "TIFF":
                 _check_pages(image, path, notes)

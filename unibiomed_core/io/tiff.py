@@ -6,7 +6,8 @@ colour of 8 and 16 bits it reads well, so that is left to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,15 +21,15 @@ from unibiomed_core.io import guard
 TURNED = "The file asks viewers to turn or mirror the picture; it is read, and masks are written, as it is then shown."
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
-_ORIENTATION = 274
+ORIENTATION = 274
 _TURNS: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = MappingProxyType(
     {
         2: np.fliplr,
         3: lambda values: np.rot90(values, 2),
         4: np.flipud,
-        5: np.transpose,
+        5: lambda values: np.swapaxes(values, 0, 1),
         6: lambda values: np.rot90(values, -1),
-        7: lambda values: np.rot90(values, 2).T,
+        7: lambda values: np.swapaxes(np.rot90(values, 2), 0, 1),
         8: np.rot90,
     }
 )
@@ -55,7 +56,7 @@ def grey(path: Path, notes: list[str], most_pixels: int) -> NDArray[Any] | None:
     from PIL.TiffImagePlugin import COMPRESSION_INFO
 
     with tifffile.TiffFile(path) as file:
-        page = _one_page(file, path)
+        page = one_page(file, path)
         height, width, samples = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
         if most_pixels and height * width > most_pixels:
             raise guard.too_many_pixels(path, most_pixels)
@@ -87,15 +88,20 @@ def grey(path: Path, notes: list[str], most_pixels: int) -> NDArray[Any] | None:
                 "Save it with 8, 16 or 32 bits.",
             )
         guard.check_memory((height, width), page.dtype.itemsize, path)
-        values = _black_is_zero(_decoded(page, path).reshape(height, width), photometric, bits, path)
-        orientation = int(page.tags.valueof(_ORIENTATION, default=1))
+        values = black_is_zero(decoded(page, path).reshape(height, width), photometric, bits, path)
+        orientation = int(page.tags.valueof(ORIENTATION, default=1))
+    return turned(values, orientation, notes)
+
+
+def turned(values: NDArray[Any], orientation: int, notes: list[str]) -> NDArray[Any]:
+    """A stored picture (H, W[, C]) as its orientation tag asks viewers to show it, with a note where that differs."""
     if orientation not in _TURNS:
         return values
     notes.append(TURNED)
     return np.ascontiguousarray(_TURNS[orientation](values))
 
 
-def _one_page(file: Any, path: Path) -> Any:
+def one_page(file: Any, path: Path) -> Any:
     """The one picture of a file; reduced copies of it (pyramids, thumbnails) lie beside.
 
     Raises:
@@ -108,9 +114,21 @@ def _one_page(file: Any, path: Path) -> Any:
     return pages[0]
 
 
-def _decoded(page: Any, path: Path) -> NDArray[Any]:
-    try:
+def decoded(page: Any, path: Path) -> NDArray[Any]:
+    """All pixels of a page.
+
+    Raises:
+        ReadError: Its compression cannot be decoded here.
+    """
+    with named(page, path):
         return np.asarray(page.asarray())
+
+
+@contextmanager
+def named(page: Any, path: Path) -> Iterator[None]:
+    """Tell a compression that cannot be decoded from damage."""
+    try:
+        yield
     except ValueError as error:
         if any(word in str(error) for word in ("COMPRESSION", "imagecodecs", "PREDICTOR")):
             raise _unsupported(path, page) from error
@@ -127,7 +145,7 @@ def _unsupported(path: Path, page: Any) -> ReadError:
     )
 
 
-def _black_is_zero(values: NDArray[Any], photometric: int, bits: int, path: Path) -> NDArray[Any]:
+def black_is_zero(values: NDArray[Any], photometric: int, bits: int, path: Path) -> NDArray[Any]:
     """The same picture with its darkest value lowest."""
     if values.dtype == np.bool_:
         return values ^ (photometric == _WHITE_IS_ZERO)

@@ -1,0 +1,171 @@
+"""Pictures of more pixels than are decoded at once, such as whole slides: read whole, at low power, in bounded memory.
+
+A TIFF pyramid gives the level that fits; other TIFF files are averaged tile by tile, JPEG is reduced while it is
+decoded. PNG has no such way: it is decoded whole where memory allows, then averaged.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibiomed_core.io import guard, tiff
+from unibiomed_core.io.stored import Stored
+
+MOST_PIXELS = 4096 * 4096
+"""Of the reduced picture; several times what a model sees of it."""
+
+HIGHEST_COMPRESSION = 200
+"""Raw bytes for one of the file. Real pictures stay far below; a few bytes that promise gigabytes are no picture."""
+
+_SIDEWAYS = range(5, 9)
+"""Orientations that make rows of columns."""
+
+SAME_SHAPE = 0.01
+"""Relative difference of the two reductions of a pyramid's level that is still rounding."""
+
+
+def load(path: Path, kind: str, most_pixels: int) -> Stored:
+    """A picture at 1/2, 1/3 ... of its size, with a note; ``spacing`` is in pixels of the file.
+
+    Args:
+        kind: "png", "jpeg" or "tiff".
+        most_pixels: The bound that it exceeds, for the message.
+
+    Raises:
+        ReadError: It is no real picture of this size, or one part of it needs more memory than is free.
+    """
+    height, width, samples, bits = size(path, kind)
+    if height * width * samples * bits // 8 > HIGHEST_COMPRESSION * path.stat().st_size:
+        raise guard.too_many_pixels(path, most_pixels)
+    factor = max(2, int(np.ceil(np.sqrt(height * width / MOST_PIXELS))))
+    values, orientation = (
+        _tiff(path, factor, most_pixels) if kind == "tiff" else _pillow(path, kind, factor, most_pixels)
+    )
+    rows, columns = values.shape[:2]
+    notes: list[str] = []
+    values = tiff.turned(values, orientation, notes)
+    spacing = height / rows, width / columns
+    notes.append(
+        f"The picture has {width} x {height} pixels and is read whole at low power ({columns} x {rows}). Masks have "
+        "this size, and lengths are in pixels of the file. For details, save a region as its own picture."
+    )
+    return Stored(values, None, spacing[::-1] if orientation in _SIDEWAYS else spacing, "px", False, notes=tuple(notes))
+
+
+def size(path: Path, kind: str) -> tuple[int, int, int, int]:
+    """Height, width, samples and bits of a sample; nothing is decoded."""
+    if kind == "tiff":
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            page = tiff.one_page(file, path)
+            return int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel), int(page.bitspersample)
+    with _image(path, kind) as image:
+        return image.height, image.width, len(image.getbands()), 8 if image.mode != "I;16" else 16
+
+
+def averaged(values: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Means of squares of ``factor`` pixels, in the same dtype; those at the border may be smaller."""
+    sums = _summed(values, factor, (0, 0))
+    return _means(sums, values.shape[:2], factor, values.dtype)
+
+
+def _image(path: Path, kind: str) -> Any:
+    """Pillow's image without its own bound, which holds for the program as a whole."""
+    from PIL import JpegImagePlugin, PngImagePlugin
+
+    return (JpegImagePlugin.JpegImageFile if kind == "jpeg" else PngImagePlugin.PngImageFile)(path)
+
+
+def _pillow(path: Path, kind: str, factor: int, most_pixels: int) -> tuple[NDArray[Any], int]:
+    with _image(path, kind) as image:
+        if image.mode not in {"L", "RGB", "I;16"}:
+            raise guard.too_many_pixels(path, most_pixels)
+        full = image.height, image.width
+        if kind == "jpeg":
+            # Decoders of JPEG reduce by 2, 4 or 8 as they go.
+            image.draft(image.mode, (-(-image.width // factor), -(-image.height // factor)))
+        progressive = bool(image.info.get("progressive"))
+        decoded = full if progressive else (image.height, image.width)
+        guard.check_memory((*decoded, len(image.getbands())), 4 if kind == "jpeg" else 2, path)
+        left = max(1, round(factor / (full[0] / image.height)))
+        values = np.asarray(image)
+        orientation = int(image.getexif().get(tiff.ORIENTATION, 1))
+        return averaged(values, left) if left > 1 else values, orientation
+
+
+def _tiff(path: Path, factor: int, most_pixels: int) -> tuple[NDArray[Any], int]:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = tiff.one_page(file, path)
+        photometric, samples = int(page.photometric), int(page.samplesperpixel)
+        plain = page.dtype is not None and page.dtype.kind in "uif" and int(page.planarconfig) == 1
+        if not plain or (samples, photometric) not in {(1, 0), (1, 1), (3, 2), (3, 6)}:
+            raise guard.too_many_pixels(path, most_pixels)
+        if samples == 3 and (page.dtype != np.uint8 or (photometric == 6 and int(page.compression) != 7)):
+            raise guard.too_many_pixels(path, most_pixels)
+        level = _level(file, page)
+        if level is not None:
+            guard.check_memory(level.shape, level.dtype.itemsize, path)
+            values = tiff.decoded(level, path)
+        else:
+            values = _by_parts(page, factor, path)
+        values = values.reshape(values.shape[0], values.shape[1], -1)
+        if samples == 1:
+            values = tiff.black_is_zero(values[..., 0], photometric, int(page.bitspersample), path)
+        return values, int(page.tags.valueof(tiff.ORIENTATION, default=1))
+
+
+def _level(file: Any, page: Any) -> Any:
+    """The largest level of a pyramid that is small enough, None where there is none."""
+    found = [p for p in (*file.pages, *(page.pages or ())) if p.is_reduced or p.index != page.index]
+    fitting = [
+        p
+        for p in found
+        if p.imagelength * p.imagewidth <= MOST_PIXELS
+        and (p.samplesperpixel, p.dtype, p.photometric) == (page.samplesperpixel, page.dtype, page.photometric)
+        and abs(p.imagelength / page.imagelength / (p.imagewidth / page.imagewidth) - 1) < SAME_SHAPE
+    ]
+    # A thumbnail of a few hundred pixels is no low power view; a quarter of what is wanted is.
+    best = max(fitting, key=lambda p: p.imagelength * p.imagewidth, default=None)
+    return best if best is not None and best.imagelength * best.imagewidth * 16 >= MOST_PIXELS else None
+
+
+def _by_parts(page: Any, factor: int, path: Path) -> NDArray[Any]:
+    """Tiles or strips one after the other, each averaged as it comes."""
+    part = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else (int(page.rowsperstrip), page.imagewidth)
+    height, width, samples = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
+    guard.check_memory((min(part[0], height), part[1], samples), page.dtype.itemsize, path)
+    rows, columns = -(-height // factor), -(-width // factor)
+    guard.check_memory((rows, columns, samples), 4, path)
+    sums = np.zeros((rows, columns, samples), np.float32)
+    with tiff.named(page, path):
+        for values, place, shape in page.segments(maxworkers=1):
+            if values is None:
+                continue  # a part that was never written
+            y, x = int(place[-3]), int(place[-2])
+            inside = values.reshape(values.shape[-3:])[: min(shape[-3], height - y), : min(shape[-2], width - x)]
+            small = _summed(inside, factor, (y % factor, x % factor))
+            sums[y // factor : y // factor + small.shape[0], x // factor : x // factor + small.shape[1]] += small
+    return _means(sums, (height, width), factor, page.dtype)
+
+
+def _summed(values: NDArray[Any], factor: int, start: tuple[int, int]) -> NDArray[np.float32]:
+    """Sums over squares, where the first pixel stands at ``start`` in its square."""
+    found = values.astype(np.float32)
+    for axis, first in enumerate(start):
+        edges = np.unique(np.maximum(np.arange(-first, values.shape[axis], factor), 0))
+        found = np.add.reduceat(found, edges, axis=axis)
+    return found
+
+
+def _means(sums: NDArray[np.float32], shape: tuple[int, ...], factor: int, dtype: Any) -> NDArray[Any]:
+    for axis in (0, 1):
+        counts = np.minimum(factor, shape[axis] - factor * np.arange(sums.shape[axis])).astype(np.float32)
+        sums /= np.expand_dims(counts, tuple(n for n in range(sums.ndim) if n != axis))
+    return (np.rint(sums) if np.dtype(dtype).kind in "iu" else sums).astype(dtype)
