@@ -121,7 +121,9 @@ def test_truncated_file(folder: Path) -> None:
         load(folder)
 
 
-@pytest.mark.parametrize(("text", "said"), [("{", "cannot be read"), ("[]", "no JSON object"), ("{}", "layout")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "config.json, line 1, column 2"), ("[]", "no JSON object"), ("{}", "layout")]
+)
 def test_wrong_configuration(folder: Path, text: str, said: str) -> None:
     (folder / "config.json").write_text(text)
     rehash(folder, "config.json")
