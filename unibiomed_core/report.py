@@ -18,7 +18,7 @@ from unibiomed_core import vocabulary
 from unibiomed_core.errors import WriteError
 from unibiomed_core.measure import body_is_cut
 from unibiomed_core.modalities import Window
-from unibiomed_core.report_json import from_json, schema, to_json
+from unibiomed_core.report_json import from_json, read, schema, to_json
 from unibiomed_core.report_text import (
     COUNTING,
     EDITED,
@@ -56,6 +56,7 @@ __all__ = [
     "paint",
     "presence_words",
     "ranges_text",
+    "read",
     "schema",
     "to_json",
 ]

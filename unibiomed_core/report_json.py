@@ -6,11 +6,13 @@ import base64
 import binascii
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unibiomed_core.errors import ReadError
+from unibiomed_core.files import read_json
 from unibiomed_core.types import PLANES, Absence, CroppedMask, Finding, Measurements, ReaderEdit, Report
 
 SCHEMA = "unibiomed.report"
@@ -80,6 +82,15 @@ def to_json(report: Report) -> dict[str, Any]:
             for a in report.absences
         ],
     }
+
+
+def read(path: Path) -> Report:
+    """The report in a ``report.json``.
+
+    Raises:
+        ReadError: It is missing, no JSON, not a report, of a newer version, or damaged.
+    """
+    return from_json(read_json(path, ReadError, "Report cannot be read", "a report.json of UniBiomed"))
 
 
 def from_json(data: Mapping[str, Any]) -> Report:

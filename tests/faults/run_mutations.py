@@ -1,0 +1,51 @@
+"""Prints the table of the fault suite as Markdown: ``python tests/faults/run_mutations.py --cases 2000``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from sound_files import FORMATS
+from trials import BAD, GOOD, Tally, Trials
+
+HEAD = ("format", "mutations", "read", "refused", *BAD, "slowest, s", "largest, MB")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=2000, help="mutations of each format")
+    parser.add_argument("--workers", type=int, default=2, help="formats at the same time")
+    parser.add_argument("--formats", default="", help="only those with this in their name")
+    parser.add_argument("--faults", type=int, default=5, help="how many faults of a format are shown")
+    asked = parser.parse_args()
+    names = [name for name in FORMATS if asked.formats.lower() in name.lower()]
+    with ThreadPoolExecutor(asked.workers) as pool:
+        tallies = dict(zip(names, pool.map(lambda name: tally(name, asked.cases), names), strict=True))
+    sys.stdout.write(table(tallies))
+    for name, found in tallies.items():
+        for line in found.faults[: asked.faults]:
+            sys.stderr.write(f"{name}: {line}\n")
+    return int(any(found.faults for found in tallies.values()))
+
+
+def tally(name: str, cases: int) -> Tally:
+    with Trials() as trials:
+        return trials.run(name, 0, cases)
+
+
+def table(tallies: dict[str, Tally]) -> str:
+    """Markdown; processor seconds and memory beyond what was in use before the case."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    for name, found in tallies.items():
+        counts = [found.outcomes[outcome] for outcome in (*GOOD, *BAD)]
+        cells = [name, sum(counts), *counts, f"{found.slowest:.2f}", f"{found.largest / 1e6:.0f}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

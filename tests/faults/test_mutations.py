@@ -1,0 +1,77 @@
+"""The damage that is done to files is the same everywhere, and every way to end is seen and counted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from mutations import MUTATORS, Field, Layout, damage
+from sound_files import FORMATS, case_of
+from trials import Trials
+
+FAULTS = Path(__file__).resolve().parent
+
+ENDS = """
+import os, sys
+sys.path.insert(0, {faults!r})
+import trial_process
+from mutations import Layout
+from sound_files import Format, Sound
+from unibiomed_core.errors import ReadError
+
+def read(path):
+    kind = path.read_bytes()[:1]
+    if kind == b"c": os.abort()
+    if kind == b"h":
+        while True: pass
+    if kind == b"m": bytearray(1 << 30)
+    if kind == b"M":
+        try: bytearray(1 << 30)
+        except MemoryError as error: raise ReadError("Image too large", "it does not fit") from error
+    if kind == b"s": raise KeyError("stray")
+    if kind == b"w": raise AssertionError("no such voxel")
+    if kind == b"r": raise ReadError("Damaged file", "it is")
+
+class Named(Sound):
+    def damaged(self, case, turn, seed):
+        return "named", {{"a": b"chmMswrrx"[case : case + 1]}}
+
+trial_process.main({{"ends": Format(lambda: [Named({{"a": b"x"}}, "a", Layout(()))], read)}})
+"""
+"""A format whose reader crashes, hangs, takes memory, and so on, by the case's number."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processor time and memory of one case are measured on Linux only")
+def test_every_way_to_end_is_counted(tmp_path: Path) -> None:
+    """The suite itself sees what it is there for, and goes on after a dead process."""
+    script = tmp_path / "ends.py"
+    script.write_text(ENDS.format(faults=str(FAULTS)), "utf-8")
+    with Trials(script) as own:
+        found = own.run("ends", 0, 9)
+    assert found.outcomes == {
+        "crash": 1, "hang": 1, "memory": 2, "stray error": 1, "wrong result": 1, "refused": 2, "read": 1,
+    }  # fmt: skip
+    assert len(found.faults) == 6
+    assert found.faults[0].startswith("case 0 (named): crash")
+    assert any("KeyError" in line for line in found.faults)
+
+
+@pytest.mark.parametrize("name", ["NIfTI (.nii.gz)", "NRRD", "DICOM, deflated", "PNG", "JPEG", "TIFF", "report.json"])
+def test_the_same_number_is_the_same_damage(name: str) -> None:
+    sounds = FORMATS[name].make()
+    first = [case_of(sounds, name, n)[1:] for n in range(40)]
+    assert first == [case_of(sounds, name, n)[1:] for n in range(40)]
+    changed = sum(files != sound.files for sound, _, files in (case_of(sounds, name, n) for n in range(40)))
+    assert changed >= 36, "most mutations change something"
+    assert [mutator for mutator, _ in first[: len(MUTATORS)]] == list(MUTATORS)
+
+
+def test_a_file_is_cut_at_every_field() -> None:
+    layout = Layout((Field(0, 4, "length"), Field(4, 2, "number"), Field(6, 8, "float")))
+    case = list(MUTATORS).index("cut at a field")
+    lengths = {len(damage(bytes(range(20)), layout, case, turn, "seed")[1]) for turn in range(6)}
+    assert lengths == {0, 2, 4, 5, 6, 10}
