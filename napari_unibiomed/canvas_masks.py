@@ -101,7 +101,8 @@ def _settled(
     Smaller ones lie on larger ones; a stroke can make the smaller one the larger one, and the canvas is not to change
     under the user's hand.
     """
-    masks, result = dict(own) | changed, dict(changed)
+    masks: dict[int, CroppedMask] = {**own, **changed}
+    result = dict(changed)
     waiting = list(changed)
     while waiting:
         number = waiting.pop()

@@ -15,6 +15,8 @@ try:
 except ImportError as error:
     pytest.skip(f"napari cannot be loaded ({error})", allow_module_level=True)
 
+from patience import GUARD_S
+
 from napari_unibiomed import lazy_layers
 from napari_unibiomed.geometry import volume_of
 from unibiomed_core.errors import ReadError
@@ -43,7 +45,7 @@ class Lazy:
         where = where if isinstance(where, tuple) else (where,)
         first = where[0]
         planes = range(self.shape[0])[first] if isinstance(first, slice) else [int(first)]
-        self.gate.wait(300)
+        self.gate.wait(GUARD_S)
         self.asked.append((len(planes), threading.current_thread().name))
         whole = np.stack([VALUES[k % len(VALUES)] for k in planes]) if len(planes) < 50 else np.zeros(0)
         return (whole if isinstance(first, slice) else whole[0])[(..., *where[1:])] if len(where) > 1 else whole
