@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from patience import GUARD_S
 from PIL import Image
 
 from unibiomed_core.errors import ReadError
@@ -111,7 +112,7 @@ def test_a_whole_slide_takes_less_memory_than_its_pixels(tmp_path: Path) -> None
             photometric="minisblack",
         )  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", _READ, str(path)], capture_output=True, text=True, timeout=600, check=True,
+        [sys.executable, "-c", _READ, str(path)], capture_output=True, text=True, timeout=2 * GUARD_S, check=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )  # fmt: skip
     assert done.stdout.startswith("(1, 4000, 4000)")
