@@ -35,7 +35,7 @@ test: TIER := not slow
 test-slow: TIER := slow
 test test-slow: $(READY) $(VENV)/sam2 x-packages
 	without=$$($(BIN)/python -c 'import qtpy.QtWidgets, napari.layers' 2>/dev/null || echo -p no:pytest-qt -p no:napari); \
-	parallel=$$($(BIN)/python -c 'import xdist' 2>/dev/null && echo -n auto --dist worksteal); \
+	parallel=$$($(BIN)/python -c 'import xdist' 2>/dev/null && printf '%s' '-n auto --dist worksteal'); \
 	HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_NUM_THREADS=1 \
 	  $(BIN)/python -m pytest -m "$(TIER)" -rfEs --durations=10 $$parallel $$without $(PYTEST_ARGUMENTS)
 

@@ -193,3 +193,31 @@ def test_the_environment_is_keyed_by_what_it_is_made_of(plan: Any, tmp_path: Pat
         done = subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True)
         keys += set(re.findall(r"nowhere/ready-\d+", done.stdout))
     assert len(set(keys)) == 3  # another place, another content
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+@pytest.mark.parametrize("tier", ["test", "test-slow"])
+def test_the_commands_of_the_tiers_hand_pytest_what_they_mean(tier: str, tmp_path: Path) -> None:
+    """The very shell lines of the Makefile with an interpreter that prints its words: "echo -n auto" lost the "-n"."""
+    interpreter = tmp_path / "bin" / "python"
+    interpreter.parent.mkdir()
+    interpreter.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\n', "utf-8")
+    interpreter.chmod(0o755)
+    key = re.search(r"touch \S*(ready-\d+)", subprocess.run(
+        ["make", "-n", "lint", f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout)  # fmt: skip
+    assert key is not None
+    for made in (key[1], "sam2"):
+        (tmp_path / made).touch()
+    done = subprocess.run(
+        ["make", "-s", "-o", "x-packages", tier, f"VENV={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = done.stdout.split()
+    assert words[:3] == ["-m", "pytest", "-m"]
+    assert "slow" in words
+    assert words[words.index("-n") + 1] == "auto"
+    assert words[words.index("--dist") + 1] == "worksteal"
