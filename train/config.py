@@ -33,6 +33,8 @@ class Stage:
         warmup_share: Warm-up as a share of all steps, in place of ``warmup``, where it is above 0.
         warmup_start: Learning rate of the first step as a share of the peak; 0 starts one step above nothing.
         second_beta: Decay of the squared gradients' mean in AdamW.
+        tower_frozen: Stages of a shared tower, from the first, that stay as they came.
+        tower_rate: Learning rate of a shared tower's encoder as a share of the others'.
         decay_all: Weight decay on vectors, too, and not on matrices alone.
     """
 
@@ -52,6 +54,8 @@ class Stage:
     warmup_share: float = 0.0
     warmup_start: float = 0.0
     second_beta: float = 0.98
+    tower_frozen: int = 0
+    tower_rate: float = 1.0
     decay_all: bool = False
 
 
@@ -69,6 +73,7 @@ class RunConfig:
         stages: In order; only those named by ``only`` are run where that is set.
         only: Comma-separated stage names, "" for all; "export" is a stage, too.
         init: What the weights start from: "" (random), a preset or model folder, or "INTERNVL,SAM2", two folders.
+        tower: What a shared tower starts from where ``init`` is random: "" (random) or a name of ``train/towers``.
         precision: "float32" or "bfloat16" (mixed, by autocast; for GPUs).
         checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
         adapters: Rank of LoRA adapters on the language model; 0 trains its weights themselves.
@@ -90,6 +95,7 @@ class RunConfig:
     stages: tuple[Stage, ...] = field(default=())
     only: str = ""
     init: str = ""
+    tower: str = ""
     precision: str = "float32"
     checkpointing: bool = False
     adapters: int = 0

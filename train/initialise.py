@@ -11,12 +11,15 @@ from tokenizers import Tokenizer
 from train.base_models import joined
 from train.config import RunConfig
 from train.tokenizer import train_tokenizer
+from unibiomed_core.errors import ConfigError
 from unibiomed_core.model.adapters import add_lora
 from unibiomed_core.model.config import UniBiomedConfig
 from unibiomed_core.model.presets import preset
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
-from unibiomed_core.model.weights import load, resolve
+from unibiomed_core.model.weights import assign, load, read_tensors, resolve
+
+TOWERS = Path(__file__).parent / "towers"
 
 ALPHA_PER_RANK = 2.0
 """Scale of the adapters: 256 at rank 128, as published."""
@@ -58,4 +61,24 @@ def _random(config: RunConfig, folder: Path, texts: Callable[[], Iterable[str]])
     made = UniBiomedConfig.from_dict(sizes)
     processor = Processor(made, tokenizer)
     torch.manual_seed(config.seed)
-    return UniBiomed(made, processor.ids), processor
+    model = UniBiomed(made, processor.ids)
+    if config.tower:
+        start_tower(model, config.tower)
+    return model, processor
+
+
+def start_tower(model: UniBiomed, name: str) -> None:
+    """Put weights of ``train/towers`` into the encoder of a shared tower.
+
+    Args:
+        name: "lite0/imagenet".
+
+    Raises:
+        ConfigError: There are none of that name, or the model has a tower for each side.
+        WeightsError: They are of another size.
+    """
+    there = {f.relative_to(TOWERS).with_suffix("").as_posix(): f for f in sorted(TOWERS.glob("*/*.safetensors"))}
+    if model.grounder.tower is None or name not in there:
+        found = f"{model.config.name} has a tower for each side" if model.grounder.tower is None else f"'{name}'"
+        raise ConfigError("No such start of a tower", found, f"a shared tower and one of {', '.join(there)}")
+    assign(model.grounder.tower.encoder, read_tensors(there[name]), torch.float32)

@@ -34,6 +34,9 @@ from unibiomed_core.model.unibiomed import UniBiomed
 CLIP_NORM = 1.0
 FIRST_BETA = 0.9
 
+ENCODER = "tower.encoder."
+"""What the names of a shared tower's encoder have in common."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -99,7 +102,7 @@ def run_stage(run: Run, stage: Stage) -> None:
         micro_batches = [moved(batch, accelerator.device) for batch in micro_batches]
         rate = learning_rate(stage, step)
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         totals = _totals(accelerator, task, micro_batches)
         # What dropout draws follows from the step and the process, not from what ran before.
         torch.manual_seed(config.seed + step * accelerator.num_processes + accelerator.process_index)
@@ -157,10 +160,15 @@ def take_over(run: Run, stage: Stage) -> bool:
 def _groups(module: nn.Module, stage: Stage) -> list[dict[str, object]]:
     """Weight decay on matrices only, unless the stage wants it on all: norms, biases, embeddings of single vectors and
     layer scales are left alone."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in trained if stage.decay_all or p.ndim >= 2]
-    others = [p for p in trained if not stage.decay_all and p.ndim < 2]
-    return [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
+    rates = (1.0,) if stage.tower_rate == 1.0 else (1.0, stage.tower_rate)
+    for rate in rates:
+        kinds |= {(rate, stage.weight_decay): [], (rate, 0.0): []}
+    for name, p in module.named_parameters():
+        if p.requires_grad:
+            rate = stage.tower_rate if ENCODER in name else 1.0
+            kinds[rate, stage.weight_decay if stage.decay_all or p.ndim >= 2 else 0.0].append(p)
+    return [{"params": own, "weight_decay": decay, "rate": rate} for (rate, decay), own in kinds.items()]
 
 
 def _resumed_weights(checkpoints: Checkpoints, task: StageTask) -> Loaded | None:

@@ -30,6 +30,7 @@ from train.objective import Sums, mask_counts, mask_objective
 from train.trainable import select_trained
 from unibiomed_core import vocabulary
 from unibiomed_core.errors import DataError
+from unibiomed_core.model.lite0 import Lite0
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 
@@ -95,8 +96,12 @@ class StageTask(nn.Module, ABC):
         return len(self.material.records)
 
     def select_trained(self) -> None:
-        """Turn gradients on for what the stage trains: by default every parameter it has."""
+        """Turn gradients on for what the stage trains: by default every parameter it has, but what a shared tower has
+        of frozen stages."""
         self.requires_grad_(True)
+        for part in self.modules():
+            if isinstance(part, Lite0):
+                part.freeze(self.stage.tower_frozen)
 
     def plan(self, step: int) -> list[Any]:
         """The step's samples, ``batch_size`` of them, in a fixed order."""
@@ -231,6 +236,8 @@ class Joint(StageTask):
 
     def select_trained(self) -> None:
         select_trained(self.model, self.stage.trained)
+        if self.model.grounder.tower is not None:
+            self.model.grounder.tower.encoder.freeze(self.stage.tower_frozen)
 
     plan = Language.plan
     _sheet = Language._sheet

@@ -89,7 +89,8 @@ def text_batch(
     """
     rows = [_row(sheet, processor) for sheet in sheets]
     pictures = [_picture(sheet) for sheet in sheets]
-    tiles, grounding, image_of = [], [], []
+    one_tower = processor.config.tower.shared
+    tiles, grounding, image_of, shared = [], [], [], []
     targets, truth, present = [], [], []
     for sheet, rgb in zip(sheets, pictures, strict=True):
         boxed = draw_box(rgb, _region(sheet, rgb.shape[1])) if sheet.region else rgb
@@ -100,11 +101,14 @@ def text_batch(
         told = there | set(sheet.record.absent) | set(sheet.record.foreign) | {NOTHING}
         grounded = [t for t in asked if mask_side and t in told]
         if grounded:
-            grounding.append(processor.grounding_pixels(rgb))
+            # Only a picture as it is has masks to learn, so that with one tower its tile is what both sides see.
+            shared.append(len(tiles) - 1)
+            if not one_tower:
+                grounding.append(processor.grounding_pixels(rgb))
             truth.append(_masks(sheet, grounded, mask_side))
         targets += [numbers[t] for t in asked]
         present += [t in there for t in asked]
-        image_of += [len(grounding) - 1 if t in grounded else -1 for t in asked]
+        image_of += [len(shared) - 1 if t in grounded else -1 for t in asked]
     side = processor.config.grounding.image_size
     batch = Batch(
         *_padded(rows, processor.ids.pad),
@@ -112,6 +116,7 @@ def text_batch(
         grounding_pixels=torch.stack(grounding) if grounding else torch.zeros(0, 3, side, side),
         seg_image=torch.tensor(image_of, dtype=torch.int64),
         position_ids=_positions(rows),
+        grounding_tile=torch.tensor(shared, dtype=torch.int64) if one_tower else None,
     )
     return TextBatch(
         batch,

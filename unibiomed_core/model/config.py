@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from unibiomed_core.errors import WeightsError
+from unibiomed_core.model.towers import TowerSizes
 
 if TYPE_CHECKING:
     from transformers import InternVLConfig, Sam2Config, Sam2VideoConfig
@@ -60,7 +61,7 @@ class LanguageSizes:
 @dataclass(frozen=True)
 class GroundingSizes:
     """SAM 2; the defaults are hiera-large's. ``memory`` False leaves out the parts that only follow an object through
-    slices; a model without them has no propagation."""
+    slices; a model without them has no propagation. Masks have ``image_size / mask_stride`` pixels a side."""
 
     image_size: int = 1024
     hidden: int = 256
@@ -74,6 +75,7 @@ class GroundingSizes:
     decoder_mlp: int = 2048
     decoder_heads: int = 8
     iou_hidden: int = 256
+    mask_stride: int = 4
     memory: bool = True
     memory_dim: int = 64
     memory_layers: int = 4
@@ -156,6 +158,7 @@ class UniBiomedConfig:
     vision: VisionSizes = field(default_factory=VisionSizes)
     language: LanguageSizes = field(default_factory=LanguageSizes)
     grounding: GroundingSizes = field(default_factory=GroundingSizes)
+    tower: TowerSizes = field(default_factory=TowerSizes)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     presence: Presence = field(default_factory=Presence)
     wording: Mapping[str, str] = field(default_factory=dict)
@@ -185,10 +188,12 @@ class UniBiomedConfig:
                 f"version {FORMAT_VERSION}",
                 "Update the product, or take weights made for this version.",
             )
+        values.setdefault("tower", {})  # weights made before there was a choice have a tower for each side
         parts = {
             "vision": VisionSizes,
             "language": LanguageSizes,
             "grounding": GroundingSizes,
+            "tower": TowerSizes,
             "preprocessing": Preprocessing,
             "presence": Presence,
         }

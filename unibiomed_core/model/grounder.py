@@ -1,12 +1,12 @@
 """SAM 2 prompted by a language embedding.
 
-Legend: B images, K prompts over all images, C decoder width, S model side in pixels, H W mask logits (S / 4),
-h w embedding grid (S / 16).
+Legend: B images, K prompts over all images, C decoder width, S model side in pixels, M mask stride (4 as published),
+H W mask logits (S / M), h w embedding grid (S / 16).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,9 +14,19 @@ from torch import Tensor, nn
 from transformers import Sam2Model, Sam2VideoConfig, Sam2VideoModel
 
 from unibiomed_core.model.config import GroundingSizes, sam_config
+from unibiomed_core.model.lite0 import SharedTower
+from unibiomed_core.model.towers import TowerSizes
 
 _LIBRARY_MEMORY_DIM = 64
 """The library's memory attention takes memories of this width whatever its configuration says."""
+
+_MASK_STRIDE = 4
+"""Of the library's mask decoder."""
+
+_NO_TRUNK: dict[str, Any] = {
+    "trunk_width": 8, "trunk_heads": 1, "stages": (1, 1, 1, 1), "global_blocks": (), "memory": False,
+}  # fmt: skip
+"""The least that the library builds; a shared tower takes its place at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +34,7 @@ class GroundingFeatures:
     """One encoded image each; serves any number of prompts.
 
     Args:
-        fine: (B, C/8, S/4, S/4), through the decoder's ``conv_s0``.
+        fine: (B, C/8, S/M, S/M), through the decoder's ``conv_s0``.
         middle: (B, C/4, S/8, S/8), through ``conv_s1``.
         embedding: (B, C, h, w), "no memory" vector not yet added.
     """
@@ -73,12 +83,16 @@ class MaskOutput:
 
 
 class Grounder(nn.Module):
-    """SAM 2's image encoder, prompt encoder and mask decoder, with a language vector as the only prompt."""
+    """SAM 2's image encoder, prompt encoder and mask decoder, with a language vector as the only prompt.
 
-    def __init__(self, sizes: GroundingSizes) -> None:
+    Where the model's tower is shared, it stands in the place of SAM 2's image encoder and belongs to this module.
+    """
+
+    def __init__(self, sizes: GroundingSizes, tower: TowerSizes | None = None) -> None:
         super().__init__()
         self.sizes = sizes
-        config = sam_config(sizes)
+        shared = tower is not None and tower.shared
+        config = sam_config(replace(sizes, **_NO_TRUNK) if shared else sizes)
         self.sam: Sam2Model | Sam2VideoModel = (
             Sam2VideoModel(config) if isinstance(config, Sam2VideoConfig) else Sam2Model(config)
         )
@@ -88,12 +102,32 @@ class Grounder(nn.Module):
                 attention = layer.cross_attn_image
                 attention.k_proj = nn.Linear(sizes.memory_dim, attention.k_proj.out_features)
                 attention.v_proj = nn.Linear(sizes.memory_dim, attention.v_proj.out_features)
+        decoder = self.sam.mask_decoder
+        if sizes.mask_stride != _MASK_STRIDE:
+            # The last step up is larger, onto the finer level: sharper masks for a tenth of the decoder's arithmetic.
+            up = 8 // sizes.mask_stride  # from stride 8
+            decoder.upscale_conv2 = nn.ConvTranspose2d(sizes.hidden // 4, sizes.hidden // 8, up, stride=up)
+        self.tower: SharedTower | None = None
+        if tower is not None and shared:
+            self.sam.vision_encoder = nn.Identity()
+            self.tower = SharedTower(tower, sizes.hidden)
+            decoder.conv_s0 = nn.Conv2d(tower.neck[0], sizes.hidden // 8, 1)
+            decoder.conv_s1 = nn.Conv2d(tower.neck[-1], sizes.hidden // 4, 1)
 
     def encode(self, pixels: Tensor) -> GroundingFeatures:
         """(B, 3, S, S) normalised pixels -> features. The only call that runs the image encoder."""
+        if self.tower is not None:
+            return self.from_levels(self.tower.encoder(pixels))
         levels = self.sam.vision_encoder(pixels, return_dict=True).fpn_hidden_states
         decoder = self.sam.mask_decoder
         return GroundingFeatures(decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2])
+
+    def from_levels(self, levels: list[Tensor]) -> GroundingFeatures:
+        """The same from what the shared tower's encoder gave, (B, width, S / stride, S / stride) each."""
+        assert self.tower is not None
+        fine, middle, embedding = self.tower.neck(levels)
+        decoder = self.sam.mask_decoder
+        return GroundingFeatures(decoder.conv_s0(fine), decoder.conv_s1(middle), embedding)
 
     def decode(self, features: GroundingFeatures, prompts: Tensor, image_index: Tensor) -> MaskOutput:
         """Decode all prompts of all images in one batch.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from unibiomed_core.errors import ConfigError
@@ -14,6 +15,7 @@ from unibiomed_core.model.config import (
     UniBiomedConfig,
     VisionSizes,
 )
+from unibiomed_core.model.towers import TowerSizes
 
 
 def toy(vocabulary: int = 512) -> UniBiomedConfig:
@@ -68,12 +70,38 @@ def mini(vocabulary: int = 2048) -> UniBiomedConfig:
     )
 
 
+def mini_lite0(vocabulary: int = 2048) -> UniBiomedConfig:
+    """As large as ``mini``, with one tower for both sides that ImageNet can start, and masks at stride 2."""
+    small = mini(vocabulary)
+    return replace(
+        small,
+        name="mini_lite0",
+        vision=VisionSizes(hidden=32, layers=1, heads=1, mlp=64, image_size=256, patch_size=16),
+        grounding=replace(small.grounding, mask_stride=2),
+        tower=TowerSizes("lite0"),
+    )
+
+
+def toy_lite0(vocabulary: int = 512) -> UniBiomedConfig:
+    """``toy`` with a shared tower."""
+    small = toy(vocabulary)
+    return replace(
+        small,
+        name="toy_lite0",
+        vision=VisionSizes(hidden=32, layers=1, heads=1, mlp=64, image_size=64, patch_size=16),
+        grounding=replace(small.grounding, mask_stride=2),
+        tower=TowerSizes("lite0", 8, (4, 8, 8, 8, 16, 16, 24), (1,) * 7, (8, 8, 8)),
+    )
+
+
 def one_billion() -> UniBiomedConfig:
     """The published checkpoint's size: InternVL2.5-1B and SAM 2 hiera-large."""
     return UniBiomedConfig(name="1b")
 
 
-PRESETS: Mapping[str, Callable[[], UniBiomedConfig]] = MappingProxyType({"toy": toy, "mini": mini, "1b": one_billion})
+PRESETS: Mapping[str, Callable[[], UniBiomedConfig]] = MappingProxyType(
+    {"toy": toy, "toy_lite0": toy_lite0, "mini": mini, "mini_lite0": mini_lite0, "1b": one_billion}
+)
 
 
 def preset(name: str) -> UniBiomedConfig:

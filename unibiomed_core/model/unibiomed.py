@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache
 
 from unibiomed_core.model.config import UniBiomedConfig, vlm_config
 from unibiomed_core.model.grounder import Grounder, GroundingFeatures, MaskOutput
+from unibiomed_core.model.lite0 import TokenProjector, pooled_tokens
 from unibiomed_core.model.processor import TokenIds
 
 
@@ -31,6 +32,8 @@ class Batch:
         grounding_pixels: (G, 3, S', S') float32; G may be 0.
         seg_image: (K,) int64, the grounding image of each ``[SEG]`` in reading order; -1 for one without a mask.
         position_ids: (B, T) int64; None counts along the row.
+        grounding_tile: (G,) int64, the tile that each grounding image is, where one tower serves both sides; its
+            pixels are left out then, and it is encoded once.
     """
 
     input_ids: Tensor
@@ -40,6 +43,7 @@ class Batch:
     grounding_pixels: Tensor
     seg_image: Tensor
     position_ids: Tensor | None = None
+    grounding_tile: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +74,32 @@ class UniBiomed(nn.Module):
         self.ids = ids
         width = config.language.hidden
         self.vlm = InternVLForConditionalGeneration(vlm_config(config, ids.image_context))
+        if config.tower.shared:
+            self.vlm.model.vision_tower = nn.Identity()
+            self.vlm.model.multi_modal_projector = TokenProjector(config.tower, width)
         self.bridge = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(inplace=False), nn.Linear(width, config.grounding.hidden)
         )
-        self.grounder = Grounder(config.grounding)
+        self.grounder = Grounder(config.grounding, config.tower)
 
     def encode_tiles(self, tiles: Tensor) -> Tensor:
         """(N, 3, S, S) -> (N, P, D) image tokens. The only call that runs the vision transformer."""
+        if self.grounder.tower is not None:
+            return self._tokens(self.grounder.tower.encoder(tiles.to(self.bridge[0].weight.dtype)))
         return self.vlm.model.get_image_features(pixel_values=tiles, return_dict=True).pooler_output
+
+    def encode_shared(self, pixels: Tensor) -> tuple[Tensor, GroundingFeatures]:
+        """(B, 3, S, S) -> image tokens (B, P, D) and the mask side's features, by one pass of the shared tower.
+
+        Only for a model whose tower is shared.
+        """
+        assert self.grounder.tower is not None
+        levels = self.grounder.tower.encoder(pixels)
+        return self._tokens(levels), self.grounder.from_levels(levels)
+
+    def _tokens(self, levels: list[Tensor]) -> Tensor:
+        tokens: Tensor = self.vlm.model.multi_modal_projector(pooled_tokens(levels).to(self.vlm.dtype))
+        return tokens
 
     def embed(self, input_ids: Tensor, image_tokens: Tensor | None) -> Tensor:
         """(B, T) ids -> (B, T, D) embeddings, image tokens put where the ids say, in order."""
@@ -113,7 +135,14 @@ class UniBiomed(nn.Module):
         Args:
             features: Image features made beforehand, in the order of the grounding images; the encoder is then not run.
         """
-        image_tokens = self.encode_tiles(batch.tiles) if len(batch.tiles) else None
+        image_tokens = None
+        if batch.grounding_tile is not None and self.grounder.tower is not None:
+            levels = self.grounder.tower.encoder(batch.tiles)
+            image_tokens = self._tokens(levels)
+            if features is None and len(batch.grounding_tile):
+                features = self.grounder.from_levels([level[batch.grounding_tile] for level in levels])
+        elif len(batch.tiles):
+            image_tokens = self.encode_tiles(batch.tiles)
         hidden = self.language(self.embed(batch.input_ids, image_tokens), batch.attention_mask, batch.position_ids)
         states = hidden[batch.input_ids == self.ids.seg]  # (K, D)
         grounded = batch.seg_image >= 0
