@@ -98,6 +98,7 @@ def _watch(model: UniBiomed, border: _Border) -> None:
         (model, "encode_tiles", VISION, None),
         (model, "logits", HEAD, None),
         (model.bridge, "forward", BRIDGE, None),
+        (model, "encode_shared", ENCODER, None),
         (model.grounder, "encode", ENCODER, None),
         (model.grounder, "decode", DECODER, _empty_masks),
     )

@@ -35,20 +35,20 @@ def mini_lite0() -> RunConfig:
     The encoder learns at a third of the others' rate, its first stages stay. The language side then learns on what the
     masks have made of it, and a joint stage trains the way through.
     """
-    tower = {"batch_size": 8, "tower_rate": 0.3, "tower_frozen": 2}
+    stages = (
+        Stage("grounding-128", "grounding", steps=5000, batch_size=8, learning_rate=1e-3, warmup=300, side=128),
+        Stage("grounding-256", "grounding", steps=12000, batch_size=8, learning_rate=1e-3, warmup=300),
+        Stage("language", "language", steps=5000, batch_size=8, learning_rate=7e-4, warmup=100),
+        Stage("joint", "joint", steps=5000, batch_size=8, learning_rate=2e-4, warmup=100),
+    )
     return replace(
         mini(),
         recipe="mini_lite0",
         preset="mini_lite0",
         tower="lite0/imagenet",
         out="runs/mini-lite0",
-        save_every=1000,
-        stages=(
-            Stage("grounding-128", "grounding", steps=5000, learning_rate=1e-3, warmup=300, side=128, **tower),
-            Stage("grounding-256", "grounding", steps=12000, learning_rate=1e-3, warmup=300, **tower),
-            Stage("language", "language", steps=5000, batch_size=8, learning_rate=7e-4, warmup=100),
-            Stage("joint", "joint", steps=5000, learning_rate=2e-4, warmup=100, **tower),
-        ),
+        save_every=250,
+        stages=tuple(replace(stage, tower_rate=0.3, tower_frozen=2) for stage in stages),
     )
 
 

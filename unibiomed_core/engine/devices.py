@@ -126,8 +126,9 @@ def feature_budget(config: UniBiomedConfig, placement: Placement) -> int:
     if placement.device.type != "cpu":
         return min(1024 * _MIB, placement.free_bytes // 20)
     grounding = config.grounding
-    # Three levels of SAM 2, each a quarter of the pixels and of growing width: C/8, C/4 and C.
-    cells = (grounding.image_size // 16) ** 2 * grounding.hidden * (16 // 8 + 4 // 4 + 1)
+    # Three levels of SAM 2, at the mask stride, 8 and 16, of growing width: C/8, C/4 and C.
+    fine = (16 // grounding.mask_stride) ** 2
+    cells = (grounding.image_size // 16) ** 2 * grounding.hidden * (fine // 8 + 4 // 4 + 1)
     tokens = config.vision.tokens_per_tile * config.language.hidden
     return min(max(32 * _MIB, 4 * 4 * (cells + tokens)), placement.free_bytes // 20)
 

@@ -33,6 +33,8 @@ _TILES_PER_PASS = 16
 class Counts:
     """How much work was done; tests and benchmarks read speed from these and not from a clock.
 
+    Of a model with one tower for both sides, a picture that goes through it for the language side counts as both.
+
     Args:
         grounding_encodes: Pictures that went through SAM 2's image encoder.
         vision_encodes: Pictures that went through the vision transformer.
@@ -132,16 +134,37 @@ class FeatureStore:
 
     def _encode_tiles(self, pictures: list[Picture]) -> list[Tensor]:
         tiles = [self.processor.tiles(p.rgb) for p in pictures]
+        if self.model.config.tower.shared:
+            return self._encode_shared(pictures, torch.cat(tiles).to(self.placement.device))
         stack = torch.cat(tiles).to(self.placement.device, self.placement.dtype)  # (N, 3, S, S)
         tokens = torch.cat([self.model.encode_tiles(part) for part in stack.split(_TILES_PER_PASS)])  # (N, P, D)
         self.counts.vision_encodes += len(pictures)
         # Copies: a view would keep the whole batch alive.
         return [t.flatten(0, 1).clone() for t in tokens.split([len(t) for t in tiles])]
 
+    def _encode_shared(self, pictures: list[Picture], stack: Tensor) -> list[Tensor]:
+        """Image tokens; what the mask side will ask for is kept beside them, since one pass gives both.
+
+        Args:
+            stack: (B, 3, S, S) float32; a shared tower takes one tile a picture.
+        """
+        with self.placement.encoder_precision():
+            tokens, features = self.model.encode_shared(stack)
+        self.counts.vision_encodes += len(pictures)
+        self.counts.grounding_encodes += len(pictures)
+        for picture, row in zip(pictures, _rows(features), strict=True):
+            self._kept[("grounding", picture.key)] = row
+        return [t.clone() for t in tokens]
+
     def _encode_grounding(self, pictures: list[Picture]) -> list[GroundingFeatures]:
         pixels = torch.stack([self.processor.grounding_pixels(p.rgb) for p in pictures]).to(self.placement.device)
         with self.placement.encoder_precision():
             features = self.model.grounder.encode(pixels)
         self.counts.grounding_encodes += len(pictures)
-        rows = zip(*(t.split(1) for t in (features.fine, features.middle, features.embedding)), strict=True)
-        return [GroundingFeatures(fine.clone(), middle.clone(), whole.clone()) for fine, middle, whole in rows]
+        return _rows(features)
+
+
+def _rows(features: GroundingFeatures) -> list[GroundingFeatures]:
+    """One row each, copied: a view would keep the whole batch alive."""
+    rows = zip(*(t.split(1) for t in (features.fine, features.middle, features.embedding)), strict=True)
+    return [GroundingFeatures(fine.clone(), middle.clone(), whole.clone()) for fine, middle, whole in rows]

@@ -85,7 +85,7 @@ class UniBiomed(nn.Module):
     def encode_tiles(self, tiles: Tensor) -> Tensor:
         """(N, 3, S, S) -> (N, P, D) image tokens. The only call that runs the vision transformer."""
         if self.grounder.tower is not None:
-            return self._tokens(self.grounder.tower.encoder(tiles.to(self.bridge[0].weight.dtype)))
+            return self._tokens(self.grounder.tower.encoder(tiles.to(next(self.grounder.parameters()).dtype)))
         return self.vlm.model.get_image_features(pixel_values=tiles, return_dict=True).pooler_output
 
     def encode_shared(self, pixels: Tensor) -> tuple[Tensor, GroundingFeatures]:
