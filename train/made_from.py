@@ -45,6 +45,7 @@ WORDS: Mapping[str, str] = {
     "preset": "preset",
     "vocabulary": "vocabulary",
     "init": "init",
+    "tower": "tower",
     "adapters": "adapters",
     "earlier": "the stages before",
 }
@@ -77,7 +78,9 @@ def inputs_of(config: RunConfig, folder: Path) -> Inputs:
     made |= {name: getattr(config, name) for name in names}
     if config.init:
         return {**made, "init": _started_from(config.init)}
-    return {**made, "preset": config.preset, "vocabulary": config.vocabulary}
+    made |= {"preset": config.preset, "vocabulary": config.vocabulary}
+    # Frozen stages and statistics are in no checkpoint: another start would put others in their place.
+    return {**made, "tower": config.tower} if config.tower else made
 
 
 def content_of(source: Path, without: Path | None = None) -> dict[str, Any] | None:

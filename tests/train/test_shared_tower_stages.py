@@ -13,6 +13,8 @@ from toy_runs import records_of_every_role
 from train.config import Stage
 from train.data.records import RecordSet
 from train.loop import _groups
+from train.made_from import differences, inputs_of
+from train.recipes import RECIPES
 from train.stages import KINDS, Material
 from unibiomed_core.model.presets import toy_lite0
 from unibiomed_core.model.processor import Processor
@@ -69,6 +71,12 @@ def test_masks_of_a_row_are_those_of_its_own_picture(model: UniBiomed, records: 
     assert apart is not None
     # One batch of another size may add in another order.
     assert torch.allclose(once.logits, apart.logits, atol=1e-4)
+
+
+def test_another_start_of_the_tower_is_told(tmp_path: Path) -> None:
+    config = replace(RECIPES["mini_lite0"](), data=str(tmp_path))
+    before, now = (inputs_of(c, tmp_path / "run") for c in (config, replace(config, tower="")))
+    assert differences(before, now) == ["tower 'lite0/imagenet', now none"]
 
 
 def test_the_encoder_has_a_rate_of_its_own(model: UniBiomed) -> None:
