@@ -85,7 +85,9 @@ def run_stage(run: Run, stage: Stage) -> None:
     task.train()
     if config.checkpointing:
         run.model.vlm.activation_checkpointing_enable()
-    optimiser = torch.optim.AdamW(_groups(task, stage), lr=stage.learning_rate, betas=(FIRST_BETA, stage.second_beta))
+    optimiser = torch.optim.AdamW(
+        parameter_groups(task, stage), lr=stage.learning_rate, betas=(FIRST_BETA, stage.second_beta)
+    )
     checkpoints = Checkpoints(run.folder / stage.name, config.keep, run.say)
     resumed = _resumed_weights(checkpoints, task)
     start = resumed.step if resumed else 0
@@ -157,7 +159,7 @@ def take_over(run: Run, stage: Stage) -> bool:
     return True
 
 
-def _groups(module: nn.Module, stage: Stage) -> list[dict[str, object]]:
+def parameter_groups(module: nn.Module, stage: Stage) -> list[dict[str, object]]:
     """Weight decay on matrices only, unless the stage wants it on all: norms, biases, embeddings of single vectors and
     layer scales are left alone."""
     kinds: dict[tuple[float, float], list[nn.Parameter]] = {}

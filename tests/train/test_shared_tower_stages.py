@@ -12,7 +12,7 @@ from toy_runs import records_of_every_role
 
 from train.config import Stage
 from train.data.records import RecordSet
-from train.loop import _groups
+from train.loop import parameter_groups
 from train.made_from import differences, inputs_of
 from train.recipes import RECIPES
 from train.stages import KINDS, Material
@@ -81,7 +81,7 @@ def test_another_start_of_the_tower_is_told(tmp_path: Path) -> None:
 
 def test_the_encoder_has_a_rate_of_its_own(model: UniBiomed) -> None:
     stage = Stage("joint", "joint", steps=1, batch_size=2, learning_rate=1e-3, tower_rate=0.3)
-    groups = _groups(model, stage)
+    groups = parameter_groups(model, stage)
     of = {id(p): group["rate"] for group in groups for p in group["params"]}  # type: ignore[attr-defined]
     assert len(of) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
