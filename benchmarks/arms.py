@@ -38,7 +38,6 @@ from unibiomed_core.model.unibiomed import UniBiomed
 
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "two-towers-random": ("mini", ()),
-    "lite0-random": ("mini_lite0", ("tower=", "grounding-256.tower_rate=1", "grounding-256.tower_frozen=0")),
     "lite0-imagenet": ("mini_lite0", ()),
     "lite0-imagenet-all-trained": ("mini_lite0", ("grounding-256.tower_frozen=0",)),
     "lite0-imagenet-one-rate": ("mini_lite0", ("grounding-256.tower_rate=1",)),
