@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unibiomed_core import modalities
 from unibiomed_core.errors import ConfigError, ReadError
-from unibiomed_core.io import functional_groups, geometry, guard, transfer_syntax
+from unibiomed_core.io import decoding, functional_groups, geometry, guard, transfer_syntax
 from unibiomed_core.io.stored import Stored
 
 _KIND = "a DICOM file"
@@ -115,8 +115,10 @@ def _headers(path: Path) -> list[_Header]:
             continue
         with guard.reading(file, _KIND), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd values in tags that are not used here
+            transfer_syntax.check_inflated_size(file)
             # The content was checked; a file without preamble has no other mark of its kind.
-            tags = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS, force=True)
+            with guard.BoundedFile(file) as opened:
+                tags = pydicom.dcmread(opened, stop_before_pixels=True, specific_tags=_TAGS, force=True)
             header = _Header(file, tags)
             (images if "Rows" in tags and "Columns" in tags else others).append(header)
     kinds = {_class_of(h) for h in images}
@@ -339,18 +341,46 @@ def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any
         transfer_syntax.check(header.tags, header.path)
     if first.groups:
         return _frame_pixels(headers, path, (rows, columns, samples), notes)
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = SimpleITK.ImageSeriesReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileNames([str(h.path) for h in headers])
-    if len({(h.numbers("RescaleSlope"), h.numbers("RescaleIntercept")) for h in headers}) > 1:
-        # The type is taken from the first slice, which may be whole where later ones (PET) are not.
-        reader.SetOutputPixelType(SimpleITK.sitkFloat32)
-    with guard.reading(path, "a DICOM series" if path.is_dir() else _KIND), guard.quiet():
-        values = SimpleITK.GetArrayFromImage(reader.Execute())
+    # The type is taken from the first slice, which may be whole where later ones (PET) are not.
+    scales = {(h.numbers("RescaleSlope"), h.numbers("RescaleIntercept")) for h in headers}
+    pixel_type = SimpleITK.sitkFloat32 if len(scales) > 1 else None
+    if any(transfer_syntax.is_compressed(h.tags) for h in headers):
+        values = _decoded(headers, (rows, columns, samples), pixel_type)
+    else:
+        SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+        reader = SimpleITK.ImageSeriesReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileNames([str(h.path) for h in headers])
+        if pixel_type is not None:
+            reader.SetOutputPixelType(pixel_type)
+        with guard.reading(path, "a DICOM series" if path.is_dir() else _KIND), guard.quiet():
+            values = SimpleITK.GetArrayFromImage(reader.Execute())
     if first.text("PhotometricInterpretation") == "MONOCHROME1":
         notes.append(_WHITE_IS_LOW)
-    return values if values.ndim == 4 else values[..., np.newaxis]
+    values = values if values.ndim == 4 else values[..., np.newaxis]
+    if values.shape != (len(headers), rows, columns, samples):
+        raise guard.damaged(path, _KIND, f"its pixels are {values.shape} where its header says {rows} x {columns}")
+    return values
+
+
+def _decoded(
+    headers: list[_Header], size: tuple[int, int, int], pixel_type: int | None
+) -> NDArray[Any]:
+    """Compressed pixels (slice, row, column[, channel]), all of one type."""
+    values: NDArray[Any] | None = None
+    for number, header in enumerate(headers):
+        one, pixel_type = decoding.decoded("image", header.path, _stored_bytes(header, size), pixel_type)
+        if values is None:
+            values = np.empty((len(headers), *one.shape[1:]), one.dtype)
+        if one.shape != (1, *values.shape[1:]):
+            raise guard.damaged(header.path, _KIND, f"its compressed pixels are {one.shape[1:]}, unlike the others")
+        values[number] = one[0]
+    assert values is not None
+    return values
+
+
+def _stored_bytes(header: _Header, size: tuple[int, ...]) -> int:
+    return int(np.prod(size, dtype=object)) * max(1, int(header.tags.get("BitsAllocated") or 16) // 8)
 
 
 def _frame_pixels(headers: list[_Header], path: Path, size: tuple[int, int, int], notes: list[str]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibiomed_core.io import guard, transfer_syntax
+from unibiomed_core.io import decoding, guard, transfer_syntax
 
 TAGS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 
@@ -101,11 +101,17 @@ def pixels(
     """
     import pydicom
 
-    tags = pydicom.dcmread(path, force=True)
+    with guard.BoundedFile(path) as file:
+        tags = pydicom.dcmread(file, force=True)
     syntax = tags.file_meta.get("TransferSyntaxUID")
     if syntax is not None and syntax.is_encapsulated and not pydicom.pixels.get_decoder(syntax).is_available:
         raise transfer_syntax.unsupported(str(syntax), path)
-    stored = pydicom.pixels.pixel_array(tags).reshape(size)
+    if transfer_syntax.is_compressed(tags):
+        bits = int(tags.get("BitsAllocated") or 16)
+        stored, _ = decoding.decoded("frames", path, int(np.prod(size, dtype=object)) * max(1, bits // 8))
+    else:
+        stored = pydicom.pixels.pixel_array(tags)
+    stored = stored.reshape(size)
     if white_is_low and stored.dtype.kind in "iu":
         bits = int(tags.BitsStored)
         stored = (-1 if stored.dtype.kind == "i" else 2**bits - 1) - stored.astype(np.int64)

@@ -5,6 +5,7 @@ Every failure of a reading library leaves here as a :class:`ReadError`; nothing 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import zlib
@@ -178,7 +179,7 @@ def reading(path: Path, kind_name: str) -> Iterator[None]:
     except (EOFError, zlib.error) as error:
         raise damaged(path, kind_name, "its compressed data end too early") from error
     except Exception as error:  # reading libraries raise many unrelated types on damaged input
-        cause = _first_sentence(str(error)).replace(str(path), path.name)
+        cause = first_sentence(str(error)).replace(str(path), path.name)
         raise damaged(path, kind_name, cause or type(error).__name__) from error
 
 
@@ -192,13 +193,29 @@ def damaged(path: Path, kind_name: str, cause: str) -> ReadError:
     )
 
 
-def _first_sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
     """The line of a library's message that says what is wrong, shortened."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # ITK puts source locations first and the cause after "ITK ERROR: Class(address):".
     causes = [line for line in lines if "ERROR" in line]
     line = (causes or lines or [""])[0]
     return line.rsplit("): ", 1)[-1][:160] if causes else line[:160]
+
+
+class BoundedFile(io.BufferedReader):
+    """A file for libraries that read as many bytes as a damaged header tells them.
+
+    Python makes room for all bytes that are asked for before it looks how many there are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            return super().read()
+        return super().read(min(size, max(0, self._size - self.tell())))
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 from unibiomed_core.errors import ReadError
+from unibiomed_core.io import guard
 
 _ROOT = "1.2.840.10008.1.2"
 DECODED = frozenset(
@@ -29,6 +31,49 @@ _PACKAGES = {
     f"{_ROOT}.4.112": "imagecodecs",
 }
 """Transfer syntax -> a package that decodes it. The first four are met in enhanced objects, which pydicom reads."""
+
+
+_PLAIN = frozenset({"", _ROOT, f"{_ROOT}.1", f"{_ROOT}.2", f"{_ROOT}.1.99"})
+"""Nothing that a codec has to do with; deflated files are opened as a whole."""
+
+_META_BYTES = 4096
+_PIECE_BYTES = 1 << 20
+_INFLATED_AT_LEAST, _HIGHEST_RATIO = 64 << 20, 50
+"""Deflated images below this size, or ratio, are believed; real ones have a ratio of 2 to 10."""
+
+
+def is_compressed(tags: Any) -> bool:
+    """Whether a codec is needed for the pixels."""
+    return str(tags.file_meta.get("TransferSyntaxUID") or "") not in _PLAIN
+
+
+def check_inflated_size(path: Path) -> None:
+    """Refuse a deflated file that holds far more than its size lets expect, before a library inflates it at once.
+
+    Raises:
+        ReadError: It does.
+    """
+    with path.open("rb") as file:
+        head = file.read(_META_BYTES)
+        if head[128:132] != b"DICM" or f"{_ROOT}.1.99".encode() not in head:
+            return
+        file.seek(_end_of_meta(head))
+        most = max(_INFLATED_AT_LEAST, _HIGHEST_RATIO * path.stat().st_size)
+        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while piece := inflater.unconsumed_tail or file.read(_PIECE_BYTES):
+            size += len(inflater.decompress(piece, _PIECE_BYTES))
+            if size > most:
+                raise guard.damaged(path, "a DICOM file", f"{path.stat().st_size} bytes inflate to more than {size}")
+
+
+def _end_of_meta(head: bytes) -> int:
+    """Where the elements of group 0002 end, which are never deflated."""
+    at = 132
+    while head[at : at + 2] == b"\x02\x00":
+        is_long = head[at + 4 : at + 6] in {b"OB", b"UN", b"UT"}
+        length = head[at + 8 : at + 12] if is_long else head[at + 6 : at + 8]
+        at += (12 if is_long else 8) + int.from_bytes(length, "little")
+    return at
 
 
 def check(tags: Any, path: Path) -> None:
