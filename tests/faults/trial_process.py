@@ -103,7 +103,9 @@ def _out_of_memory(error: BaseException) -> bool:
     seen: BaseException | None = error
     while seen is not None:
         text = str(seen).lower()
-        if isinstance(seen, MemoryError) or "bad_alloc" in text or "allocate" in text or "out of memory" in text:
+        # "allocate" alone would be met in the "BitsAllocated" of many a message about DICOM.
+        told = any(words in text for words in ("bad_alloc", "not allocate", "to allocate", "out of memory"))
+        if told or isinstance(seen, MemoryError):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

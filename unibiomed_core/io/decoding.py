@@ -1,9 +1,9 @@
-"""Compressed DICOM pixels are decoded in a process of its own, which a broken codec may take down and this one not.
+"""Decoders that damaged files can bring down run in a process of their own, which this one outlives.
 
-The process is started with the first compressed file and kept; where it dies, hangs or asks for too much memory, the
-file is refused as damaged and the next file has a new one. Requests are lines of JSON on its standard input; answers
-are a line of JSON and then the bytes of the array. It ends by itself when its input does, so that a killed program
-leaves nothing behind.
+They are ITK's readers of NRRD and MetaImage, and all codecs of compressed DICOM. The process is started with the first
+such file and kept; where it dies, hangs or asks for too much memory, the file is refused as damaged and the next file
+has a new one. Requests are lines of JSON on its standard input; answers are a line of JSON and the bytes of an array.
+It ends by itself when its input does, so that a killed program leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +23,8 @@ from numpy.typing import NDArray
 from unibiomed_core.errors import ReadError
 from unibiomed_core.io import guard
 
-Task = Literal["image", "frames"]
-"""What is asked for: an image, rescaled, by GDCM; or all frames of an enhanced object as stored, by pydicom."""
+Task = Literal["dicom image", "dicom frames", "itk header", "itk values"]
+"""What is asked for; the functions of ``decoding_process.py`` say what each gives."""
 
 SECONDS_AT_LEAST, BYTES_PER_SECOND = 1.5, 4_000_000
 """Processor time of one file; the slowest codec (JPEG 2000) makes ten times as many bytes of pixels a second."""
@@ -34,44 +32,36 @@ SECONDS_AT_LEAST, BYTES_PER_SECOND = 1.5, 4_000_000
 GUARD_SECONDS = 60.0
 """Besides its processor time, for a process that waits: for a disk that spins up, or on a busy machine."""
 
-SPARE_BYTES = 128 << 20
-"""Address space for decoders' tables, beyond what several copies of the pixels need."""
-
-_COPIES = 8
-"""Of the stored pixels: rescaled values may be float64."""
-
-_KIND = "a DICOM file"
-
 
 class _Refused(Exception):
     """What the library in the other process said of a file."""
 
 
-def decoded(task: Task, path: Path, expected_bytes: int, pixel_type: int | None = None) -> tuple[NDArray[Any], int]:
-    """The pixels of one compressed file.
+def ask(
+    task: Task, path: Path, kind_name: str, expected_bytes: int, **options: str | int | None
+) -> tuple[dict[str, Any], NDArray[Any]]:
+    """What one file holds.
 
     Args:
-        expected_bytes: Size of the stored pixels by the header; it bounds time and memory.
-        pixel_type: SimpleITK's number of the type wanted, for "image"; None for the file's own.
+        kind_name: How the message names it.
+        expected_bytes: Size of the values by the file's header; it bounds time and memory.
 
     Returns:
-        (1, row, column[, channel]) for "image", what pydicom gives for "frames"; and SimpleITK's number of its type.
+        Plain values, and the array; of no elements where the task has none.
 
     Raises:
-        ReadError: The file is damaged, or the decoder cannot be started.
+        ReadError: The file is damaged, or the process cannot be started.
     """
-    request = {
-        "task": task, "path": os.path.abspath(path), "expected_bytes": expected_bytes, "pixel_type": pixel_type,
-    }  # fmt: skip
-    with guard.reading(path, _KIND):
+    request = {"task": task, "path": os.path.abspath(path), "expected_bytes": expected_bytes, "options": options}
+    with guard.reading(path, kind_name):
         answer = _DECODER.ask(request, seconds(expected_bytes) + GUARD_SECONDS)
     if answer is None:
-        raise guard.damaged(path, _KIND, "its compressed pixels bring their decoder down, or keep it busy for ever")
+        raise guard.damaged(path, kind_name, "it brings its decoder down, or keeps it busy without an end")
     return answer
 
 
 def seconds(expected_bytes: int) -> float:
-    """Processor time that the pixels of one file may take."""
+    """Processor time that one file may take."""
     return SECONDS_AT_LEAST + expected_bytes / BYTES_PER_SECOND
 
 
@@ -83,7 +73,7 @@ class _Decoder:
         self._owner = 0
         self._lock = threading.Lock()
 
-    def ask(self, request: dict[str, Any], guard_seconds: float) -> tuple[NDArray[Any], int] | None:
+    def ask(self, request: dict[str, Any], guard_seconds: float) -> tuple[dict[str, Any], NDArray[Any]] | None:
         """The answer, or None where the process died of the request."""
         with self._lock:
             process = self._started()
@@ -116,7 +106,7 @@ class _Decoder:
             known = os.environ.get("PYTHONPATH")
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "unibiomed_core.io.decoding"],
+                    [sys.executable, "-P", "-m", "unibiomed_core.io.decoding_process"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
@@ -127,8 +117,8 @@ class _Decoder:
                 raise ReadError(
                     "Decoder cannot be started",
                     f"{sys.executable}: {error.strerror}",
-                    "a Python that can be started, to decode compressed pixels",
-                    "Free memory, or export the images uncompressed.",
+                    "a Python that can be started, to decode the file",
+                    "Free memory, or convert the file to NIfTI.",
                 ) from error
             self._owner = os.getpid()
         return self._process
@@ -147,7 +137,7 @@ class _Decoder:
                     continue
 
 
-def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any]) -> tuple[NDArray[Any], int] | None:
+def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[Any]] | None:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -162,101 +152,14 @@ def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any]) -> tupl
     if "error" in answer:
         raise _Refused(answer["error"])
     values = np.empty(answer["shape"], np.dtype(answer["dtype"]))
-    rest = memoryview(values).cast("B")
+    rest = values.reshape(-1).view(np.uint8).data
     while rest:
         got = process.stdout.readinto(rest)  # type: ignore[attr-defined]
         if not got:
             return None
         rest = rest[got:]
-    return values, int(answer["pixel_type"])
+    return answer["told"], values
 
 
 _DECODER = _Decoder()
 atexit.register(_DECODER.close)
-
-
-def serve() -> None:
-    """The other side: answer requests until the input ends."""
-    # What libraries print must not get among the answers.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        try:
-            with _limits(request["expected_bytes"]):
-                values, pixel_type = _TASKS[request["task"]](request["path"], request["pixel_type"])
-                most = _COPIES * request["expected_bytes"]
-                if values.nbytes > most or values.dtype.kind not in "iufb" or values.size == 0:
-                    raise ValueError(f"its compressed pixels are {values.shape} of {values.dtype}")
-                values = np.ascontiguousarray(values)
-            told = {"shape": values.shape, "dtype": values.dtype.str, "pixel_type": pixel_type}
-        except MemoryError:
-            values, told = None, {"error": "its compressed pixels need more memory than an image of its size has"}
-        except Exception as error:
-            text = guard.first_sentence(str(error)) or type(error).__name__
-            if "bad_alloc" in text:
-                text = "its compressed pixels need more memory than an image of its size has"
-            values, told = None, {"error": text}
-        answers.write(json.dumps(told).encode() + b"\n")
-        if values is not None:
-            answers.write(memoryview(values).cast("B"))
-        answers.flush()
-
-
-def _image(path: str, pixel_type: int | None) -> tuple[NDArray[Any], int]:
-    import SimpleITK
-
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = SimpleITK.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(path)
-    if pixel_type is not None:
-        reader.SetOutputPixelType(pixel_type)
-    image = reader.Execute()
-    return SimpleITK.GetArrayFromImage(image), int(image.GetPixelID())
-
-
-def _frames(path: str, _: int | None) -> tuple[NDArray[Any], int]:
-    import pydicom
-
-    with guard.BoundedFile(Path(path)) as file:
-        return pydicom.pixels.pixel_array(pydicom.dcmread(file, force=True)), 0
-
-
-_TASKS = {"image": _image, "frames": _frames}
-
-
-@contextmanager
-def _limits(expected_bytes: int) -> Iterator[None]:
-    """The process dies after too much processor time, and has MemoryError for too large an allocation.
-
-    Where the system has no such limits (Windows; macOS for memory), the other side's guard of time remains.
-    """
-    try:
-        import resource
-        import signal
-    except ImportError:
-        yield
-        return
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-        most = pages * os.sysconf("SC_PAGE_SIZE") + SPARE_BYTES + _COPIES * expected_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (most if before[1] < 0 else min(most, before[1]), before[1]))
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, seconds(expected_bytes))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-if __name__ == "__main__":
-    # Loading them takes longer, and more memory, than one file may.
-    for library in ("SimpleITK", "pydicom"):
-        try:
-            __import__(library)
-        except ImportError:
-            continue
-    serve()

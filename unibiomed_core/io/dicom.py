@@ -330,8 +330,6 @@ def _check_steps(
 
 def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any]:
     """Rescaled pixels (slice, row, column, channel) in the order of ``headers``."""
-    import SimpleITK
-
     first = headers[0]
     rows, columns = int(first.tags.Rows), int(first.tags.Columns)
     samples = int(first.tags.get("SamplesPerPixel") or 1)
@@ -343,16 +341,17 @@ def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any
         return _frame_pixels(headers, path, (rows, columns, samples), notes)
     # The type is taken from the first slice, which may be whole where later ones (PET) are not.
     scales = {(h.numbers("RescaleSlope"), h.numbers("RescaleIntercept")) for h in headers}
-    pixel_type = SimpleITK.sitkFloat32 if len(scales) > 1 else None
     if any(transfer_syntax.is_compressed(h.tags) for h in headers):
-        values = _decoded(headers, (rows, columns, samples), pixel_type)
+        values = _decoded(headers, (rows, columns, samples), "float32" if len(scales) > 1 else None)
     else:
+        import SimpleITK
+
         SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
         reader = SimpleITK.ImageSeriesReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileNames([str(h.path) for h in headers])
-        if pixel_type is not None:
-            reader.SetOutputPixelType(pixel_type)
+        if len(scales) > 1:
+            reader.SetOutputPixelType(SimpleITK.sitkFloat32)
         with guard.reading(path, "a DICOM series" if path.is_dir() else _KIND), guard.quiet():
             values = SimpleITK.GetArrayFromImage(reader.Execute())
     if first.text("PhotometricInterpretation") == "MONOCHROME1":
@@ -363,13 +362,12 @@ def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any
     return values
 
 
-def _decoded(
-    headers: list[_Header], size: tuple[int, int, int], pixel_type: int | None
-) -> NDArray[Any]:
+def _decoded(headers: list[_Header], size: tuple[int, int, int], pixel_type: str | int | None) -> NDArray[Any]:
     """Compressed pixels (slice, row, column[, channel]), all of one type."""
     values: NDArray[Any] | None = None
     for number, header in enumerate(headers):
-        one, pixel_type = decoding.decoded("image", header.path, _stored_bytes(header, size), pixel_type)
+        told, one = decoding.ask("dicom image", header.path, _KIND, _stored_bytes(header, size), pixel_type=pixel_type)
+        pixel_type = told["pixel_type"]
         if values is None:
             values = np.empty((len(headers), *one.shape[1:]), one.dtype)
         if one.shape != (1, *values.shape[1:]):

@@ -108,7 +108,8 @@ def pixels(
         raise transfer_syntax.unsupported(str(syntax), path)
     if transfer_syntax.is_compressed(tags):
         bits = int(tags.get("BitsAllocated") or 16)
-        stored, _ = decoding.decoded("frames", path, int(np.prod(size, dtype=object)) * max(1, bits // 8))
+        expected = int(np.prod(size, dtype=object)) * max(1, bits // 8)
+        _, stored = decoding.ask("dicom frames", path, "a DICOM file", expected)
     else:
         stored = pydicom.pixels.pixel_array(tags)
     stored = stored.reshape(size)

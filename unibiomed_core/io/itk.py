@@ -1,14 +1,14 @@
-"""NRRD and MetaImage files, through SimpleITK."""
+"""NRRD and MetaImage files, through SimpleITK in the decoding process, as its parsers die of damaged headers."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from unibiomed_core.io import geometry, guard
+from unibiomed_core.io import decoding, geometry, guard
 from unibiomed_core.io.stored import Stored
 
 _KINDS = {
@@ -27,40 +27,32 @@ def load(path: Path) -> Stored:
     Raises:
         ReadError: It is no such file, is damaged, holds several volumes or vectors, or its geometry is impossible.
     """
-    import SimpleITK
-
     magic, kind_name, image_io = _KINDS[path.suffix.lower()]
     guard.check_kind(path, magic, kind_name)
     fields = _header_fields(path)
     if "spacings" in fields:
         # ITK calls a zero here a damaged file; negative ones it flips in silence.
         geometry.check_spacing(tuple(float(s) for s in _numbers(fields["spacings"])), path.name)
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = SimpleITK.ImageFileReader()
-    reader.SetImageIO(image_io)
-    reader.SetFileName(str(path))
-    with guard.reading(path, kind_name), guard.quiet():
-        reader.ReadImageInformation()
-        size = tuple(int(n) for n in reader.GetSize())
-        channels = reader.GetNumberOfComponents()
-        # The spacing and direction as stored: reading the pixels flips negative spacing without a word.
-        spacing_mm, direction, origin = reader.GetSpacing(), reader.GetDirection(), reader.GetOrigin()
-        if channels > 1:
-            raise guard.colour_volume(path, channels)
-        guard.check_memory(size, _itemsize(reader), path)
-        guard.check_one_volume(size, path)
-        spatial = min(len(size), 3)
-        geometry.check_spacing(tuple(spacing_mm[:spatial]), path.name)
-        lps = np.eye(4)
-        turn = np.asarray(direction, np.float64).reshape(len(size), len(size))[:spatial, :spatial]
-        lps[:spatial, :spatial] = turn * spacing_mm[:spatial]
-        lps[:spatial, 3] = origin[:spatial]
-        affine = geometry.LPS_TO_RAS @ lps
-        geometry.check_affine(affine, path.name)
-        values = SimpleITK.GetArrayFromImage(reader.Execute())  # k, j, i
+    told, _ = decoding.ask("itk header", path, kind_name, 0, image_io=image_io)
+    size = tuple(int(n) for n in told["size"])
+    if told["channels"] > 1:
+        raise guard.colour_volume(path, told["channels"])
+    guard.check_memory(size, told["itemsize"], path)
+    guard.check_one_volume(size, path)
+    spatial = min(len(size), 3)
+    spacing_mm = np.asarray(told["spacing_mm"], np.float64)[:spatial]
+    geometry.check_spacing(tuple(spacing_mm.tolist()), path.name)
+    lps = np.eye(4)
+    turn = np.asarray(told["direction"], np.float64).reshape(len(size), len(size))[:spatial, :spatial]
+    lps[:spatial, :spatial] = turn * spacing_mm
+    lps[:spatial, 3] = told["origin"][:spatial]
+    affine = geometry.LPS_TO_RAS @ lps
+    geometry.check_affine(affine, path.name)
+    needed = int(np.prod(size, dtype=object)) * told["itemsize"]
+    _, values = decoding.ask("itk values", path, kind_name, needed, image_io=image_io)
     values = values.reshape(values.shape[-3:]) if values.ndim > 3 else values
     values = values.T if values.ndim == 3 else values.T[..., np.newaxis]  # i, j, k
-    known, unit, notes = _told(reader, fields, len(size))
+    known, unit, notes = _told(image_io, told["space"], fields, len(size))
     return Stored(values, affine, spatial_unit=unit, orientation_known=known, notes=notes)
 
 
@@ -78,20 +70,12 @@ def _numbers(text: str) -> list[str]:
     return re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan", text, flags=re.IGNORECASE)
 
 
-def _itemsize(reader: Any) -> int:
-    """Bytes of one stored value."""
-    import SimpleITK
-
-    name = SimpleITK.GetPixelIDValueAsString(reader.GetPixelIDValue())
-    bits = re.search(r"(\d+)-bit", name)
-    return int(bits.group(1)) // 8 if bits else 8
-
-
-def _told(reader: Any, fields: dict[str, str], dimensions: int) -> tuple[bool, Literal["mm", "px"], tuple[str, ...]]:
+def _told(
+    image_io: str, space: str, fields: dict[str, str], dimensions: int
+) -> tuple[bool, Literal["mm", "px"], tuple[str, ...]]:
     """Whether the file tells direction and size, as ITK fills in an identity where it does not."""
-    if reader.GetImageIO() == "NrrdImageIO":
+    if image_io == "NrrdImageIO":
         # ITK brings all patient spaces to this one and leaves scanner or unnamed spaces as they are.
-        space = reader.GetMetaData("NRRD_space") if reader.HasMetaDataKey("NRRD_space") else ""
         known = space.startswith("left-posterior-superior") and "space directions" in fields
         sized = "space directions" in fields or "spacings" in fields
     else:

@@ -78,7 +78,7 @@ def _image(path: Path, kind: str) -> Any:
     """Pillow's image without its own bound, which holds for the program as a whole."""
     from PIL import JpegImagePlugin, PngImagePlugin
 
-    return (JpegImagePlugin.JpegImageFile if kind == "jpeg" else PngImagePlugin.PngImageFile)(path)
+    return (JpegImagePlugin.JpegImageFile if kind == "jpeg" else PngImagePlugin.PngImageFile)(guard.BoundedFile(path))
 
 
 def _pillow(path: Path, kind: str, factor: int, most_pixels: int) -> tuple[NDArray[Any], int]:

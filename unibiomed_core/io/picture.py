@@ -52,7 +52,7 @@ def load(path: Path) -> Stored:
         if pillow_format == "TIFF" and (grey := tiff.grey(path, notes, most)) is not None:
             return Stored(_bytes_of_bits(grey), None, spatial_unit="px", orientation_known=False, notes=tuple(notes))
         try:
-            image = Image.open(path, formats=[pillow_format])
+            image = Image.open(guard.BoundedFile(path), formats=[pillow_format])
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             return large_picture.load(path, magic, most)
         with image:
@@ -92,7 +92,7 @@ def load_mask(path: Path, colours: bool = False) -> tuple[NDArray[Any], tuple[st
             if grey.dtype in (np.dtype(np.uint8), np.dtype(np.bool_)):
                 return np.repeat(_bytes_of_bits(grey)[..., np.newaxis], 3, axis=2), tuple(notes)
         try:
-            image = Image.open(path)
+            image = Image.open(guard.BoundedFile(path))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise guard.too_many_pixels(path, most) from error
         with image:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ _TURNS: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = MappingProxyType(
 """Orientation tag -> from the stored picture to the one that is shown."""
 
 _COLOUR_BITS = {1, 2, 4, 8, 16}
+_MOST_DIRECTORIES, _MOST_TAGS = 1000, 4096
+"""Whole slides have some tens of directories."""
+
 _UNSIGNED = 1
 
 
@@ -107,11 +110,38 @@ def one_page(file: Any, path: Path) -> Any:
     Raises:
         ReadError: There are several, or it has a depth.
     """
+    _check_directories(path)
     pages = [page for page in file.pages if not (page.is_reduced or page.is_mask)] or [file.pages.first]
     count = max(len(pages), int(pages[0].imagedepth))
     if count > 1:
         raise guard.picture_stack(path, count)
     return pages[0]
+
+
+def _check_directories(path: Path) -> None:
+    """Follow the chain of directories by their offsets alone, as tifffile makes a page of each and never tires.
+
+    Raises:
+        ReadError: The chain comes back to itself, or has far more directories than a pyramid has levels.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+        order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+        # Of a count, an entry and an offset; BigTIFF has version 43 and an offset of its first directory further on.
+        count_bytes, entry_bytes, offset_bytes = (8, 20, 8) if 43 in head[2:4] else (2, 12, 4)
+        at, seen = int.from_bytes(head[offset_bytes : 2 * offset_bytes], order), set[int]()
+        while at:
+            if at in seen:
+                raise guard.damaged(path, "a TIFF picture", "its directories lead round in a circle")
+            seen.add(at)
+            if len(seen) > _MOST_DIRECTORIES:
+                raise guard.picture_stack(path, len(seen))
+            file.seek(at)
+            count = int.from_bytes(file.read(count_bytes), order)
+            if count > _MOST_TAGS:
+                raise guard.damaged(path, "a TIFF picture", f"a directory has {count} entries")
+            file.seek(at + count_bytes + count * entry_bytes)
+            at = int.from_bytes(file.read(offset_bytes), order)
 
 
 def decoded(page: Any, path: Path) -> NDArray[Any]:
