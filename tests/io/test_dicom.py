@@ -98,11 +98,42 @@ def test_other_files_in_the_folder_lie_beside(series: SeriesWriter) -> None:
     assert read(series.folder).shape == (len(pixels), 18, 20)
 
 
-def test_other_dicom_objects_lie_beside(series: SeriesWriter) -> None:
+SEG, SR, RTSTRUCT = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("66.4", "88.22", "481.3"))
+
+
+def test_other_dicom_objects_are_left_out_with_a_note(series: SeriesWriter) -> None:
+    """A segmentation has rows and columns as an image has: the folder was refused as one of several series."""
     pixels = series.axial()
-    series.sop_class, series.modality, series.series = "1.2.840.10008.5.1.4.1.1.88.22", "SR", "1.2.9"
-    series.slice("report.dcm", pixels[0], None, Rows=None, Columns=None, PixelData=None)
-    assert read(series.folder).shape == (len(pixels), 18, 20)
+    alone = read(series.folder)
+    for number, (sop_class, code) in enumerate(((SEG, "SEG"), (SEG, "SEG"), (SR, "SR"), (RTSTRUCT, "RTSTRUCT"))):
+        series.sop_class, series.modality, series.series = sop_class, code, f"1.2.9.{number}"
+        image = {} if code == "SEG" else {"Rows": None, "Columns": None, "PixelData": None}
+        series.slice(f"object{number}.dcm", pixels[0], None, **image)
+    volume = read(series.folder)
+    assert volume.modality == "ct"
+    assert np.array_equal(volume.voxels, alone.voxels)
+    assert np.array_equal(volume.affine, alone.affine)
+    assert alone.notes == ()
+    assert volume.notes == (
+        "Other DICOM objects in the folder were left out: 1 RTSTRUCT (radiotherapy structure set), "
+        "2 SEG (segmentation), 1 SR (structured report).",
+    )
+
+
+def test_a_directory_file_is_no_object(series: SeriesWriter) -> None:
+    pixels = series.axial()
+    series.sop_class, series.series = "1.2.840.10008.1.3.10", "1.2.9"
+    series.slice("DICOMDIR", pixels[0], None, Modality=None, Rows=None, Columns=None, PixelData=None)
+    assert read(series.folder).notes == ()
+
+
+def test_a_second_series_of_images_is_still_refused_beside_objects(series: SeriesWriter) -> None:
+    pixels = series.axial()
+    series.series, series.number = "1.2.8", 3
+    series.slice("scout.dcm", pixels[0], (0, 0, 0))
+    series.sop_class, series.modality, series.series = SEG, "SEG", "1.2.9"
+    series.slice("seg.dcm", pixels[0], None)
+    refused(series.folder, "More than one series", "holds 2 series")
 
 
 def test_compressed_slices_are_read(series: SeriesWriter) -> None:

@@ -237,12 +237,48 @@ def test_constant_volume_is_refused(nifti: Writer) -> None:
     refused(nifti(np.full((20, 18, 17), 7, np.int16)), "Constant image", "Every value of 'scan_ct.nii.gz' is 7")
 
 
-@pytest.mark.parametrize(("value", "word"), [(0.0, "zero"), (-2.0, "negative"), (np.nan, "undefined")])
-def test_bad_spacing_is_refused(nifti: Writer, value: float, word: str) -> None:
+BAD_SIZES = pytest.mark.parametrize(("value", "word"), [(0.0, "zero"), (-2.0, "negative"), (np.nan, "undefined")])
+
+
+@BAD_SIZES
+@pytest.mark.parametrize("qform", [0, 1])
+def test_bad_spacing_is_refused_without_a_sform(nifti: Writer, value: float, word: str, qform: int) -> None:
     def edit(header: Any) -> None:
+        header["sform_code"], header["qform_code"] = 0, qform
         header["pixdim"][3] = value
 
     refused(nifti(NOISE, edit=edit), "Impossible geometry", word)
+
+
+@BAD_SIZES
+@pytest.mark.parametrize("qform", [0, 1])
+def test_a_sound_sform_is_enough_beside_bad_spacing(nifti: Writer, value: float, word: str, qform: int) -> None:
+    """The sform alone places and measures; what was left aside is told with both numbers."""
+    affine = np.diag([-1.5, 1.5, 3.0, 1.0])
+    affine[:3, 3] = (40, -60, 100)
+    wanted = read(nifti(NOISE, affine, name="sound_ct.nii"))
+
+    def edit(header: Any) -> None:
+        header["qform_code"] = qform
+        header["pixdim"][3] = value
+
+    volume = read(nifti(NOISE, affine, name="bad_ct.nii", edit=edit))
+    assert volume.orientation_known
+    assert volume.spatial_unit == "mm"
+    assert np.array_equal(volume.affine, wanted.affine)
+    assert np.array_equal(volume.voxels, wanted.voxels)
+    assert set(volume.notes) - set(wanted.notes) == {
+        f"The header's voxel sizes (pixdim 1.5 x 1.5 x {value:g}) are impossible and are not used; sizes and positions "
+        "are those of its sform (1.5 x 1.5 x 3 mm)."
+    }
+
+
+def test_bad_spacing_beside_a_bad_sform_is_refused(nifti: Writer) -> None:
+    def edit(header: Any) -> None:
+        header["srow_y"] = header["srow_x"]
+        header["pixdim"][3] = 0
+
+    refused(nifti(NOISE, edit=edit), "Impossible geometry", "has zero spacing")
 
 
 def test_singular_and_undefined_affines_are_refused(nifti: Writer) -> None:

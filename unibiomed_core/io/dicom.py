@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unibiomed_core import modalities
 from unibiomed_core.errors import ConfigError, ReadError
-from unibiomed_core.io import decoding, functional_groups, geometry, guard, transfer_syntax
+from unibiomed_core.io import decoding, dicom_objects, functional_groups, geometry, guard, transfer_syntax
 from unibiomed_core.io.stored import Stored
 
 _KIND = "a DICOM file"
@@ -76,9 +76,9 @@ def load(path: Path) -> Stored:
         ReadError: Nothing is there, the files are damaged, are of several series or volumes, or form no volume.
     """
     with guard.reading(path, "a DICOM series" if path.is_dir() else _KIND):
-        headers = _one_series(_headers(path), path)
-        first = headers[0]
         notes: list[str] = []
+        headers = _one_series(_headers(path, notes), path)
+        first = headers[0]
         if len(headers) == 1 and not (
             first.numbers("ImagePositionPatient") and first.numbers("ImageOrientationPatient")
         ):
@@ -92,8 +92,8 @@ def load(path: Path) -> Stored:
     return Stored(values, affine, modality=_modality(first, notes), unit=_unit(first), notes=tuple(notes))
 
 
-def _headers(path: Path) -> list[_Header]:
-    """The headers of all DICOM images of a folder, or of one file."""
+def _headers(path: Path, notes: list[str]) -> list[_Header]:
+    """The headers of all DICOM images of a folder, or of one file; a note tells what lies beside them."""
     try:
         import pydicom
     except ImportError as error:
@@ -121,6 +121,11 @@ def _headers(path: Path) -> list[_Header]:
                 tags = pydicom.dcmread(opened, stop_before_pixels=True, specific_tags=_TAGS, force=True)
             header = _Header(file, tags)
             (images if "Rows" in tags and "Columns" in tags else others).append(header)
+    # A segmentation or dose has rows and columns too; with no image beside it, it is what the folder was chosen for.
+    beside = list(others)
+    if of_patient := [h for h in images if h.text("Modality") not in dicom_objects.OTHER_OBJECTS]:
+        beside += [h for h in images if h.text("Modality") in dicom_objects.OTHER_OBJECTS]
+        images = of_patient
     kinds = {_class_of(h) for h in images}
     for header in others:
         # Reports and plans lie beside images; a file of the images' own class without a size was cut short.
@@ -135,6 +140,9 @@ def _headers(path: Path) -> list[_Header]:
             "the folder that holds the DICOM files of one series",
             "Choose the folder with the slices, or name a NIfTI, NRRD or picture file itself.",
         )
+    objects = [h.text("Modality") for h in beside if _class_of(h) != dicom_objects.DIRECTORY_CLASS]
+    if note := dicom_objects.left_out_note(objects):
+        notes.append(note)
     return images
 
 

@@ -60,13 +60,18 @@ def check_affine(affine: NDArray[np.float64], name: str) -> None:
         raise ReadError("Impossible geometry", f"The affine of '{name}' is singular", expected, action)
 
 
+def is_spacing(spacing_mm: tuple[float, ...]) -> bool:
+    """Whether all are positive and finite."""
+    return all(np.isfinite(s) and s > 0 for s in spacing_mm)
+
+
 def check_spacing(spacing_mm: tuple[float, ...], name: str) -> None:
     """Refuse spacings that are zero, negative or not finite.
 
     Raises:
         ReadError: One of them is.
     """
-    if not all(np.isfinite(s) and s > 0 for s in spacing_mm):
+    if not is_spacing(spacing_mm):
         sizes = " x ".join(f"{s:g}" for s in spacing_mm)
         kind = "negative" if any(s < 0 for s in spacing_mm) else "zero or undefined"
         raise ReadError(

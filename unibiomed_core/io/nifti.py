@@ -230,8 +230,13 @@ def _check_header(header: Any, shape: tuple[int, ...], path: Path, several: bool
     guard.check_memory(shape, dtype.itemsize, path)
     # A fifth axis holds vectors or further series, which no choice of one volume settles.
     guard.check_one_volume((*shape[:3], *shape[4:]) if several else shape, path)
-    spatial = min(len(shape), 3)
-    geometry.check_spacing(tuple(float(s) for s in header["pixdim"][1 : 1 + spatial]), path.name)
+    if int(header["sform_code"]) == 0:  # a sform has the sizes in itself, and is checked where all affines are
+        geometry.check_spacing(_voxel_sizes(header), path.name)
+
+
+def _voxel_sizes(header: Any) -> tuple[float, ...]:
+    """``pixdim`` of the axes in space that the file has, in the file's unit."""
+    return tuple(float(s) for s in header["pixdim"][1 : 1 + min(int(header["dim"][0]), 3)])
 
 
 def _geometry(header: Any) -> tuple[NDArray[np.float64], bool, Literal["mm", "px"], list[str]]:
@@ -242,6 +247,14 @@ def _geometry(header: Any) -> tuple[NDArray[np.float64], bool, Literal["mm", "px
     if _MM_PER_UNIT.get(unit, 1.0) != 1.0:
         affine = np.diag([*[_MM_PER_UNIT[unit]] * 3, 1.0]) @ affine
         notes.append(f"The file counts in {'metres' if unit == 1 else 'micrometres'}; lengths were converted to mm.")
+    if not geometry.is_spacing(_voxel_sizes(header)):  # beside a sform only; without one this was refused
+        header["qform_code"] = 0  # it takes its sizes from pixdim
+        sizes = _voxel_sizes(header), np.linalg.norm(affine[:3, :3], axis=0)
+        told, used = (" x ".join(f"{length:g}" for length in lengths) for lengths in sizes)
+        notes.append(
+            f"The header's voxel sizes (pixdim {told}) are impossible and are not used; sizes and positions are those "
+            f"of its sform ({used} mm)."
+        )
     sform, qform = int(header["sform_code"]), int(header["qform_code"])
     if sform == 0 and qform == 0:
         notes.append("The file tells no orientation (sform and qform are unset); left and right are not known.")
