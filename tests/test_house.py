@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("unibiomed_core", "train", "napari_unibiomed")
 
 TYPES = {"types", "files", "updates", "errors", "modalities", "vocabulary", "phrases", "tasks", "samples"}
-NUMPY_LEVEL = TYPES | {"io", "measure", "report", "report_json", "report_text", "metrics"}
+NUMPY_LEVEL = TYPES | {"io", "json_schema", "measure", "report", "report_json", "report_text", "metrics"}
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(TYPES, TYPES),
     **dict.fromkeys(NUMPY_LEVEL - TYPES, NUMPY_LEVEL),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import random
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from hand_volumes import canonical_affine, cropped, volume_of
 from unibiomed_core import report as reports
 from unibiomed_core.engine.linking import LinkedMask, findings
 from unibiomed_core.errors import ReadError
+from unibiomed_core.json_schema import mismatch
 from unibiomed_core.modalities import CT_WINDOWS
 from unibiomed_core.types import NOTICE, Absence, Report, Volume
 
@@ -112,6 +115,58 @@ def test_damaged_masks_are_refused(change: dict[str, Any]) -> None:
     data["findings"][0]["mask"] |= change
     with pytest.raises(ReadError, match="Damaged report"):
         reports.from_json(data)
+
+
+def test_the_independent_validator_agrees_on_damaged_reports() -> None:
+    """One value of a report is replaced by one of another kind, dropped or doubled."""
+    report = json.loads(json.dumps(reports.to_json(a_report(small_volume()))))
+    schema = reports.schema()
+    validator = jsonschema.Draft202012Validator(schema)
+    rng, refused = random.Random(3), 0
+    for _ in range(400):
+        damaged = copy.deepcopy(report)
+        place: Any = damaged
+        while True:
+            key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
+            if not isinstance(place[key], dict | list) or not place[key] or rng.random() < 0.2:
+                break
+            place = place[key]
+        if rng.random() < 0.2:
+            del place[key]
+        elif isinstance(place, dict) and rng.random() < 0.2:
+            place[f"{key}s"] = place[key]
+        else:
+            place[key] = rng.choice((None, True, 2, -3, 0.5, "text", [], {}, [1], {"a": 1}, 1 << 40))
+        assert bool(mismatch(damaged, schema)) == (not validator.is_valid(damaged)), damaged
+        refused += not validator.is_valid(damaged)
+    assert 100 < refused < 400
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "told"),
+    [
+        (("image", "plane"), "oblique", "image.plane is none of"),
+        (("image", "modality"), "sonar", "image.modality is none of"),
+        (("image", "shape_voxels_zyx"), [12, 40, 47], "the mask of finding 1"),
+        (("slices", "total_count"), 1 << 40, "slices.total_count"),
+        (("settings", "every"), "2", "settings.every is of type string"),
+        (("model", "deep"), json.loads("[" * 300 + "]" * 300), "nested too deeply"),
+        (("findings", 0, "slice_indices"), [], "findings[0].slice_indices has 0 items"),
+        (("findings", 0, "presence_0_to_1"), float("nan"), "findings[0].presence_0_to_1"),
+        (("findings", 0, "measurements", "volume_ml"), 1e300, "findings[0].measurements.volume_ml"),
+        (("findings", 0, "mask", "data"), "\u00e9", "a mask cannot be unpacked"),
+        (("findings", 0, "mask", "crop_shape_voxels"), [1 << 20, 1 << 20, 1 << 20], "a mask of"),
+    ],
+)
+def test_a_report_is_read_only_as_its_schema_says(where: tuple[str | int, ...], value: Any, told: str) -> None:
+    data: Any = reports.to_json(a_report(small_volume()))
+    inner = data
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    with pytest.raises(ReadError, match=r"Damaged report\.") as caught:
+        reports.from_json(data)
+    assert told in caught.value.found
 
 
 def test_narrative_tells_every_number_once_and_claims_no_more() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,8 @@ import numpy as np
 
 from unibiomed_core.errors import ReadError
 from unibiomed_core.files import read_json
+from unibiomed_core.json_schema import mismatch
+from unibiomed_core.modalities import MODALITIES
 from unibiomed_core.types import PLANES, Absence, CroppedMask, Finding, Measurements, ReaderEdit, Report
 
 SCHEMA = "unibiomed.report"
@@ -21,18 +23,31 @@ VERSION = 1
 MASK_ENCODING = "base64(zlib(packbits))"
 """Crop in C order, eight voxels a byte, most significant bit first, the last byte padded with zeros."""
 
-_MEASUREMENTS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "voxel_count": ("voxel_count", {"type": "integer", "minimum": 0}),
-    "volume_ml": ("volume_ml", {"type": ["number", "null"], "minimum": 0}),
-    "area_mm2": ("area_mm2", {"type": ["number", "null"], "minimum": 0}),
-    "longest_axial_diameter_mm": ("longest_axial_diameter_mm", {"type": ["number", "null"], "minimum": 0}),
-    "perpendicular_diameter_mm": ("perpendicular_diameter_mm", {"type": ["number", "null"], "minimum": 0}),
-    "intensity_mean": ("intensity_mean", {"type": ["number", "null"]}),
-    "intensity_sd": ("intensity_sd", {"type": ["number", "null"], "minimum": 0}),
+MOST_SLICES = 1 << 20
+"""Along an axis, of voxels too: above what image formats can say, and few enough to be counted one by one."""
+
+MOST_VOXELS = 1 << 31
+"""Of a mask's crop, which is unpacked to a byte each: twice a scan of 1024 x 1024 x 1024."""
+
+_MOST = 3.5e38
+"""Voxels are float32 at most, and so is what is measured of them."""
+
+_WHOLE: Mapping[str, Any] = {"type": "integer", "minimum": 0}
+_MEASURE: Mapping[str, Any] = {"type": ["number", "null"], "minimum": 0, "maximum": _MOST}
+_SLICE: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": MOST_SLICES}
+
+_MEASUREMENTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "voxel_count": ("voxel_count", _WHOLE),
+    "volume_ml": ("volume_ml", _MEASURE),
+    "area_mm2": ("area_mm2", _MEASURE),
+    "longest_axial_diameter_mm": ("longest_axial_diameter_mm", _MEASURE),
+    "perpendicular_diameter_mm": ("perpendicular_diameter_mm", _MEASURE),
+    "intensity_mean": ("intensity_mean", {"type": ["number", "null"], "minimum": -_MOST, "maximum": _MOST}),
+    "intensity_sd": ("intensity_sd", _MEASURE),
     "intensity_unit": ("intensity_unit", {"type": "string"}),
-    "slice_first_index": ("slice_first", {"type": "integer", "minimum": 0}),
-    "slice_last_index": ("slice_last", {"type": "integer", "minimum": 0}),
-    "slice_largest_index": ("slice_largest", {"type": "integer", "minimum": 0}),
+    "slice_first_index": ("slice_first", _SLICE),
+    "slice_last_index": ("slice_last", _SLICE),
+    "slice_largest_index": ("slice_largest", _SLICE),
     "side": ("side", {"enum": ["left", "right", "both", "midline", "unknown"]}),
     "touches_edge": ("touches_edge", {"type": "boolean"}),
 }
@@ -103,47 +118,48 @@ def from_json(data: Mapping[str, Any]) -> Report:
     if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
         raise ReadError("Not a UniBiomed report", "the JSON does not name our schema", expected, "Choose report.json.")
     if data.get("version") != VERSION:
-        raise ReadError("Report of another version", f"version {data.get('version')!r}", expected, "Update UniBiomed.")
-    try:
-        return Report(
-            findings=tuple(
-                Finding(
-                    number=f["number"],
-                    phrase=f["phrase"],
-                    target=f["target"],
-                    presence=f["presence_0_to_1"],
-                    mask=mask_from_json(f["mask"]),
-                    plane=f["plane"],
-                    slices=tuple(f["slice_indices"]),
-                    measurements=Measurements(**{name: f["measurements"][k] for k, (name, _) in _MEASUREMENTS.items()}),
-                    flags=tuple(f["flags"]),
-                )
-                for f in data["findings"]
-            ),
-            absences=tuple(
-                Absence(a["target"], a["presence_0_to_1"], a["slices_searched_count"]) for a in data["absences"]
-            ),
-            narrative=data["narrative"],
-            sentences=tuple((s["slice_index"], s["text"]) for s in data["sentences"]),
-            image=data["image"],
-            model=data["model"],
-            settings=data["settings"],
-            warnings=tuple(data["warnings"]),
-            slices_done=tuple(data["slices"]["done_indices"]),
-            slices_skipped=tuple(data["slices"]["skipped_indices"]),
-            slices_total=data["slices"]["total_count"],
-            seconds=data["wall_time_s"],
-            cancelled=data["cancelled"],
-            notice=data["notice"],
-            # Reports that were written before readers' edits had a field of their own have none.
-            edits=tuple(ReaderEdit(edit["code"], tuple(edit["finding_numbers"])) for edit in data.get("edits", ())),
-        )
-    except KeyError as error:
-        raise ReadError(
-            "Damaged report", f"the field {error} is missing", expected, "Write the report again."
-        ) from error
-    except TypeError as error:
-        raise ReadError("Damaged report", "a field is of another kind", expected, "Write the report again.") from error
+        told = str(data.get("version"))[:40]
+        raise ReadError("Report of another version", f"version {told}", expected, "Update UniBiomed.")
+    if wrong := mismatch(data, schema()):
+        raise ReadError("Damaged report", wrong, expected, "Write the report again.")
+    report = Report(
+        findings=tuple(
+            Finding(
+                number=f["number"],
+                phrase=f["phrase"],
+                target=f["target"],
+                presence=f["presence_0_to_1"],
+                mask=mask_from_json(f["mask"]),
+                plane=f["plane"],
+                slices=tuple(f["slice_indices"]),
+                measurements=Measurements(**{name: f["measurements"][k] for k, (name, _) in _MEASUREMENTS.items()}),
+                flags=tuple(f["flags"]),
+            )
+            for f in data["findings"]
+        ),
+        absences=tuple(
+            Absence(a["target"], a["presence_0_to_1"], a["slices_searched_count"]) for a in data["absences"]
+        ),
+        narrative=data["narrative"],
+        sentences=tuple((s["slice_index"], s["text"]) for s in data["sentences"]),
+        image=data["image"],
+        model=data["model"],
+        settings=data["settings"],
+        warnings=tuple(data["warnings"]),
+        slices_done=tuple(data["slices"]["done_indices"]),
+        slices_skipped=tuple(data["slices"]["skipped_indices"]),
+        slices_total=data["slices"]["total_count"],
+        seconds=data["wall_time_s"],
+        cancelled=data["cancelled"],
+        notice=data["notice"],
+        # Reports that were written before readers' edits had a field of their own have none.
+        edits=tuple(ReaderEdit(edit["code"], tuple(edit["finding_numbers"])) for edit in data.get("edits", ())),
+    )
+    shape = tuple(report.image["shape_voxels_zyx"])
+    if other := next((f for f in report.findings if f.mask.shape != shape), None):
+        found = f"the mask of finding {other.number} is one of {other.mask.shape} voxels, the image has {shape}"
+        raise ReadError("Damaged report", found, expected, "Write the report again.")
+    return report
 
 
 def mask_to_json(mask: CroppedMask) -> dict[str, Any]:
@@ -159,37 +175,32 @@ def mask_to_json(mask: CroppedMask) -> dict[str, Any]:
 
 
 def mask_from_json(data: Mapping[str, Any]) -> CroppedMask:
-    """The mask that :func:`mask_to_json` wrote.
+    """The mask that :func:`mask_to_json` wrote; its fields and their types are those of :func:`schema`.
 
     Raises:
         ReadError: The data are damaged or do not fit the shapes.
-        KeyError: A field is missing.
     """
-    offset, crop_shape, shape = (
-        tuple(int(n) for n in data[key]) for key in ("offset_voxels", "crop_shape_voxels", "shape_voxels")
-    )
-    fits = len(offset) == len(crop_shape) == len(shape) and all(
-        o >= 0 and n >= 0 and o + n <= size for o, n, size in zip(offset, crop_shape, shape, strict=False)
-    )
-    if data["encoding"] != MASK_ENCODING or not fits:
-        raise ReadError("Damaged report", "a mask has another encoding or lies outside its image", MASK_ENCODING)
-    count = int(np.prod(crop_shape, dtype=np.int64))
+    offset, crop_shape, shape = (tuple(data[key]) for key in ("offset_voxels", "crop_shape_voxels", "shape_voxels"))
+    count = math.prod(crop_shape)
+    inside = all(o + n <= size for o, n, size in zip(offset, crop_shape, shape, strict=True))
+    if not inside or count > MOST_VOXELS:
+        raise ReadError("Damaged report", f"a mask of {crop_shape} voxels at {offset}", f"one that lies in {shape}")
     size = (count + 7) // 8
     try:
         # Never more bytes than the shape needs: a forged report cannot fill the memory.
         bits = zlib.decompressobj().decompress(base64.b64decode(data["data"], validate=True), size + 1)
-    except (binascii.Error, zlib.error) as error:
+    except (ValueError, zlib.error) as error:  # base64 raises two kinds of ValueError
         raise ReadError("Damaged report", "a mask cannot be unpacked", MASK_ENCODING) from error
     if len(bits) != size:
         raise ReadError("Damaged report", f"a mask holds {len(bits)} bytes", f"{size} bytes")
     flat = np.unpackbits(np.frombuffer(bits, np.uint8), count=count)
-    return CroppedMask(flat.astype(bool).reshape(crop_shape), offset, shape)
+    return CroppedMask(flat.view(bool).reshape(crop_shape), offset, shape)
 
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a report."""
     text, flag, free = {"type": "string"}, {"type": "boolean"}, {"type": "object"}
-    whole = {"type": "integer", "minimum": 0}
+    whole, index = dict(_WHOLE), dict(_SLICE)
     score = {"type": "number", "minimum": 0, "maximum": 1}
 
     def record(properties: dict[str, Any], optional: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
@@ -205,7 +216,7 @@ def schema() -> dict[str, Any]:
     def array(items: dict[str, Any], **more: Any) -> dict[str, Any]:
         return {"type": "array", "items": items, **more}
 
-    triple = array(whole, minItems=3, maxItems=3)
+    triple = array(index, minItems=3, maxItems=3)
     mask = record(
         {
             "offset_voxels": triple,
@@ -222,28 +233,54 @@ def schema() -> dict[str, Any]:
             "phrase": text,
             "presence_0_to_1": score,
             "plane": {"enum": list(PLANES)},
-            "slice_indices": array(whole),
+            "slice_indices": array(index, minItems=1),
             "flags": array(text),
-            "measurements": record({key: rule for key, (_, rule) in _MEASUREMENTS.items()}),
+            "measurements": record({key: dict(rule) for key, (_, rule) in _MEASUREMENTS.items()}),
             "mask": {"$ref": "#/$defs/mask"},
         }
     )
+    window = record({"name": text, "low": {"type": "number"}, "high": {"type": "number"}})
+    # What a report's text and its files are made of; more is told of the image, and may be added to.
+    image = {
+        "type": "object",
+        "properties": {
+            "name": text,
+            "source": text,
+            "modality": {"enum": list(MODALITIES)},
+            "shape_voxels_zyx": triple,
+            "is_2d": flag,
+            "orientation_known": flag,
+            "plane": {"enum": list(PLANES)},
+            "acquisition_plane": {"enum": [*PLANES, None]},
+            "window": window | {"type": ["object", "null"]},
+            "window_unit": text,
+        },
+    }
+    image["required"] = list(image["properties"])
+    settings = {
+        "type": "object",
+        "properties": {
+            "plan": text,
+            "every": {"type": "integer", "minimum": 1, "maximum": MOST_SLICES},
+            "unknown_targets": array(text),
+        },
+    }
     edit = record({"code": {"enum": ["rejected", "renamed", "redrawn"]}, "finding_numbers": array(whole)})
     return record(
         {
             "schema": {"const": SCHEMA},
             "version": {"const": VERSION},
             "notice": text,
-            "image": free,
+            "image": image,
             "model": free,
-            "settings": free,
-            "slices": record({"total_count": whole, "done_indices": array(whole), "skipped_indices": array(whole)}),
+            "settings": settings,
+            "slices": record({"total_count": index, "done_indices": array(index), "skipped_indices": array(index)}),
             "wall_time_s": {"type": "number", "minimum": 0},
             "cancelled": flag,
             "warnings": array(text),
             "edits": array(edit),
             "narrative": text,
-            "sentences": array(record({"slice_index": whole, "text": text})),
+            "sentences": array(record({"slice_index": index, "text": text})),
             "findings": array({"$ref": "#/$defs/finding"}),
             "absences": array(record({"target": text, "presence_0_to_1": score, "slices_searched_count": whole})),
         },

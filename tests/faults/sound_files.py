@@ -298,6 +298,7 @@ def read_report(path: Path) -> None:
     assert isinstance(found, Report)
     again = json.loads(json.dumps(reports.to_json(found), allow_nan=False))
     jsonschema.validate(again, reports.schema())
+    assert reports.narrative(found)
 
 
 def weights_files() -> list[Sound]:

@@ -89,7 +89,8 @@ def load(path: Path) -> Stored:
             raise guard.colour_volume(path, samples)
         values = _without_padding(_pixels(headers, path, notes), headers, notes)
         values = values[..., 0].transpose(2, 1, 0)  # i, j, k
-    return Stored(values, affine, modality=_modality(first, notes), unit=_unit(first), notes=tuple(notes))
+        # pydicom converts a value when it is first asked for, so that every use of a header may meet damage.
+        return Stored(values, affine, modality=_modality(first, notes), unit=_unit(first), notes=tuple(notes))
 
 
 def _headers(path: Path, notes: list[str]) -> list[_Header]:

@@ -22,6 +22,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FORMAT_VERSION = 1
 
+MOST_LAYERS, LARGEST_SIZE = 1000, 1 << 20
+"""Of any model that is read: layers are made one by one before a weight is met, and sizes are multiplied."""
+
 SURE = 1e-6
 """A presence score nearer to 0 or 1 than this counts as this; its logit would not be finite."""
 
@@ -152,6 +155,10 @@ class UniBiomedConfig:
         targets: Modality -> target names the model was trained on; empty means free text.
         default_targets: Modality -> what a report looks for when nothing is named.
         facts: Licence, training data and the like, for reports and ``unibiomed models``.
+
+    Raises:
+        WeightsError: A size is negative or beyond those of any model; such a number would keep the machine busy, or fill
+            it, before a weight is found not to fit.
     """
 
     name: str = "unibiomed-1b"
@@ -166,6 +173,19 @@ class UniBiomedConfig:
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     default_targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part in ("vision", "language", "grounding", "tower"):
+            for name, value in vars(getattr(self, part)).items():
+                most = MOST_LAYERS if "layers" in name or name in {"stages", "repeats"} else LARGEST_SIZE
+                for number in value if isinstance(value, tuple) else (value,):
+                    if isinstance(number, int) and not 0 <= number <= most:
+                        raise WeightsError(
+                            "These weights do not fit this model",
+                            f"config.json: {part}.{name} is {str(number)[:20]}",
+                            f"0 to {most}",
+                            "Download the folder again.",
+                        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for ``config.json``."""
