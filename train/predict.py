@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from train.data import examples, sentences, wordings
-from train.data.records import Record, encode_mask
+from train.data.records import Record
+from train.data.run_lengths import encode_mask
 from train.predictions import ANSWER_FILE, MASK_FILE, Row, about, mask_row
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.metrics.published import clean

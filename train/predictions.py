@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from train.data.records import Record, encode_mask
+from train.data.records import Record
+from train.data.run_lengths import decode_mask, encode_mask
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import parse_json
 
@@ -66,7 +66,7 @@ def decode(size: Sequence[int], counts: str) -> NDArray[np.bool_]:
     """(H, W) bool of a row's mask; empty counts are an empty mask."""
     if not counts:
         return np.zeros((size[0], size[1]), bool)
-    return coco_mask.decode({"size": list(size), "counts": counts.encode("ascii")}).astype(bool)
+    return decode_mask(counts, size)
 
 
 def rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:

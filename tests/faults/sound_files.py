@@ -144,6 +144,9 @@ def dicom_files(syntax: str) -> list[Sound]:
         found.append(Sound(files, "1.dcm", layouts.dicom(files["1.dcm"]), folder=True))
         photo = dicom_bytes(syntax, 0, place=False)
         found.append(Sound({"photo.dcm": photo}, "photo.dcm", layouts.dicom(photo)))
+    if syntax == "enhanced":
+        packed = dicom_bytes("enhanced", 0, compressed=True)
+        found.append(Sound({"a.dcm": packed}, "a.dcm", layouts.dicom(packed)))
     if syntax == "deflated":
         import zlib
 
@@ -164,14 +167,15 @@ def _end_of_meta(data: bytes) -> int:
     return 144 + int.from_bytes(data[140:144], "little")
 
 
-def dicom_bytes(syntax: str, number: int, place: bool = True) -> bytes:
-    """One CT slice of 32 x 40 in a transfer syntax; a radiograph without ``place``."""
+def dicom_bytes(syntax: str, number: int, place: bool = True, compressed: bool = False) -> bytes:
+    """One CT slice of 32 x 40 in a transfer syntax, a radiograph without ``place``; or three slices in one object."""
     import pydicom.uid as uids
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.encaps import encapsulate
 
     kinds = {
         "explicit": uids.ExplicitVRLittleEndian,
+        "enhanced": uids.ExplicitVRLittleEndian,
         "deflated": uids.DeflatedExplicitVRLittleEndian,
         "jpeg": uids.JPEGBaseline8Bit,
         "jpeg-ls": uids.JPEGLSLossless,
@@ -198,6 +202,10 @@ def dicom_bytes(syntax: str, number: int, place: bool = True) -> bytes:
         data.PixelData = encapsulate([_encoded(pixels, "JPEG")])
     elif syntax == "jpeg-2000":
         data.PixelData = encapsulate([_encoded(pixels, "JPEG2000", no_jp2=True)])
+    elif syntax == "enhanced":
+        _make_enhanced(data, pixels)
+        if compressed:
+            data.compress(uids.RLELossless)
     else:
         data.PixelData = pixels.tobytes()
         if syntax in {"jpeg-ls", "rle"}:
@@ -209,6 +217,31 @@ def dicom_bytes(syntax: str, number: int, place: bool = True) -> bytes:
     buffer = io.BytesIO()
     data.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def _make_enhanced(data: Any, pixels: Any) -> None:
+    """Three frames whose place and scale stand in functional groups."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    def item(**tags: Any) -> Any:
+        made = Dataset()
+        for name, value in tags.items():
+            setattr(made, name, value)
+        return made
+
+    orientation = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    measures = item(PixelSpacing=[0.9, 1.1], SliceThickness=2.5)
+    scale = item(RescaleSlope=1, RescaleIntercept=-100, RescaleType="HU")
+    shared = item(
+        PlaneOrientationSequence=Sequence([orientation]),
+        PixelMeasuresSequence=Sequence([measures]),
+        PixelValueTransformationSequence=Sequence([scale]),
+    )
+    places = [item(ImagePositionPatient=[0, 0, 2.5 * number]) for number in range(3)]
+    data.SharedFunctionalGroupsSequence = Sequence([shared])
+    data.PerFrameFunctionalGroupsSequence = Sequence([item(PlanePositionSequence=Sequence([p])) for p in places])
+    data.NumberOfFrames, data.PixelData = 3, np.stack([pixels + number for number in range(3)]).tobytes()
 
 
 def _encoded(pixels: Any, kind: str, **options: Any) -> bytes:
@@ -256,8 +289,17 @@ def tiff_files() -> list[Sound]:
     grey, colour = values((40, 48), np.uint16), np.stack([values((40, 48), np.uint8)] * 3, axis=-1)
     colour[..., 1] //= 2
     made = [_encoded(colour, "TIFF"), _encoded(colour, "TIFF", compression="tiff_lzw")]
+    made.append(_encoded(colour, "TIFF", compression="jpeg"))
+    # What is grey goes through tifffile and its codecs, all that it has.
     for picture, options in (
         (grey, {}),
+        (grey, {"compression": "lzw"}),
+        (grey, {"compression": "packbits"}),
+        (grey.astype(np.uint8), {"compression": "jpeg"}),
+        (grey, {"compression": "jpeg2000"}),
+        (grey, {"compression": "zstd", "predictor": True}),
+        (grey, {"compression": "lzma"}),
+        (grey, {"compression": "jpegxl"}),
         (grey, {"compression": "zlib", "predictor": True}),
         (grey.astype(np.float32), {"tile": (32, 32), "byteorder": ">"}),
         (colour, {"tile": (32, 32), "compression": "zlib"}),
@@ -373,6 +415,7 @@ FORMATS: dict[str, Format] = {
     "DICOM, JPEG": Format(lambda: dicom_files("jpeg"), read_image),
     "DICOM, JPEG-LS": Format(lambda: dicom_files("jpeg-ls"), read_image),
     "DICOM, JPEG 2000": Format(lambda: dicom_files("jpeg-2000"), read_image),
+    "DICOM, enhanced": Format(lambda: dicom_files("enhanced"), read_image),
     "PNG": Format(png_files, read_image),
     "JPEG": Format(jpeg_files, read_image),
     "TIFF": Format(tiff_files, read_image),

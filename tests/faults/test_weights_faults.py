@@ -140,6 +140,10 @@ def test_wrong_configuration(folder: Path, text: str, said: str) -> None:
         ("vision", {"surprise": 1}),
         ("grounding", {"decoder_heads": 0}),
         ("grounding", {"windows": 8}),
+        ("language", {"layers": 16_777_218}),
+        ("grounding", {"stages": [1, 1 << 30, 2, 1]}),
+        ("tower", {"repeats": [1 << 30] * 7}),
+        ("vision", {"image_size": -448}),
     ],
 )
 def test_sizes_that_make_no_model(folder: Path, part: str, changes: dict[str, object]) -> None:

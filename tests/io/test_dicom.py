@@ -292,6 +292,24 @@ def test_truncated_slice_is_refused_in_silence(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("syntax", ["plain", "deflated", "rle"])
+def test_a_header_of_more_pixels_than_the_file_can_hold_is_refused(series: SeriesWriter, syntax: str) -> None:
+    import pydicom
+
+    path = series.slice("a.dcm", np.arange(18 * 20, dtype=np.uint16).reshape(18, 20), (0, 0, 0))
+    data = pydicom.dcmread(path)
+    if syntax == "rle":
+        data.compress(pydicom.uid.RLELossless)
+    elif syntax == "deflated":
+        data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(path)
+    assert read(path).shape == (1, 18, 20)
+    data.Rows = data.Columns = 20_000
+    data.save_as(path)
+    with pytest.raises(ReadError, match=r"its header tells of 800000000 bytes of pixels, and it has \d+ in all"):
+        read(path)
+
+
 def test_text_named_as_dicom_is_refused(series: SeriesWriter) -> None:
     series.axial()
     (series.folder / "im50.dcm").write_text("words " * 200)

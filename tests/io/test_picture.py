@@ -195,6 +195,20 @@ def test_damaged_compressed_tiff_is_refused_in_silence(tmp_path: Path, capfd: py
     assert capfd.readouterr().err == ""
 
 
+def test_png_of_few_bytes_and_many_pixels_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scan.png"
+    Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20)).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = (9000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(data)
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(ReadError, match="too few bytes for 9000 x 9000 pixels"):
+        read(path, "endoscopy")
+
+
 def test_flipped_bytes_in_png_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", RANDOM.integers(0, 255, (90, 90, 3)).astype(np.uint8))
     raw = bytearray(path.read_bytes())

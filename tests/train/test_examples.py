@@ -15,7 +15,8 @@ from tiny_data import write_tree
 from train.data import records as record_files
 from train.data.augment import may_mirror
 from train.data.examples import boxed_examples, findings, pick_targets, plain_examples, region_of
-from train.data.records import UNNAMED, Record, RecordSet, RegionRecord, encode_mask, region_record, resize_mask
+from train.data.records import UNNAMED, Record, RecordSet, RegionRecord, region_record, resize_mask
+from train.data.run_lengths import encode_mask
 from train.data.sentences import brightness, describe, place, side, size_word
 from train.data.targets import NOTHING, target_codes, trained_targets
 from train.prepare import prepare

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from train.data import sentences, wordings
-from train.data.records import UNNAMED, Record, RegionRecord, decode_mask
+from train.data.records import UNNAMED, Record, RegionRecord
+from train.data.run_lengths import decode_mask
 from train.data.targets import NOTHING
 from unibiomed_core import vocabulary
 from unibiomed_core.modalities import modality

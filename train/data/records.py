@@ -10,6 +10,7 @@ import io
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco_mask
 
+from train.data.run_lengths import decode_mask, encode_mask
 from unibiomed_core.errors import DataError, WriteError
 
 if TYPE_CHECKING:
@@ -106,19 +107,39 @@ class Record:
     source: str = ""
 
     def pixels(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8."""
-        return np.asarray(Image.open(io.BytesIO(self.image)).convert("RGB"))
+        """(H, W, 3) uint8.
+
+        Raises:
+            DataError: The picture is damaged.
+        """
+        with _decoding(self.id):
+            return np.asarray(Image.open(io.BytesIO(self.image), formats=["PNG"]).convert("RGB"))
 
     @property
     def stored_size(self) -> tuple[int, int]:
         """Height and width of the picture as it is stored here."""
-        width, height = Image.open(io.BytesIO(self.image)).size
-        return height, width
+        with _decoding(self.id):
+            width, height = Image.open(io.BytesIO(self.image), formats=["PNG"]).size
+            return height, width
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
-        """Target -> (H, W) bool, of every region that has a mask."""
+        """Target -> (H, W) bool, of every region that has a mask.
+
+        Raises:
+            DataError: One of them, or the picture, is damaged.
+        """
         size = self.stored_size
         return {r.target: decode_mask(r.counts, size) for r in self.regions if r.counts}
+
+
+@contextmanager
+def _decoding(record_id: str) -> Iterator[None]:
+    """Turn whatever Pillow raises on a damaged picture into a :class:`DataError`."""
+    try:
+        yield
+    except Exception as cause:  # many unrelated types
+        told = f"the picture of '{record_id}': {str(cause)[:160] or type(cause).__name__}"
+        raise DataError("Damaged records", told, "PNG", "Prepare the data set again.") from cause
 
 
 def region_record(target: str, mask: NDArray[np.bool_], caption: str = "", anatomy: str = "") -> RegionRecord:
@@ -126,16 +147,6 @@ def region_record(target: str, mask: NDArray[np.bool_], caption: str = "", anato
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     box = (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
     return RegionRecord(target, encode_mask(mask), box, caption, anatomy)
-
-
-def encode_mask(mask: NDArray[np.bool_]) -> bytes:
-    """(H, W) bool -> COCO run lengths."""
-    return bytes(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"])
-
-
-def decode_mask(counts: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """COCO run lengths -> (H, W) bool."""
-    return coco_mask.decode({"size": list(size), "counts": counts}).astype(bool)
 
 
 def resize_picture(rgb: NDArray[np.uint8], side: int) -> bytes:
@@ -364,7 +375,7 @@ def load(path: Path) -> RecordSet:
     The first opening turns Parquet into a memory-mapped Arrow file beside it; later ones find that.
 
     Raises:
-        DataError: The file is missing or is not one of ours.
+        DataError: The file is missing, damaged, or not one of ours.
     """
     import datasets
     import pyarrow as pa
@@ -380,7 +391,45 @@ def load(path: Path) -> RecordSet:
     if missing := set(arrow_schema().names) - set(table.column_names):
         lacks = f"{path.name} lacks {', '.join(sorted(missing))}"
         raise DataError("Records cannot be read", lacks, wanted, "Prepare the data set again with this version.")
+    if wrong := _damage(table.data.table):
+        raise DataError("Damaged records", f"{path.name}: {wrong}", wanted, "Copy it, or prepare the data set, again.")
     return RecordSet(table)
+
+
+def _damage(table: pyarrow.Table) -> str:
+    """What is wrong with a table that has all columns, or "" where nothing is; no picture is read.
+
+    Parquet's reader believes every value that it can unpack, and a text of wrong bytes would be met hours later.
+    """
+    import pyarrow as pa
+
+    for wanted in arrow_schema():
+        column = table.column(wanted.name)
+        if column.type != wanted.type:
+            return f"{wanted.name} is of type {str(column.type)[:60]}"
+        try:
+            column.validate(full=True)
+        except pa.ArrowException as cause:
+            return f"{wanted.name}: {str(cause)[:160]}"
+        if any(_has_nulls(chunk) for chunk in column.chunks):
+            return f"{wanted.name} has no value in some records"
+    lengths = {"size": 2, "spacing_mm": 2, "regions": 4}
+    for name, length in lengths.items():
+        for chunk in table.column(name).chunks:
+            numbers = chunk.flatten().field("box") if name == "regions" else chunk
+            if (np.diff(np.asarray(numbers.offsets)) != length).any():
+                return f"{name} has {'boxes' if name == 'regions' else 'entries'} of other than {length} numbers"
+    return ""
+
+
+def _has_nulls(array: pyarrow.Array) -> bool:
+    import pyarrow.types as kinds
+
+    if array.null_count:
+        return True
+    if kinds.is_list(array.type):
+        return _has_nulls(array.flatten())
+    return kinds.is_struct(array.type) and any(_has_nulls(field) for field in array.flatten())
 
 
 def _from_row(row: dict[str, Any]) -> Record:

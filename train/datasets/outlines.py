@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from train.data.run_lengths import decode_mask, filled
 from unibiomed_core.errors import DataError
 
 _FLAT = 1e-9
@@ -93,29 +94,8 @@ def _run_lengths(size: Any, runs: Any, shape: tuple[int, int]) -> NDArray[np.boo
     whole = isinstance(runs, list) and bool(runs) and all(type(n) is int for n in runs)
     if not whole and not isinstance(runs, str | bytes):
         raise DataError("Damaged mask", f"run lengths {str(runs)[:60]}", "whole numbers, or a COCO string")
-    counts = runs if isinstance(runs, list) else unpacked(runs)
-    if sum(counts) != math.prod(shape) or min(counts) < 0:
-        raise DataError("Damaged mask", f"run lengths of {sum(counts)} pixels", f"{math.prod(shape)} pixels")
-    packed = coco_mask.frPyObjects({"size": list(shape), "counts": counts}, *shape)
-    return np.asarray(coco_mask.decode(packed)).astype(bool)
-
-
-def unpacked(packed: str | bytes) -> list[int]:
-    """The run lengths of a COCO string, which its library decodes without checking that they fill the picture.
-
-    Five bits a character, lowest first, bit 6 set where more follow, the last one's top bit as sign; from the fourth
-    on each is the difference to the one two before. Format: ``rleToString`` of the COCO API.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in packed.encode() if isinstance(packed, str) else packed:
-        bits = character - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            value -= (bits & 16) << (shift - 4)
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    if shift or not counts:
-        raise DataError("Damaged mask", "run lengths that end too early", "a whole COCO string")
-    return counts
+    if not isinstance(runs, list):
+        return decode_mask(runs, shape)
+    if max(runs) > math.prod(shape) or min(runs) < 0:
+        raise DataError("Damaged mask", f"run lengths up to {max(runs)} pixels", f"{math.prod(shape)} pixels in all")
+    return filled(np.array(runs, np.int64), shape)

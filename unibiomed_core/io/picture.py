@@ -28,6 +28,7 @@ _ORIENTATION = 274
 """EXIF and TIFF tag; 1 is as stored."""
 
 _BITS_PER_SAMPLE = 258
+_HIGHEST_DEFLATE_RATIO = 1032
 _GREY = {"L", "I", "F", "I;16", "I;16B", "I;16L"}
 
 
@@ -59,6 +60,7 @@ def load(path: Path) -> Stored:
             if pillow_format != "TIFF":
                 _check_pages(image, path, notes)
             guard.check_memory((image.height, image.width, len(image.getbands())), 4, path)
+            _check_promise(image, path)
             deep_colour = _bits(path, image) > 8 and len(image.getbands()) > 1
             values = _values(_upright(image, notes), path, notes)
     if deep_colour:
@@ -97,6 +99,7 @@ def load_mask(path: Path, colours: bool = False) -> tuple[NDArray[Any], tuple[st
             raise guard.too_many_pixels(path, most) from error
         with image:
             guard.check_memory((image.height, image.width, len(image.getbands())), 4, path)
+            _check_promise(image, path)
             upright = _upright(image, notes)
             return np.asarray(upright.convert("RGB") if colours else upright), tuple(notes)
 
@@ -104,6 +107,13 @@ def load_mask(path: Path, colours: bool = False) -> tuple[NDArray[Any], tuple[st
 def _bytes_of_bits(values: NDArray[Any]) -> NDArray[Any]:
     """Pictures of one bit as 0 and 255."""
     return np.where(values, 255, 0).astype(np.uint8) if values.dtype == np.bool_ else values
+
+
+def _check_promise(image: Any, path: Path) -> None:
+    """Refuse a PNG of more pixels than its bytes can hold, before there is room made for them."""
+    bits = image.width * image.height * len(image.getbands()) * _bits(path, image)
+    if image.format == "PNG" and bits // 8 > _HIGHEST_DEFLATE_RATIO * path.stat().st_size:
+        raise guard.damaged(path, "a PNG picture", f"it has too few bytes for {image.width} x {image.height} pixels")
 
 
 def _check_pages(image: Any, path: Path, notes: list[str]) -> None:

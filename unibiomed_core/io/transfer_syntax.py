@@ -41,6 +41,9 @@ _PIECE_BYTES = 1 << 20
 _INFLATED_AT_LEAST, _HIGHEST_RATIO = 64 << 20, 50
 """Deflated images below this size, or ratio, are believed; real ones have a ratio of 2 to 10."""
 
+_HIGHEST_CODEC_RATIO = 1000
+"""The same of compressed pixels; a slice of air alone comes near to it."""
+
 
 def is_compressed(tags: Any) -> bool:
     """Whether a codec is needed for the pixels."""
@@ -77,15 +80,25 @@ def _end_of_meta(head: bytes) -> int:
 
 
 def check(tags: Any, path: Path) -> None:
-    """Refuse a file whose pixels are in a transfer syntax that can't be decoded here, before they are read.
+    """Refuse a file whose pixels can't be decoded here, before they are read: by its transfer syntax or its size.
 
     Raises:
-        ReadError: They are; the message names the syntax and what decodes it.
+        ReadError: The message names the syntax and what decodes it, or the file is too short for its pixels.
     """
     syntax = str(tags.file_meta.get("TransferSyntaxUID") or "")
-    if not syntax or syntax in DECODED:
-        return
-    raise unsupported(syntax, path)
+    if syntax and syntax not in DECODED:
+        raise unsupported(syntax, path)
+    # GDCM makes room for all pixels of the header before it looks for them.
+    samples = int(tags.get("SamplesPerPixel") or 1) * int(tags.get("NumberOfFrames") or 1)
+    bits = int(tags.Rows) * int(tags.Columns) * samples * int(tags.get("BitsAllocated") or 16)
+    told, size = bits // 8, path.stat().st_size
+    if tags.get("PhotometricInterpretation") == "YBR_FULL_422":
+        told = told * 2 // 3  # two pixels share their colours
+    ratio = _HIGHEST_CODEC_RATIO if is_compressed(tags) else _HIGHEST_RATIO if syntax == f"{_ROOT}.1.99" else 1
+    if told > (size if ratio == 1 else max(_INFLATED_AT_LEAST, ratio * size)):
+        raise guard.damaged(
+            path, "a DICOM file", f"its header tells of {told} bytes of pixels, and it has {size} in all"
+        )
 
 
 def unsupported(syntax: str, path: Path) -> ReadError:

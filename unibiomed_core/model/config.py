@@ -157,8 +157,8 @@ class UniBiomedConfig:
         facts: Licence, training data and the like, for reports and ``unibiomed models``.
 
     Raises:
-        WeightsError: A size is negative or beyond those of any model; such a number would keep the machine busy, or fill
-            it, before a weight is found not to fit.
+        WeightsError: A size is negative or beyond those of any model: it would keep the machine busy, or fill it, before
+            a weight is found not to fit.
     """
 
     name: str = "unibiomed-1b"
