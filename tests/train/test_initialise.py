@@ -18,7 +18,8 @@ from train.config import RunConfig
 from train.initialise import initial_model
 from unibiomed_core.errors import WeightsError
 from unibiomed_core.model.adapters import lora_parameter_count
-from unibiomed_core.model.config import UniBiomedConfig, sam_config, vlm_config
+from unibiomed_core.model.config import UniBiomedConfig
+from unibiomed_core.model.library_config import sam_config, vlm_config
 from unibiomed_core.model.presets import toy
 from unibiomed_core.model.processor import ADDED_TOKENS, BASE_TOKENS, TokenIds
 from unibiomed_core.model.published import to_published

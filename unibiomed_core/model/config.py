@@ -1,7 +1,6 @@
 """Everything that belongs to a model and is saved with its weights: sizes, preprocessing, wording, what it learnt.
 
-Sizes are plain dataclasses; :func:`vlm_config` and :func:`sam_config` turn them into the configuration objects of
-``transformers``.
+Sizes are plain dataclasses; ``library_config.py`` turns them into the configuration objects of ``transformers``.
 """
 
 from __future__ import annotations
@@ -10,13 +9,10 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from unibiomed_core.errors import WeightsError
 from unibiomed_core.model.towers import TowerSizes
-
-if TYPE_CHECKING:
-    from transformers import InternVLConfig, Sam2Config, Sam2VideoConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -157,8 +153,8 @@ class UniBiomedConfig:
         facts: Licence, training data and the like, for reports and ``unibiomed models``.
 
     Raises:
-        WeightsError: A size is negative or beyond those of any model: it would keep the machine busy, or fill it, before
-            a weight is found not to fit.
+        WeightsError: A size is negative or beyond those of any model: it would keep the machine busy, or fill it,
+            before a weight is found not to fit.
     """
 
     name: str = "unibiomed-1b"
@@ -228,100 +224,3 @@ class UniBiomedConfig:
             raise WeightsError(
                 "These weights do not fit this model", f"config.json: {cause}", "the names of this version"
             ) from cause
-
-
-def vlm_config(config: UniBiomedConfig, image_token_id: int) -> InternVLConfig:
-    """The native configuration that makes InternVL2.5 exact: no final vision norm, biased qkv, untied head."""
-    from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config
-
-    vision, language = config.vision, config.language
-    return InternVLConfig(
-        vision_config=InternVLVisionConfig(
-            hidden_size=vision.hidden,
-            num_hidden_layers=vision.layers,
-            num_attention_heads=vision.heads,
-            intermediate_size=vision.mlp,
-            image_size=[vision.image_size] * 2,
-            patch_size=[vision.patch_size] * 2,
-            attention_bias=True,
-            use_qk_norm=False,
-            use_mean_pooling=True,
-            use_mask_token=False,
-            norm_type="layer_norm",
-            layer_norm_eps=1e-6,
-        ),
-        text_config=Qwen2Config(
-            hidden_size=language.hidden,
-            num_hidden_layers=language.layers,
-            num_attention_heads=language.heads,
-            num_key_value_heads=language.kv_heads,
-            intermediate_size=language.mlp,
-            vocab_size=language.vocabulary,
-            max_position_embeddings=language.max_positions,
-            rms_norm_eps=language.rms_norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            eos_token_id=None,
-            pad_token_id=None,
-        ),
-        image_token_id=image_token_id,
-        image_seq_length=vision.tokens_per_tile,
-        downsample_ratio=0.5,
-        vision_feature_layer=-1,
-        tie_word_embeddings=False,
-    )
-
-
-def sam_config(sizes: GroundingSizes) -> Sam2Config | Sam2VideoConfig:
-    """The native SAM 2 (2.0) configuration; with memory parts where ``sizes.memory`` is set."""
-    from transformers import Sam2Config, Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
-
-    side = sizes.image_size
-    vision = Sam2VisionConfig(
-        backbone_config=Sam2HieraDetConfig(
-            hidden_size=sizes.trunk_width,
-            num_attention_heads=sizes.trunk_heads,
-            image_size=[side, side],
-            blocks_per_stage=list(sizes.stages),
-            embed_dim_per_stage=list(sizes.widths),
-            num_attention_heads_per_stage=[sizes.trunk_heads * 2**i for i in range(len(sizes.stages))],
-            window_size_per_stage=list(sizes.windows),
-            window_positional_embedding_background_size=list(sizes.position_window),
-            global_attention_blocks=list(sizes.global_blocks),
-        ),
-        backbone_channel_list=list(reversed(sizes.widths)),
-        backbone_feature_sizes=[[side // 4] * 2, [side // 8] * 2, [side // 16] * 2],
-        fpn_hidden_size=sizes.hidden,
-        fpn_top_down_levels=list(sizes.top_down_levels),
-    )
-    prompt = {"hidden_size": sizes.hidden, "image_size": side, "patch_size": 16}
-    decoder = {
-        "hidden_size": sizes.hidden,
-        "mlp_dim": sizes.decoder_mlp,
-        "num_attention_heads": sizes.decoder_heads,
-        "iou_head_hidden_dim": sizes.iou_hidden,
-        # True by default in the library: it would replace an unstable single mask by another one.
-        "dynamic_multimask_via_stability": False,
-    }
-    if not sizes.memory:
-        return Sam2Config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
-    return Sam2VideoConfig(
-        vision_config=vision,
-        prompt_encoder_config=prompt,
-        mask_decoder_config=decoder,
-        image_size=side,
-        num_maskmem=sizes.memory_slots,
-        enable_occlusion_spatial_embedding=False,
-        enable_temporal_pos_encoding_for_object_pointers=False,
-        memory_attention_hidden_size=sizes.hidden,
-        memory_attention_num_layers=sizes.memory_layers,
-        memory_attention_feed_forward_hidden_size=sizes.memory_mlp,
-        memory_attention_rope_feat_sizes=[side // 16, side // 16],
-        memory_encoder_hidden_size=sizes.hidden,
-        memory_encoder_output_channels=sizes.memory_dim,
-        mask_downsampler_embed_dim=sizes.hidden,
-        memory_fuser_embed_dim=sizes.hidden,
-        memory_fuser_intermediate_dim=sizes.hidden * 4,
-        memory_fuser_num_layers=sizes.memory_fuser_layers,
-    )

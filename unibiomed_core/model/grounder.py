@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Sam2Model, Sam2VideoConfig, Sam2VideoModel
 
-from unibiomed_core.model.config import GroundingSizes, sam_config
+from unibiomed_core.model.config import GroundingSizes
+from unibiomed_core.model.library_config import sam_config
 from unibiomed_core.model.lite0 import SharedTower
 from unibiomed_core.model.towers import TowerSizes
 

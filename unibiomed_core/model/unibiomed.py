@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from transformers import InternVLForConditionalGeneration
 from transformers.cache_utils import Cache
 
-from unibiomed_core.model.config import UniBiomedConfig, vlm_config
+from unibiomed_core.model.config import UniBiomedConfig
 from unibiomed_core.model.grounder import Grounder, GroundingFeatures, MaskOutput
+from unibiomed_core.model.library_config import vlm_config
 from unibiomed_core.model.lite0 import TokenProjector, pooled_tokens
 from unibiomed_core.model.processor import TokenIds
 
