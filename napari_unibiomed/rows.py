@@ -185,6 +185,34 @@ def cell_text(row: FindingRow, column: Column) -> str:
     return ", ".join(row.all_flags)
 
 
+def common_units(rows: Iterable[FindingRow]) -> dict[Column, str]:
+    """The units of those columns where all rows that have a value have one unit."""
+    listed = list(rows)
+    units = {
+        Column.SIZE: {row.size_unit for row in listed if row.size is not None},
+        Column.INTENSITY: {row.unit for row in listed if row.mean is not None},
+    }
+    return {column: found.pop() for column, found in units.items() if len(found) == 1}
+
+
+def column_title(column: Column, unit: str = "") -> str:
+    """The title of a column in few letters, with the unit that its rows have in common."""
+    if column is Column.DIAMETERS:
+        return "Ø mm"
+    if column is Column.SIZE and unit:
+        return f"{_SIZE_WORDS[unit]} {unit}"
+    return f"Mean {unit}" if column is Column.INTENSITY and unit not in ("", "intensity") else column.value
+
+
+def short_text(row: FindingRow, column: Column, unit: str = "") -> str:
+    """As :func:`cell_text`, without the unit that the column's title tells for all rows."""
+    text = cell_text(row, column)
+    return text.removesuffix(f" {unit}") if unit else text
+
+
+_SIZE_WORDS = {"mL": "Vol.", "mm²": "Area", "px": "Size"}
+
+
 def size_text(row: FindingRow) -> str:
     """Volume, area or pixels, with the unit; pixels are counted and not rounded."""
     if row.size is None:

@@ -32,8 +32,8 @@ TALL_PX = 1300
 PANEL_WIDTH_PX = 760
 """All columns of the table fit into this."""
 
-CANVAS_SIDES = 0.7
-"""Width to height that the canvas keeps when the panel opens."""
+CANVAS_SIDES = 0.58
+"""Width to height that the canvas keeps when the panel opens; beside it the whole table fits at 1366 x 768."""
 
 
 class OneEach(QWidgetMeta):

@@ -24,23 +24,37 @@ from qtpy.QtWidgets import (
 
 from napari_unibiomed.contrast import readable
 from napari_unibiomed.findings import FindingsModel
-from napari_unibiomed.rows import COLUMNS, DASH, TEXT_COLUMNS, Column, FindingRow, cell_text, cell_value
+from napari_unibiomed.rows import (
+    COLUMNS,
+    DASH,
+    TEXT_COLUMNS,
+    Column,
+    FindingRow,
+    cell_text,
+    cell_value,
+    column_title,
+    common_units,
+    short_text,
+)
 from napari_unibiomed.widgets.frozen_columns import FrozenColumns
 
 Role = Qt.ItemDataRole
-NAME_WIDTH_PX = 130
-"""The name has at least this much; what has no room then is scrolled to."""
+NAME_WIDTH_PX, FLAGS_WIDTH_PX = 96, 48
+"""Name and flags have at least this much, and more where there is room; all of it is in the tooltip."""
 
 GREY = "#808080"
 """Of rejected and hidden rows, before it is made readable on the table's background."""
 
 CHIP_PX = 12
 
-PADDING_PX = 12
+PADDING_PX = 6
 """Room beside the widest text of a column."""
 
-TITLE_PADDING_PX = 20
-"""Room beside a title for its margins and the arrow of the sorting."""
+TITLE_PADDING_PX, ARROW_PX = 10, 14
+"""Room beside a title for its margins, and beside that of the sorted column for the arrow."""
+
+ROW_PADDING_PX = 8
+"""Room above and below the text of a row."""
 
 Index = QModelIndex | QPersistentModelIndex
 
@@ -50,7 +64,7 @@ TOOLTIPS = {
     Column.SLICES: "Slices that contain it, as the viewer's slider counts them.",
     Column.SIDE: "Side of the patient, from the geometry of the file.",
     Column.SIZE: "Volume; for pictures the area.",
-    Column.DIAMETERS: "Longest axial diameter, and the extent at right angles to it.",
+    Column.DIAMETERS: "Longest axial diameter, and the extent at right angles to it, in millimetres.",
     Column.INTENSITY: "Mean and standard deviation of the voxels inside.",
     Column.SCORE: "The model's own score, 0 to 1. It is not a calibrated probability.",
     Column.FLAGS: "What to be careful about, and what you did.",
@@ -64,6 +78,7 @@ class FindingsTableModel(QAbstractTableModel):
         super().__init__()
         self.model = model
         self.rows: list[FindingRow] = list(model.rows)
+        self.units = common_units(self.rows)
         self.grey = QColor(GREY)
         self.sliders: dict[int, str] = {}
 
@@ -71,6 +86,7 @@ class FindingsTableModel(QAbstractTableModel):
         """Take all rows anew."""
         self.beginResetModel()
         self.rows = list(self.model.rows)
+        self.units = common_units(self.rows)
         self.endResetModel()
 
     def reload_row(self, number: int) -> None:
@@ -80,6 +96,9 @@ class FindingsTableModel(QAbstractTableModel):
             if row is not None and old.number == number:
                 self.rows[place] = row
                 self.dataChanged.emit(self.index(place, 0), self.index(place, len(COLUMNS) - 1))
+        if (units := common_units(self.rows)) != self.units:  # one row was drawn away, or has another size
+            self.units = units
+            self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, len(COLUMNS) - 1)
 
     def rowCount(self, parent: Index | None = None) -> int:
         return 0 if parent is not None and parent.isValid() else len(self.rows)
@@ -90,9 +109,10 @@ class FindingsTableModel(QAbstractTableModel):
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Role.DisplayRole) -> Any:
         if orientation is not Qt.Orientation.Horizontal:
             return None
+        column = COLUMNS[section]
         if role == Role.DisplayRole:
-            return COLUMNS[section].value
-        return TOOLTIPS[COLUMNS[section]] if role == Role.ToolTipRole else None
+            return column_title(column, self.units.get(column, ""))
+        return TOOLTIPS[column] if role == Role.ToolTipRole else None
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
         flags = super().flags(index)
@@ -112,7 +132,7 @@ class FindingsTableModel(QAbstractTableModel):
         if role == Role.DisplayRole and column is Column.SLICES and (sliders := self.sliders.get(row.number)):
             return f"{cell_text(row, column)} (slider {sliders})"
         if role in (Role.DisplayRole, Role.EditRole):
-            return cell_text(row, column)
+            return short_text(row, column, self.units.get(column, ""))
         if role == Role.UserRole:
             return cell_value(row, column)
         if role == Role.ToolTipRole:
@@ -158,6 +178,7 @@ def _silent_columns(rows: list[FindingRow]) -> set[Column]:
     if not rows:
         return set()
     silent = {column for column in COLUMNS if all(cell_text(row, column) in ("", DASH) for row in rows)}
+    silent.discard(Column.FINDING)  # an answer without words has a row too
     return silent if Column.SLICES in silent else silent - {Column.SIDE}
 
 
@@ -204,6 +225,7 @@ class FindingsTable(QTableView):
         assert side is not None
         assert header is not None
         side.hide()
+        side.setMinimumSectionSize(0)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setHighlightSections(False)
         header.setMinimumSectionSize(24)
@@ -263,23 +285,33 @@ class FindingsTable(QTableView):
         self._telling = True
 
     def fit_columns(self) -> None:
-        """Make every column as wide as what it says, the name as wide as is left; the rest is scrolled to.
+        """Make every column as wide as what it says; name and flags share what is left, the name first.
 
-        A column that has nothing to say is left out.
+        What has no room at their least width is scrolled to. A column that has nothing to say is left out.
         """
-        header, viewport = self.horizontalHeader(), self.viewport()
+        header, side, viewport = self.horizontalHeader(), self.verticalHeader(), self.viewport()
         assert header is not None
+        assert side is not None
         assert viewport is not None
         metrics, silent = header.fontMetrics(), _silent_columns(self.table.rows)
-        left = viewport.width()
+        side.setDefaultSectionSize(metrics.height() + ROW_PADDING_PX)
+        wanted = {}
         for number, column in enumerate(COLUMNS):
             self.setColumnHidden(number, column in silent)
-            if column not in silent and column is not Column.FINDING:
-                title = metrics.horizontalAdvance(column.value) + TITLE_PADDING_PX
-                wanted = max(self.sizeHintForColumn(number) + PADDING_PX, title)
-                self.setColumnWidth(number, wanted)
-                left -= wanted
-        self.setColumnWidth(COLUMNS.index(Column.FINDING), max(NAME_WIDTH_PX, left))
+            if column not in silent:
+                words = column_title(column, self.table.units.get(column, ""))
+                title = metrics.horizontalAdvance(words) + TITLE_PADDING_PX
+                title += ARROW_PX * (header.sortIndicatorSection() == number)
+                wanted[column] = max(self.sizeHintForColumn(number) + PADDING_PX, title)
+        least = {Column.FINDING: NAME_WIDTH_PX, Column.FLAGS: FLAGS_WIDTH_PX}
+        left = viewport.width() - sum(width for column, width in wanted.items() if column not in least)
+        name, flags = wanted[Column.FINDING], wanted.get(Column.FLAGS, 0)
+        wanted[Column.FINDING] = max(NAME_WIDTH_PX, min(name, left - min(flags, FLAGS_WIDTH_PX)), left - flags)
+        if flags:
+            wanted[Column.FLAGS] = max(FLAGS_WIDTH_PX, left - wanted[Column.FINDING])
+        for number, column in enumerate(COLUMNS):
+            if column in wanted:
+                self.setColumnWidth(number, wanted[column])
 
     def selectionChanged(self, selected: Any, deselected: Any) -> None:
         super().selectionChanged(selected, deselected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,16 @@ from hand_runs import a_run, an_answer, masks, predictions_on, small_volume
 from hand_volumes import cropped, picture_of
 
 from napari_unibiomed.findings import FindingsModel
-from napari_unibiomed.rows import COLUMNS, Column, cell_text, cell_value, measurements_text
+from napari_unibiomed.rows import (
+    COLUMNS,
+    Column,
+    cell_text,
+    cell_value,
+    column_title,
+    common_units,
+    measurements_text,
+    short_text,
+)
 from unibiomed_core.types import Region
 
 
@@ -46,6 +56,22 @@ def test_cells_show_three_digits_units_and_the_numbers_of_the_slider() -> None:
     assert texts[Column.SCORE] == "0.97"
     assert "one slice, low score" in cell_text(model.row(2), Column.FLAGS)
     assert "Size: 4.54 mL" in measurements_text(row)
+
+
+def test_a_title_tells_the_unit_that_all_rows_have_and_the_cells_are_short() -> None:
+    """ux 6: units in every cell left no room for the numbers."""
+    rows = shown(a_run()).rows
+    units = common_units(rows)
+    assert units == {Column.SIZE: "mL", Column.INTENSITY: "HU"}
+    titles = [column_title(column, units.get(column, "")) for column in COLUMNS]
+    assert titles == ["No.", "Finding", "Slices", "Side", "Vol. mL", "Ø mm", "Mean HU", "Score", "Flags"]
+    assert short_text(rows[0], Column.SIZE, "mL") == "4.54"
+    assert not short_text(rows[0], Column.INTENSITY, "HU").endswith("HU")
+    assert short_text(rows[0], Column.DIAMETERS) == cell_text(rows[0], Column.DIAMETERS)
+    mixed = (*rows, replace(rows[0], number=9, volume_ml=None, area_mm2=None, voxel_count=25, unit="intensity"))
+    assert common_units(mixed) == {}
+    assert [column_title(c) for c in (Column.SIZE, Column.INTENSITY)] == ["Size", "Mean ± SD"]
+    assert short_text(mixed[-1], Column.SIZE) == "25 px"
 
 
 def test_slices_count_as_the_slider_does_whatever_the_order_of_the_file() -> None:
