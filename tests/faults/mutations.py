@@ -75,9 +75,14 @@ def flip_bits(data: bytes, layout: Layout, rng: random.Random, turn: int) -> byt
 
 def cut_at_field(data: bytes, layout: Layout, rng: random.Random, turn: int) -> bytes:
     """Truncated at, or inside of, one header field after the other, and then at random."""
-    edges = sorted({e for f in layout.fields for e in (f.start, f.start + f.size // 2)} | {c[1] for c in layout.chunks})
-    edges = [e for e in edges if e < len(data)]
+    edges = edges_of(layout, len(data))
     return data[: edges[turn] if turn < len(edges) else rng.randrange(len(data))]
+
+
+def edges_of(layout: Layout, size: int) -> tuple[int, ...]:
+    """Where every field of the headers begins and has its middle, and where every piece ends, in ascending order."""
+    edges = {e for f in layout.fields for e in (f.start, f.start + f.size // 2)} | {c[1] for c in layout.chunks}
+    return tuple(sorted(e for e in edges if e < size))
 
 
 def change_length(data: bytes, layout: Layout, rng: random.Random, turn: int) -> bytes:
@@ -96,20 +101,7 @@ def extreme_number(data: bytes, layout: Layout, rng: random.Random, turn: int) -
         value = rng.choice((0.0, -1.0, float("nan"), float("inf"), -float("inf"), 1e-45, 3.4e38))
         return _put(data, field, struct.pack(f"{field.order}{'d' if field.size == 8 else 'f'}", value))
     if field.kind == "text":
-        texts = (
-            b"0",
-            b"-1",
-            b"nan",
-            b"inf",
-            b"1e308",
-            b"-1e-320",
-            b"9" * 40,
-            b"9" * 5000,
-            b"",
-            b"\xff\xfe",
-            b"2147483648",
-        )
-        return _put(data, field, rng.choice(texts))
+        return _put(data, field, rng.choice(EXTREME_TEXTS))
     top = 1 << 8 * field.size
     return _written(
         data, field, rng.choice((0, 1, top - 1, top - 2, top // 2, top // 2 - 1, top // 4, 0xFFFF, 100_000))

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,16 @@ class Sound:
     closed: Callable[[bytes], bytes] = bytes
     folder: bool = False
 
+    @cached_property
+    def edges(self) -> tuple[int, ...]:
+        """Where the target is cut."""
+        return mutations.edges_of(self.layout, len(self.opened(self.files[self.target])))
+
+    def cut(self, number: int) -> dict[str, bytes]:
+        """The files with the target cut at one of its edges."""
+        content = self.opened(self.files[self.target])[: self.edges[number]]
+        return {**self.files, self.target: self.closed(content)}
+
     def damaged(self, case: int, turn: int, seed: str) -> tuple[str, dict[str, bytes]]:
         """The mutator's name, and the files with one of them damaged."""
         name, content = mutations.damage(self.opened(self.files[self.target]), self.layout, case, turn, seed)
@@ -68,8 +79,24 @@ class Format:
     read: Callable[[Path], None]
 
 
+FIRST_CUT = 1_000_000
+"""Case numbers from here on are no seeded damage, but cuts at every edge of every sound file, one after the other."""
+
+
+def cut_count(format_name: str) -> int:
+    """How many cuts a format has."""
+    return sum(len(sound.edges) for sound in FORMATS[format_name].make())
+
+
 def case_of(sounds: list[Sound], format_name: str, case: int) -> tuple[Sound, str, dict[str, bytes]]:
     """The damaged files number ``case``; the mutators, then the sound files, then the turns go round."""
+    if case >= FIRST_CUT:
+        number = case - FIRST_CUT
+        for sound in sounds:
+            if number < len(sound.edges):
+                return sound, f"cut at byte {sound.edges[number]} of {sound.target}", sound.cut(number)
+            number -= len(sound.edges)
+        raise IndexError(case)
     round_, count = case // len(mutations.MUTATORS), len(sounds)
     sound = sounds[round_ % count]
     name, files = sound.damaged(case, round_ // count, format_name)

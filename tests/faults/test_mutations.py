@@ -1,8 +1,12 @@
-"""The damage that is done to files is the same everywhere, and every way to end is seen and counted."""
+"""Seeded damage to files of every format: each is refused with our error, or read with a result that can be right.
+
+The damage is the same everywhere, and every way to end is seen and counted; ``run_mutations.py`` prints the table.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +14,48 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from mutations import MUTATORS, Field, Layout, damage
-from sound_files import FORMATS, case_of
-from trials import Trials
+from sound_files import FIRST_CUT, FORMATS, case_of, cut_count
+from trials import Tally, Trials
 
 FAULTS = Path(__file__).resolve().parent
+
+CASES, QUICK_CASES = 2000, 100
+"""Mutations of each format, and how many of them belong to the quick tier."""
+
+
+@pytest.fixture(scope="module")
+def trials() -> Iterator[Trials]:
+    """One process for all formats, as most of the time is its start."""
+    with Trials() as started:
+        yield started
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_damaged_files_are_refused_or_read_right(trials: Trials, name: str) -> None:
+    check(trials.run(name, 0, QUICK_CASES), QUICK_CASES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_many_more_damaged_files_are_refused_or_read_right(trials: Trials, name: str) -> None:
+    check(trials.run(name, QUICK_CASES, CASES - QUICK_CASES), CASES - QUICK_CASES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_files_cut_at_every_field_are_refused_or_read_right(trials: Trials, name: str) -> None:
+    count = cut_count(name)
+    found = trials.run(name, FIRST_CUT, count)
+    assert not found.faults, "\n".join(found.faults[:20])
+    assert found.outcomes["refused"] > count / 3
+
+
+def check(found: Tally, cases: int) -> None:
+    assert not found.faults, "\n".join(found.faults[:20])
+    assert found.outcomes["read"] + found.outcomes["refused"] == cases
+    assert found.outcomes["refused"] > cases / 5, "damage that is hardly ever noticed is none"
+    assert found.outcomes["read"], "the undamaged parts are read, so not everything is refused for another reason"
+
 
 ENDS = """
 import os, sys
@@ -68,6 +110,21 @@ def test_the_same_number_is_the_same_damage(name: str) -> None:
     changed = sum(files != sound.files for sound, _, files in (case_of(sounds, name, n) for n in range(40)))
     assert changed >= 36, "most mutations change something"
     assert [mutator for mutator, _ in first[: len(MUTATORS)]] == list(MUTATORS)
+
+
+@pytest.mark.parametrize("name", ["NIfTI (.nii)", "DICOM, enhanced", "PNG", "TIFF"])
+def test_cuts_are_at_every_field_of_every_sound_file(name: str) -> None:
+    sounds = FORMATS[name].make()
+    sizes: dict[int, set[int]] = {}
+    for number in range(cut_count(name)):
+        sound, _, files = case_of(sounds, name, FIRST_CUT + number)
+        whole, cut = sound.files[sound.target], files[sound.target]
+        sizes.setdefault(id(sound), set()).add(len(cut))
+        assert len(cut) < len(whole)
+        assert sound.closed is not bytes or whole.startswith(cut)
+    assert all({f.start for f in sound.layout.fields} <= sizes[id(sound)] for sound in sounds if sound.closed is bytes)
+    with pytest.raises(IndexError):
+        case_of(sounds, name, FIRST_CUT + cut_count(name))
 
 
 def test_a_file_is_cut_at_every_field() -> None:

@@ -39,6 +39,14 @@ class Tally:
     slowest: float = 0.0
     largest: int = 0
 
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.outcomes + other.outcomes,
+            self.faults + other.faults,
+            max(self.slowest, other.slowest),
+            max(self.largest, other.largest),
+        )
+
     def add(self, case: int, mutator: str, found: dict[str, Any]) -> None:
         name = found["outcome"]
         seconds, size = found.get("seconds", 0.0), found.get("bytes", 0)
