@@ -57,6 +57,21 @@ def test_a_header_that_kills_the_parser_costs_one_file(tmp_path: Path) -> None:
     assert np.ptp(read(nrrd(tmp_path / "ct_good.nrrd"), "ct").voxels) > 400
 
 
+@pytest.mark.parametrize("compression", ["lzw", "jpeg2000", "zstd"])
+def test_codecs_of_grey_tiff_run_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, NOISE[0].astype(np.uint16), compression=compression, photometric="minisblack")
+    with tifffile.TiffFile(path) as file:
+        start, length = file.pages.first.dataoffsets[0], file.pages.first.databytecounts[0]
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", None)
+    monkeypatch.setattr(tifffile.TiffPage, "segments", None)
+    assert np.array_equal(read(path, "xray").voxels[0], NOISE[0])
+    data = path.read_bytes()
+    path.write_bytes(data[:start] + b"\xff" * length + data[start + length :])
+    with pytest.raises(ReadError, match=r"Damaged file.*a\.tif"):
+        read(path, "xray")
+
+
 def test_a_decoder_that_has_died_is_started_again(tmp_path: Path) -> None:
     good = nrrd(tmp_path / "ct.nrrd")
     read(good, "ct")

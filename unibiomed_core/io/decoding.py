@@ -1,9 +1,10 @@
 """Decoders that damaged files can bring down run in a process of their own, which this one outlives.
 
-They are ITK's readers of NRRD and MetaImage, and all codecs of compressed DICOM. The process is started with the first
-such file and kept; where it dies, hangs or asks for too much memory, the file is refused as damaged and the next file
-has a new one. Requests are lines of JSON on its standard input; answers are a line of JSON and the bytes of an array.
-It ends by itself when its input does, so that a killed program leaves nothing behind.
+They are ITK's readers of NRRD and MetaImage, all codecs of compressed DICOM, and tifffile's of compressed TIFF. The
+process is started with the first such file and kept; where it dies, hangs or asks for too much memory, the file is
+refused as damaged and the next file has a new one. Requests are lines of JSON on its standard input; answers are a
+line of JSON and the bytes of an array. It ends by itself when its input does, so that a killed program leaves nothing
+behind.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from unibiomed_core.errors import ReadError
 from unibiomed_core.io import guard
 
-Task = Literal["dicom image", "dicom frames", "itk header", "itk values"]
+Task = Literal["dicom image", "dicom frames", "itk header", "itk values", "tiff page", "tiff means"]
 """What is asked for; the functions of ``decoding_process.py`` say what each gives."""
 
 SECONDS_AT_LEAST, BYTES_PER_SECOND = 1.5, 4_000_000

@@ -110,8 +110,41 @@ def itk_values(path: Path, image_io: str) -> Answer:
     return {}, SimpleITK.GetArrayViewFromImage(image), image
 
 
+def tiff_page(path: Path, offset: int) -> Answer:
+    """The pixels of the TIFF page whose directory is at ``offset``; whether its compression is "unsupported" here."""
+    return _of_page(path, offset, lambda page: page.asarray(maxworkers=1))
+
+
+def tiff_means(path: Path, offset: int, factor: int) -> Answer:
+    """As :func:`tiff_page`, reduced: means of squares of ``factor`` pixels."""
+    from unibiomed_core.io import large_picture
+
+    return _of_page(path, offset, lambda page: large_picture.means_of(page, factor))
+
+
+def _of_page(path: Path, offset: int, decode: Callable[[Any], NDArray[Any]]) -> Answer:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        file.filehandle.seek(offset)
+        try:
+            return {"unsupported": False}, decode(tifffile.TiffPage(file, 0)), None
+        except ValueError as error:
+            # How tifffile names a codec that it knows of, or does not, and has not.
+            if any(word in str(error) for word in ("COMPRESSION", "imagecodecs", "PREDICTOR")):
+                return {"unsupported": True}, np.empty(0, np.uint8), None
+            raise
+
+
 _TASKS: Mapping[str, Callable[..., Answer]] = MappingProxyType(
-    {"dicom image": dicom_image, "dicom frames": dicom_frames, "itk header": itk_header, "itk values": itk_values}
+    {
+        "dicom image": dicom_image,
+        "dicom frames": dicom_frames,
+        "itk header": itk_header,
+        "itk values": itk_values,
+        "tiff page": tiff_page,
+        "tiff means": tiff_means,
+    }
 )
 
 

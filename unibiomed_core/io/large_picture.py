@@ -141,17 +141,24 @@ def _by_parts(page: Any, factor: int, path: Path) -> NDArray[Any]:
     part = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else (int(page.rowsperstrip), page.imagewidth)
     height, width, samples = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
     guard.check_memory((min(part[0], height), part[1], samples), page.dtype.itemsize, path)
+    guard.check_memory((-(-height // factor), -(-width // factor), samples), 4, path)
+    if tiff.is_compressed(page):
+        return tiff.unpacked("tiff means", page, path, factor=factor)
+    return means_of(page, factor)
+
+
+def means_of(page: Any, factor: int) -> NDArray[Any]:
+    """Means of squares of ``factor`` pixels of a tifffile page: (row, column, channel), decoded part by part."""
+    height, width, samples = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
     rows, columns = -(-height // factor), -(-width // factor)
-    guard.check_memory((rows, columns, samples), 4, path)
     sums = np.zeros((rows, columns, samples), np.float32)
-    with tiff.named(page, path):
-        for values, place, shape in page.segments(maxworkers=1):
-            if values is None:
-                continue  # a part that was never written
-            y, x = int(place[-3]), int(place[-2])
-            inside = values.reshape(values.shape[-3:])[: min(shape[-3], height - y), : min(shape[-2], width - x)]
-            small = _summed(inside, factor, (y % factor, x % factor))
-            sums[y // factor : y // factor + small.shape[0], x // factor : x // factor + small.shape[1]] += small
+    for values, place, shape in page.segments(maxworkers=1):
+        if values is None:
+            continue  # a part that was never written
+        y, x = int(place[-3]), int(place[-2])
+        inside = values.reshape(values.shape[-3:])[: min(shape[-3], height - y), : min(shape[-2], width - x)]
+        small = _summed(inside, factor, (y % factor, x % factor))
+        sums[y // factor : y // factor + small.shape[0], x // factor : x // factor + small.shape[1]] += small
     return _means(sums, (height, width), factor, page.dtype)
 
 

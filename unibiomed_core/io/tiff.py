@@ -2,12 +2,14 @@
 
 Pillow forgets the sign and the meaning of less usual depths (unsigned 32 bits, signed 8 bits, white as 0 in 16 bits);
 colour of 8 and 16 bits it reads well, so that is left to it.
+
+tifffile knows some thirty compressions; their codecs run in the process that ``decoding.py`` has for it. Pillow's few
+(of libtiff, zlib and libjpeg) run in this one: they are those of every web browser.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibiomed_core.errors import ReadError
-from unibiomed_core.io import guard
+from unibiomed_core.io import decoding, guard
 
 TURNED = "The file asks viewers to turn or mirror the picture; it is read, and masks are written, as it is then shown."
 
@@ -40,6 +42,7 @@ _MOST_DIRECTORIES, _MOST_TAGS = 1000, 4096
 """Whole slides have some tens of directories."""
 
 _UNSIGNED = 1
+_UNCOMPRESSED = 1
 
 
 def grey(path: Path, notes: list[str], most_pixels: int) -> NDArray[Any] | None:
@@ -148,21 +151,27 @@ def decoded(page: Any, path: Path) -> NDArray[Any]:
     """All pixels of a page.
 
     Raises:
-        ReadError: Its compression cannot be decoded here.
+        ReadError: It is damaged, or its compression cannot be decoded here.
     """
-    with named(page, path):
-        return np.asarray(page.asarray())
+    return unpacked("tiff page", page, path) if is_compressed(page) else np.asarray(page.asarray())
 
 
-@contextmanager
-def named(page: Any, path: Path) -> Iterator[None]:
-    """Tell a compression that cannot be decoded from damage."""
-    try:
-        yield
-    except ValueError as error:
-        if any(word in str(error) for word in ("COMPRESSION", "imagecodecs", "PREDICTOR")):
-            raise _unsupported(path, page) from error
-        raise
+def is_compressed(page: Any) -> bool:
+    """Whether a codec has to do with its pixels."""
+    return int(page.compression) != _UNCOMPRESSED
+
+
+def unpacked(task: Literal["tiff page", "tiff means"], page: Any, path: Path, **options: int) -> NDArray[Any]:
+    """What a task of the decoding process makes of a compressed page.
+
+    Raises:
+        ReadError: As :func:`decoded`.
+    """
+    size = int(np.prod(page.shape, dtype=object)) * page.dtype.itemsize
+    told, values = decoding.ask(task, path, "a TIFF picture", size, offset=int(page.offset), **options)
+    if told["unsupported"]:
+        raise _unsupported(path, page)
+    return values
 
 
 def _unsupported(path: Path, page: Any) -> ReadError:
