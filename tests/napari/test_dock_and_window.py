@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -213,50 +212,25 @@ def test_the_table_shows_every_measurement_at_1366_by_768(open_dock: Open, theme
     kit.until(lambda: panel.width() > narrow + 50)  # the tab beside it does not hold it narrow
 
 
-CLOSED_IN_A_RUN = """
-import sys
-sys.path[:0] = [{root!r}, {here!r}, {root!r} + "/tests"]
-import napari
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication
-from fake_engine import FakeEngine, ct
-from napari_unibiomed import commands
-from napari_unibiomed.session import session_of
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("one window of two", id="its dock ends with the window"),
+        pytest.param("program", id="quit without a closed window", marks=pytest.mark.slow),
+        pytest.param("last window", id="both", marks=pytest.mark.slow),
+    ],
+)
+def test_a_process_ends_when_its_window_is_closed_during_a_run(how: str, tmp_path: Path) -> None:
+    """ux 20: the process went on with the run. Now it stops after the slice in work, and finished slices are kept.
 
-engine = FakeEngine(held=True)
-viewer = napari.Viewer()
-session = session_of(viewer)
-session._model._load_engine = engine.load
-dock = commands.open_dock(viewer)
-dock.gateway.add_image(ct(500, 16))
-assert dock.run_report()
-engine.let(3)
-QApplication.instance().aboutToQuit.connect(engine.let_all)  # no slice waits any more: only a stop ends the run
-
-def look():
-    run = session.current
-    if run is not None and len(run.slices_done) >= 3 and run.folder is not None:
-        viewer.close()
-    else:
-        QTimer.singleShot(20, look)
-
-look()
-napari.run()
-print("ended", flush=True)
-"""
-
-
-def test_a_process_ends_when_its_window_is_closed_during_a_run(tmp_path: Path) -> None:
-    """ux 20: the process went on with the run. Now it stops after the slice in work, and finished slices are kept."""
-    code = CLOSED_IN_A_RUN.format(root=str(ROOT), here=str(Path(__file__).parent))
-    about: dict[str, Any] = {
-        **os.environ,
-        "XDG_CACHE_HOME": str(tmp_path),
-        "NAPARI_CONFIG": str(tmp_path / "napari.yaml"),
-    }
+    Two things stop it: the end of the dock's frame closes the session, and the end of the program stops the job.
+    """
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "napari")))
+    about = {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(tmp_path), "NAPARI_CONFIG": str(tmp_path / "napari.yaml")}
+    script = [sys.executable, str(Path(__file__).with_name("end_in_a_run.py")), how]
     done = subprocess.run(
-        [sys.executable, "-c", code], env=about, capture_output=True, text=True, timeout=GUARD_S, check=False
+        script, env={**os.environ, **about}, capture_output=True, text=True, timeout=GUARD_S, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "ended" in done.stdout
+    assert done.stdout.split("\n")[-3:] == ["stopped", "ended", ""]
     assert 3 <= len(list(tmp_path.rglob("slice_*.npz"))) <= 5  # of 500
