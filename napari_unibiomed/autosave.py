@@ -32,7 +32,7 @@ class Saved:
     """A run on the disk.
 
     Args:
-        name: As in a list of runs.
+        name: As in a list of runs: what the user called it, else what was asked.
         done: Slices answered, of ``total`` planned.
         began: When it was begun, in seconds since 1970.
         size: Of its files, in bytes.
@@ -110,7 +110,8 @@ class Autosave:
             except (ReadError, OSError):
                 continue
             if done:
-                found.append(Saved(folder, job.name, done, total, _began(folder), size))
+                name = saved_slices.read_name(folder, volume.name) or job.name
+                found.append(Saved(folder, name, done, total, _began(folder), size))
         return found
 
     def restorable(self, volume: Volume) -> Saved | None:
@@ -128,6 +129,8 @@ class Autosave:
         if not predictions:
             raise ReadError("Saved run cannot be read", f"{damaged} damaged slices", "at least one whole slice")
         run = Run(job, number, model=model, predictions=predictions, slices_total=total, folder=saved.folder)
+        run.title = saved_slices.read_name(saved.folder, volume.name)
+        run.renamed = bool(run.title)
         run.seconds = sum(p.seconds for given in predictions.values() for p in given)
         if job.kind in ("ask", "roi"):
             run.answers = [Answer.of(p) for given in predictions.values() for p in given]

@@ -94,6 +94,11 @@ def layer_name(job: Job, image: str, taken: Collection[str] = ()) -> str:
     name = f"{image} {job.label or (words if job.kind == 'segment' and words else KIND_WORDS[job.kind].lower())}"
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 1].rstrip(' ,')}\u2026"
+    return unused_name(name, taken)
+
+
+def unused_name(name: str, taken: Collection[str]) -> str:
+    """The name, with a number where it is taken already."""
     numbers = (f"{name} {number}" for number in count(2))
     return name if name not in taken else next(numbered for numbered in numbers if numbered not in taken)
 
@@ -158,6 +163,7 @@ class Run:
         answers: For "ask" and "roi" jobs, in the order of the slices and prompts.
         folder: Where it is kept on the disk; None where it is not.
         title: What its layer is called, and what the user renamed it to; empty for a run without a layer.
+        renamed: The user gave it its title, which is kept with it.
     """
 
     job: Job
@@ -173,6 +179,7 @@ class Run:
     answers: list[Answer] = field(default_factory=list)
     folder: Path | None = None
     title: str = ""
+    renamed: bool = False
 
     @property
     def name(self) -> str:

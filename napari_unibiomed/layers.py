@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_unibiomed import lazy_layers, painting, view
 from napari_unibiomed.geometry import placement_of
-from napari_unibiomed.jobs import layer_name
+from napari_unibiomed.jobs import layer_name, unused_name
 from napari_unibiomed.layer_events import LayerEvents
 from napari_unibiomed.placement import KEY, Placement, image_layer
 from napari_unibiomed.settings import Settings
@@ -93,12 +93,12 @@ class LayerGateway(LayerEvents):
 
         The layer carries the run, its volume and its placement in ``metadata["unibiomed"]``.
         """
-        volume = run.job.volume
+        volume, taken = run.job.volume, {layer.name for layer in self.viewer.layers}
         placement = placement_of(source, volume)
         data = np.ascontiguousarray(placement.to_layer(np.zeros(volume.shape, np.uint16)))
         layer = self.viewer.add_labels(
             data,
-            name=layer_name(run.job, source.name, {layer.name for layer in self.viewer.layers}),
+            name=unused_name(run.title, taken) if run.renamed else layer_name(run.job, source.name, taken),
             opacity=self.settings.labels_opacity,
             # A colour table that is there from the start spares the run the building of a shader for every new target.
             colormap=painting.colormap((n, colour(n)) for n in range(1, painting.READY_COLOURS + 1)),

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from napari_unibiomed.edits import measured_again, redraw
 from napari_unibiomed.jobs import Run
 from napari_unibiomed.rows import FindingRow, row_of
+from napari_unibiomed.saved_slices import write_name
 from napari_unibiomed.streaming import collect
 from unibiomed_core.errors import ReadError
 from unibiomed_core.files import parse_json
@@ -133,6 +135,15 @@ class EditsWriter:
         if not under_way:
             self._thread.submit(self._write, folder, on_trouble)
 
+    def put_name(self, folder: Path, name: str, image: str, on_trouble: Callable[[OSError], None]) -> None:
+        """Have the name of a run written soon.
+
+        Args:
+            image: Name of its image, which is left out.
+            on_trouble: As for :meth:`put`.
+        """
+        self._thread.submit(self._guarded, folder, partial(write_name, folder, name, image), on_trouble)
+
     def end(self) -> None:
         """Let the thread end after what waits; does not wait for it."""
         self._thread.shutdown(wait=False)
@@ -140,8 +151,11 @@ class EditsWriter:
     def _write(self, folder: Path, on_trouble: Callable[[OSError], None]) -> None:
         with self._lock:
             edits = self._waiting.pop(folder)
+        self._guarded(folder, partial(write, folder, edits), on_trouble)
+
+    def _guarded(self, folder: Path, write: Callable[[], None], on_trouble: Callable[[OSError], None]) -> None:
         try:
-            write(folder, edits)
+            write()
         except OSError as error:
             if folder.is_dir():  # else the run was deleted meanwhile, and its edits with it
                 on_trouble(error)

@@ -21,7 +21,7 @@ from unibiomed_core.modalities import Window
 from unibiomed_core.types import Caution, CroppedMask, Phrase, Prediction, Prompt, Region, Report, Volume
 
 VERSION = 1
-JOB_FILE, REPORT_FILE = "job.json", "report.json"
+JOB_FILE, REPORT_FILE, NAME_FILE = "job.json", "report.json", "name.json"
 
 Slices = dict[int, tuple[Prediction, ...]]
 
@@ -139,6 +139,25 @@ def read_report(folder: Path, volume: Volume) -> Report | None:
         raise ReadError("Saved run cannot be read", f"{REPORT_FILE}: {cause}", "a report") from cause
     named = replace(report, image={**report.image, "name": volume.name, "source": volume.source})
     return replace(named, narrative=reports.narrative(named))
+
+
+def write_name(folder: Path, name: str, image: str) -> None:
+    """What the user called a run. The image's own name, often that of a file, is left out of it.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    parts = name.split(image) if image else [name]
+    _write(folder / NAME_FILE, lambda out: out.write(json.dumps({"version": VERSION, "between": parts}).encode()))
+
+
+def read_name(folder: Path, image: str) -> str:
+    """What the user called a run, with the name that its image has now; empty where there is none to be read."""
+    try:
+        about = read_json(folder / NAME_FILE, title="Saved name cannot be read", expected="a name")
+        return image.join(map(str, about["between"]))
+    except (ReadError, OSError, KeyError, TypeError):
+        return ""
 
 
 _PHRASE = ("text", "start", "end", "score", "target")

@@ -239,6 +239,6 @@ class SessionState:
         self.runs_changed.emit()
         self.restored.emit(run)
         self.finished.emit(run)
-        self._show(notices.restored(run.job.name, run.places_done, run.slices_total), *trouble)
+        self._show(notices.restored(run.name, run.places_done, run.slices_total), *trouble)
         if not self.phase.busy:
             self._rest(Phase.DONE)

@@ -56,6 +56,11 @@ class SessionWork(SessionState):
         if self._autosave is not None and run.folder is not None:
             self._edits.put(run.folder, edits, self._edits_not_kept)
 
+    def keep_name(self, run: Run) -> None:
+        """Keep the name that the user gave a run, as soon as the run itself is kept."""
+        if not self.closed and run.renamed and run.folder is not None:
+            self._edits.put_name(run.folder, run.title, run.volume.name, self._edits_not_kept)
+
     def _post(self, callback: Callable[..., object], *arguments: object) -> None:
         """Have something called in the listeners' thread, unless the session was closed by then."""
 
@@ -129,12 +134,16 @@ class SessionWork(SessionState):
 
     def _keeper(self, run: Run) -> Keeper:
         def kept(folder: Path) -> None:
-            self._post(setattr, run, "folder", folder)
+            self._post(self._lies_in, run, folder)
 
         def trouble(error: OSError) -> None:
             self._post(self._show, notices.not_kept(messages.first_sentence(error)))
 
         return Keeper(self._autosave, run.folder, kept, trouble)
+
+    def _lies_in(self, run: Run, folder: Path) -> None:
+        run.folder = folder
+        self.keep_name(run)  # it may have been renamed while the model was loaded
 
     def _edits_not_kept(self, error: OSError) -> None:
         self._post(self._show, notices.edits_not_kept(messages.first_sentence(error)))

@@ -50,14 +50,15 @@ class RunLayers:
         """The labels layer of a run, None where it has none in this viewer."""
         return next((layer for layer in self._gateway.ours("findings") if layer.metadata[KEY].get("run") is run), None)
 
-    def take_names(self, runs: Iterable[Run]) -> bool:
-        """Give runs the names of their layers, which the user may have changed; True where one is new."""
-        new = False
+    def take_names(self, runs: Iterable[Run]) -> list[Run]:
+        """Give runs the names of their layers, which the user may have changed; those whose name is new."""
+        renamed = []
         for run in runs:
             layer = self.layer_of(run)
             if layer is not None and layer.name != run.title:
-                run.title, new = layer.name, True
-        return new
+                run.title, run.renamed = layer.name, True
+                renamed.append(run)
+        return renamed
 
     def on_slice(self, run: Run, index: int) -> None:
         """Take note of a slice; it is painted soon."""

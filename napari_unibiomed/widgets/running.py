@@ -144,7 +144,10 @@ class Running:
         if run is not None and self.layers.source_of(run) is None:
             self.session.image_closed(run.job.volume)
         # Layer and run have one name, and the user changes it in napari's list of layers.
-        if self.layers.take_names(self.session.runs):
+        renamed = self.layers.take_names(self.session.runs)
+        for named in renamed:
+            self.session.keep_name(named)
+        if renamed:
             self.session.runs_changed.emit()
 
     def estimate(self, wishes: Wishes) -> str:

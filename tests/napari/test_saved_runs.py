@@ -69,6 +69,47 @@ def test_a_finished_report_outlives_small_runs_and_comes_back_without_a_model(op
     assert not kit.session.runs
 
 
+def test_a_name_that_was_given_comes_back_with_its_run(open_dock: Open) -> None:
+    """A renamed run was "… report" again after Restore. The folder does not learn how the file was called."""
+    from napari_unibiomed import commands
+
+    before = open_dock(FakeEngine(LIVER, held=True, load_held=True), image=ct(8, 64, "Secret^Name"))
+    assert before.dock.run_report()
+    early = before.dock.running.layers.layer_of(before.session.runs[0])
+    early.name = "named while the model is loaded"
+    before.engine.let_load()
+    before.engine.let_all()
+    before.until_idle()
+    before.dock.run_report()
+    before.until_idle()
+    layer = before.dock.running.layers.layer_of(before.session.runs[1])
+    assert layer.name == "Secret^Name report"
+    layer.name = "Secret^Name second look"
+    before.session.close()
+    folders = [run.folder for run in before.session.runs]
+    before.until(lambda: all((folder / "name.json").is_file() for folder in folders))
+    assert not any(b"Secret" in file.read_bytes() for folder in folders for file in folder.iterdir())
+
+    after = open_dock(FakeEngine(LIVER), image=ct(8, 64, "thigh"))
+    after.until(lambda: len(after.session.saved_runs) == 2)
+    assert [saved.name for saved in after.session.saved_runs] == [
+        "thigh second look",
+        "named while the model is loaded",
+    ]
+    assert "thigh second look" in after.dock.run.message.text()
+    for saved in tuple(after.session.saved_runs):
+        assert after.session.restore_saved(saved)
+        after.until_idle()
+        after.until(lambda saved=saved: saved.folder in {run.folder for run in after.session.runs})
+    layers = [after.dock.running.layers.layer_of(run) for run in after.session.runs]
+    assert [layer.name for layer in layers] == ["thigh second look", "named while the model is loaded"]
+    panel = commands.open_panel(after.viewer)
+    assert [panel.runs.itemText(n) for n in range(2)] == [
+        "1 · thigh second look",
+        "2 · named while the model is loaded",
+    ]
+
+
 def test_deleting_asks_first(open_dock: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     from qtpy.QtWidgets import QMessageBox
 
