@@ -129,6 +129,7 @@ class Autosave:
         if not predictions:
             raise ReadError("Saved run cannot be read", f"{damaged} damaged slices", "at least one whole slice")
         run = Run(job, number, model=model, predictions=predictions, slices_total=total, folder=saved.folder)
+        run.began = saved.began
         run.title = saved_slices.read_name(saved.folder, volume.name)
         run.renamed = bool(run.title)
         run.seconds = sum(p.seconds for given in predictions.values() for p in given)

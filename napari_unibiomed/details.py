@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unibiomed.exporting import window_of
+from napari_unibiomed.progress import moment_text
 from napari_unibiomed.rows import COLUMNS, DASH, Column, FindingRow, cell_text
 from unibiomed_core.report import FLAG_WORDS, number_text
 
@@ -41,6 +42,8 @@ def facts_of(run: Run, row: FindingRow) -> list[Fact]:
 def _run_facts(run: Run) -> list[Fact]:
     asked = [ask if isinstance(ask, str) else ask.target or ask.question or ask.task for ask in run.job.asks]
     facts = [("Task", run.job.name)]
+    if run.began is not None:
+        facts.append(("Begun", moment_text(run.began)))
     if asked:
         facts.append(("Asked", ", ".join(dict.fromkeys(asked))))
     if not run.volume.is_rgb:

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
+from napari_unibiomed.progress import moment_text
 from unibiomed_core.modalities import Window, with_labels
 from unibiomed_core.types import Caution, CroppedMask, Finding, Plane, Prediction, Prompt, Region, Report, Volume
 
@@ -163,6 +164,7 @@ class Run:
         answers: For "ask" and "roi" jobs, in the order of the slices and prompts.
         folder: Where it is kept on the disk; None where it is not.
         title: What its layer is called, and what the user renamed it to; empty for a run without a layer.
+        began: When it was begun, in seconds since 1970; None where that is not known.
         renamed: The user gave it its title, which is kept with it.
     """
 
@@ -180,11 +182,19 @@ class Run:
     folder: Path | None = None
     title: str = ""
     renamed: bool = False
+    began: float | None = None
 
     @property
     def name(self) -> str:
-        """For a list of runs."""
+        """What it is called."""
         return self.title or self.job.name
+
+    @property
+    def entry(self) -> str:
+        """For a list of runs: number, name and when it was begun. Runs are told apart by this and not by colours."""
+        return " \u00b7 ".join(
+            [str(self.number), self.name, *([] if self.began is None else [moment_text(self.began)])]
+        )
 
     @property
     def volume(self) -> Volume:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 def progress_text(done: int, total: int, seconds_gone: float, seconds_left: float | None) -> str:
     """``36 of 120 slices · 1:10 gone · about 2:40 left``: how many are done, which is no slice number."""
@@ -18,6 +20,11 @@ def download_text(done_bytes: int, total_bytes: int, seconds_gone: float) -> str
 def size_text(count: int) -> str:
     """``3.4 MB`` of so many bytes."""
     return f"{count / 1e6:,.1f} MB" if count >= 50_000 else f"{max(1, round(count / 1e3))} kB"
+
+
+def moment_text(seconds: float) -> str:
+    """``2026-11-29 10:32``: local date and time of a moment, given in seconds since 1970."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def clock(seconds: float) -> str:

@@ -6,6 +6,7 @@ there are state and runs changed and signals emitted.
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -74,7 +75,7 @@ class Session(SessionWork):
         """Begin a job; a model is loaded first where none is. False where another one runs, which is said."""
         if not self._may_begin():
             return False
-        return self._begin(Run(job, self._next_number()))
+        return self._begin(Run(job, self._next_number(), began=time.time()))
 
     def resume(self, run: Run | None = None) -> bool:
         """Go on with the slices that a run, by default the current one, did not reach; False where there are none."""

@@ -48,6 +48,8 @@ TABLE_SHARE, TEXT_SHARE, CARD_SHARE = 300, 300, 400
 SIDE_BY_SIDE_PX = 600
 """From this width on text and card stand side by side, so that each of them shows more lines."""
 
+ABOUT_RUNS = "Which run is shown. Every run keeps its own findings and edits."
+
 TEXT_PAUSE_MS = 50
 """The text of a run is written anew no more often than this."""
 
@@ -82,7 +84,6 @@ class FindingsPanel(QWidget, metaclass=OneEach):
 
     def _build(self) -> None:
         self.runs = Chooser()
-        describe(self.runs, "Run", "Which run is shown. Every run keeps its own findings and edits.")
         self.undo = QPushButton("Undo")
         self.table = FindingsTable(self.model)
         self.state = QLabel()
@@ -227,8 +228,9 @@ class FindingsPanel(QWidget, metaclass=OneEach):
 
     def _on_runs(self) -> None:
         shown = self.model.run
-        rows = [(f"{run.number} · {run.name}", run.number) for run in self.session.runs]
+        rows = [(run.entry, run.number) for run in self.session.runs]
         self.runs.fill(list(rows), None if shown is None else shown.number)
+        describe(self.runs, "Run", f"{'' if shown is None else f'{shown.entry}. '}{ABOUT_RUNS}")
         self.runs.setEnabled(len(rows) > 1)
 
     def _on_changed(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
@@ -20,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_unibiomed.autosave import Saved
-from napari_unibiomed.progress import size_text
+from napari_unibiomed.progress import moment_text, size_text
 from napari_unibiomed.widgets.section import describe, row
 
 if TYPE_CHECKING:
@@ -112,7 +111,9 @@ class SavedRuns(QDialog):
 
     def _delete(self) -> None:
         chosen = self.chosen
-        if chosen is not None and self._sure(f"Delete “{chosen.name}” of {when(chosen)}, {size_text(chosen.size)}?"):
+        if chosen is not None and self._sure(
+            f"Delete “{chosen.name}” of {moment_text(chosen.began)}, {size_text(chosen.size)}?"
+        ):
             self.session.delete_saved((chosen,))
 
     def _delete_all(self) -> None:
@@ -128,9 +129,4 @@ class SavedRuns(QDialog):
 
 def cells_of(saved: Saved) -> tuple[str, str, str, str]:
     """What a row says: date, run, slices, size on the disk."""
-    return when(saved), saved.name, f"{saved.done} of {saved.total}", size_text(saved.size)
-
-
-def when(saved: Saved) -> str:
-    """Local date and time at which a run began."""
-    return datetime.fromtimestamp(saved.began).strftime("%Y-%m-%d %H:%M")
+    return moment_text(saved.began), saved.name, f"{saved.done} of {saved.total}", size_text(saved.size)

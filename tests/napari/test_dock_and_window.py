@@ -98,7 +98,12 @@ def test_layers_are_named_after_image_and_task_and_renaming_reaches_the_panel(op
     assert [layer.name for layer in layers] == ["thigh report", "thigh report 2", "thigh liver"]
     layers[1].name = "second look"
     panel = commands.open_panel(kit.viewer)
-    assert [panel.runs.itemText(n) for n in range(3)] == ["1 · thigh report", "2 · second look", "3 · thigh liver"]
+    assert [panel.runs.itemText(n) for n in range(3)] == [run.entry for run in kit.session.runs]
+    names = ["1 · thigh report · 20", "2 · second look · 20", "3 · thigh liver · 20"]
+    assert all(run.entry.startswith(name) for run, name in zip(kit.session.runs, names, strict=True))
+    assert [layer.colormap.color_dict[1].tolist() for layer in layers] == 3 * [
+        layers[0].colormap.color_dict[1].tolist()
+    ]
 
 
 def test_resume_takes_the_old_message_away_at_once(open_dock: Open) -> None:

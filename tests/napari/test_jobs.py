@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,12 @@ def finding_at(z: int, y: int, x: int) -> Finding:
     from dataclasses import replace
 
     return replace(done.report.findings[0], mask=CroppedMask.from_full(mask))
+
+
+def test_an_entry_tells_runs_of_one_name_apart() -> None:
+    began = datetime(2026, 3, 4, 5, 6).timestamp()
+    run = Run(Job("report", ct()), 2, began=began)
+    assert run.entry == "2 · Report · 2026-03-04 05:06"
+    run.title = "second look"
+    assert run.entry == "2 · second look · 2026-03-04 05:06"
+    assert Run(Job("report", ct()), 2).entry == "2 · Report"

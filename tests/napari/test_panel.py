@@ -269,7 +269,10 @@ def test_runs_keep_their_edits_and_go_with_undo(desk: Desk) -> None:
     desk.model.reject(2)
     second = desk.run("liver")
     assert desk.model.run is second
-    assert [desk.panel.runs.itemText(n) for n in range(2)] == ["1 · Report: liver, spleen", "2 · Report: liver"]
+    texts = [desk.panel.runs.itemText(n) for n in range(2)]
+    assert texts == [first.entry, second.entry]
+    assert texts[1].startswith("2 · Report: liver · 20")
+    assert second.entry in desk.panel.runs.toolTip()
     desk.panel.runs.setCurrentIndex(0)
     assert desk.model.run is first
     assert desk.model.row(2).rejected

@@ -13,9 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from dock_kit import Open, open_dock
 from fake_engine import FakeEngine, ct
+from patience import GUARD_S
 
 from napari_unibiomed.jobs import Job
 from napari_unibiomed.message import Link
+from napari_unibiomed.progress import moment_text
 
 __all__ = ["open_dock"]
 
@@ -104,10 +106,11 @@ def test_a_name_that_was_given_comes_back_with_its_run(open_dock: Open) -> None:
     layers = [after.dock.running.layers.layer_of(run) for run in after.session.runs]
     assert [layer.name for layer in layers] == ["thigh second look", "named while the model is loaded"]
     panel = commands.open_panel(after.viewer)
-    assert [panel.runs.itemText(n) for n in range(2)] == [
-        "1 · thigh second look",
-        "2 · named while the model is loaded",
-    ]
+    begun = [run.began for run in before.session.runs][::-1]
+    assert [run.began for run in after.session.runs] == pytest.approx(begun, abs=GUARD_S)
+    shown = [panel.runs.itemText(n) for n in range(2)]
+    assert shown == [run.entry for run in after.session.runs]
+    assert shown[0] == f"1 · thigh second look · {moment_text(after.session.runs[0].began)}"
 
 
 def test_deleting_asks_first(open_dock: Open, monkeypatch: pytest.MonkeyPatch) -> None:
