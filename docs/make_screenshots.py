@@ -19,11 +19,15 @@ from qtpy.QtWidgets import QApplication
 
 from napari_unibiomed import commands
 from napari_unibiomed.shared_findings import findings_of
+from napari_unibiomed.widgets.lifetime import plain_viewer
 
 SMALL, LARGE = (1366, 768), (1920, 1080)
 """Width and height of the window in pixels."""
 
 PLUGIN = "napari-unibiomed"
+
+KEPT: set[Path] = set()
+"""Folders of the reports that were made for pictures before."""
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -55,6 +59,15 @@ def settle() -> None:
         QApplication.processEvents()
 
 
+def saved_folders(dock: Any) -> list[Path]:
+    """Where the kept runs of the image lie, as soon as they were looked for."""
+    listed: list[bool] = []
+    dock.session.saved_listed.connect(lambda: listed.append(True))
+    dock.session.list_saved()
+    until(lambda: listed)
+    return [saved.folder for saved in dock.session.saved_runs]
+
+
 def finish(dock: Any) -> None:
     """Wait for the end of the job."""
     until(lambda: not dock.session.phase.busy)
@@ -62,11 +75,17 @@ def finish(dock: Any) -> None:
 
 
 def report(dock: Any) -> None:
-    """A whole report, its largest finding selected and shown."""
-    dock.run_report()
+    """A whole report, its largest finding selected and shown; one that was made for an earlier picture comes back."""
+    if KEPT & set(saved_folders(dock)):
+        dock.session.restore_saved(next(saved for saved in dock.session.saved_runs if saved.folder in KEPT))
+        until(lambda: dock.session.runs)
+    else:
+        dock.run_report()
     finish(dock)
+    KEPT.update(run.folder for run in dock.session.runs if run.complete)
     if dock.image_binding.volume.is_2d:
-        findings_of(dock.session).select(1)  # the whole picture stays in view
+        findings_of(dock.session).select(1)
+        plain_viewer(dock.gateway.viewer).reset_view()  # the whole picture, as napari's home button shows it
     else:
         dock.next_finding()
     settle()
@@ -122,15 +141,15 @@ def error(viewer: Any, dock: Any) -> None:
 SHOTS: dict[str, tuple[tuple[int, int], str, str | None, Callable[[Any, Any], None]]] = {
     "empty": (SMALL, "dark", None, empty),
     "running": (SMALL, "dark", "ct", running),
+    "error": (SMALL, "light", "ct", error),
     "report": (LARGE, "dark", "ct", done),
     "report-small": (SMALL, "dark", "ct", done),
     "report-light": (LARGE, "light", "ct", done),
     "roi": (SMALL, "dark", "ct", roi),
     "roi-light": (LARGE, "light", "ct", roi),
-    "error": (SMALL, "light", "ct", error),
     "picture": (SMALL, "dark", "xray-tuberculosis", done),
 }
-"""File name -> size of the window, theme, sample and what is done."""
+"""File name -> size of the window, theme, sample and what is done. Kept reports are offered: what has none is first."""
 
 
 def main() -> None:
@@ -146,7 +165,7 @@ def main() -> None:
                 viewer.screenshot(str(out / f"{name}.png"), canvas_only=False, flash=False)
                 dock.session.cancel()
                 finish(dock)
-                while dock.session.runs:  # or they would be offered to the next window
+                while dock.session.runs and dock.session.runs[-1].folder not in KEPT:  # or the next window offers them
                     dock.undo_last_run()
                     settle()
 

@@ -72,7 +72,7 @@ first where none is in memory, so that one click is enough; what a run gave need
 
 SHOWN: Mapping[Phase, tuple[str, str]] = MappingProxyType(
     {
-        Phase.NO_MODEL: ("\u25cf", "Ready; the model loads when needed"),
+        Phase.NO_MODEL: ("\u25cf", "Ready; model loads by itself"),
         Phase.DOWNLOADING: ("\u25cf", "Downloading"),
         Phase.LOADING: ("\u25cf", "Loading weights (first run takes about a minute)"),
         Phase.NO_IMAGE: ("\u25cf", f"Open an image or try {SAMPLES}."),

@@ -20,7 +20,7 @@ from unibiomed_core.types import PLANES, Plane, Volume
 if TYPE_CHECKING:
     from napari.layers import Image
 
-AUTOMATIC = "plane: automatic"
+AUTOMATIC = "plane: auto"
 AS_SHOWN = "as shown"
 SHOWN = "shown"
 NO_KIND = "kind of image…"
@@ -64,7 +64,7 @@ class ImageSection(Section):
         describe(
             self.plane,
             "Plane",
-            "The plane of the slices that the model is given. Automatic: that of the acquisition for all slices, the "
+            "The plane of the slices that the model is given. Auto: that of the acquisition for all slices, the "
             "one that is shown for a slice or a range.",
         )
         describe(self.step, "Volume of the layer", "Which page, time point or channel is taken; napari counts from 0.")

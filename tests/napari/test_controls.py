@@ -11,7 +11,7 @@ IMAGE = {"image", "preview"}
 REST = {"task", "run", "undo", "save", "export", "panel"}
 
 ROWS = {
-    Phase.NO_MODEL: ("● Ready; the model loads when needed", MODEL | IMAGE | REST),
+    Phase.NO_MODEL: ("● Ready; model loads by itself", MODEL | IMAGE | REST),
     Phase.DOWNLOADING: ("● Downloading", IMAGE | {"panel", "cancel"}),
     Phase.LOADING: ("● Loading weights (first run takes about a minute)", IMAGE | {"panel", "cancel"}),
     Phase.NO_IMAGE: (

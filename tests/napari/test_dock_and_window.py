@@ -16,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from dock_kit import ROOT, Open, open_dock
 from fake_engine import FakeEngine, FakeInfo, ct
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QStyle, QStyleOptionComboBox
 
+from napari_unibiomed.controls import status_line
 from napari_unibiomed.message import Link
 from napari_unibiomed.preflight import slice_count
 from napari_unibiomed.widgets.image_section import step_words
@@ -174,6 +176,14 @@ def test_nothing_is_cut_by_the_scroll_bar_of_a_small_window(open_dock: Open, the
     kit.viewer.window.resize(1366, 768)
     for section in (kit.dock.model, kit.dock.image):
         section.set_folded(False)
+    kit.until(kit.dock.image.plane.isVisible)
+    chooser, option = kit.dock.image.plane, QStyleOptionComboBox()
+    chooser.initStyleOption(option)
+    style = QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, chooser
+    words = chooser.fontMetrics().horizontalAdvance(chooser.currentText())
+    assert words <= chooser.style().subControlRect(*style).width()  # it was "plane: automati"
+    state = kit.dock.run.summary
+    assert state.fontMetrics().horizontalAdvance(status_line(kit.session.phase)) <= state.width()
     for task in ("report", "segment", "ask", "roi"):
         kit.dock.choose_task(task)
         kit.dock.task.advanced.toggle.setChecked(True)
