@@ -195,14 +195,19 @@ def test_damaged_compressed_tiff_is_refused_in_silence(tmp_path: Path, capfd: py
     assert capfd.readouterr().err == ""
 
 
-def test_png_of_few_bytes_and_many_pixels_is_refused_before_it_is_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_few_bytes_that_tell_of_many_pixels_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    path = tmp_path / "scan.png"
+    path = tmp_path / f"scan.{suffix}"
     Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20)).save(path)
     data = bytearray(path.read_bytes())
-    data[16:24] = (9000).to_bytes(4, "big") * 2
-    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    if suffix == "png":
+        data[16:24] = (9000).to_bytes(4, "big") * 2
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    else:
+        place = data.index(b"\xff\xc0") + 5
+        data[place : place + 4] = (9000).to_bytes(2, "big") * 2
     path.write_bytes(data)
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(ReadError, match="too few bytes for 9000 x 9000 pixels"):

@@ -1,7 +1,7 @@
 """Decoders that damaged files can bring down run in a process of their own, which this one outlives.
 
-They are ITK's readers of NRRD and MetaImage, all codecs of compressed DICOM, and tifffile's of compressed TIFF. The
-process is started with the first such file and kept; where it dies, hangs or asks for too much memory, the file is
+They are ITK's readers of NRRD, MetaImage and DICOM, all codecs of compressed DICOM, and tifffile's of compressed TIFF.
+The process is started with the first such file and kept; where it dies, hangs or asks for too much memory, the file is
 refused as damaged and the next file has a new one. Requests are lines of JSON on its standard input; answers are a
 line of JSON and the bytes of an array. It ends by itself when its input does, so that a killed program leaves nothing
 behind.

@@ -35,11 +35,12 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for line in sys.stdin.buffer:
-        said, values, _ = _answer(json.loads(line))
+        said, values, owner = _answer(json.loads(line))
         answers.write(json.dumps(said).encode() + b"\n")
         if values.size:
             answers.write(values.reshape(-1).view(np.uint8).data)
         answers.flush()
+        del values, owner  # while the process waits, an image's memory is free
 
 
 def _answer(request: dict[str, Any]) -> Answer:

@@ -1,4 +1,5 @@
-"""A folder of one DICOM series, or one DICOM file: headers through pydicom, pixels through SimpleITK (GDCM).
+"""A folder of one DICOM series, or one DICOM file: headers through pydicom, pixels through GDCM in
+the decoding process.
 
 The affine is made from the headers and not taken from ITK, which forgets a gantry tilt and, in a series with a gap,
 takes the first distance for all.
@@ -350,19 +351,7 @@ def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any
         return _frame_pixels(headers, path, (rows, columns, samples), notes)
     # The type is taken from the first slice, which may be whole where later ones (PET) are not.
     scales = {(h.numbers("RescaleSlope"), h.numbers("RescaleIntercept")) for h in headers}
-    if any(transfer_syntax.is_compressed(h.tags) for h in headers):
-        values = _decoded(headers, (rows, columns, samples), "float32" if len(scales) > 1 else None)
-    else:
-        import SimpleITK
-
-        SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-        reader = SimpleITK.ImageSeriesReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileNames([str(h.path) for h in headers])
-        if len(scales) > 1:
-            reader.SetOutputPixelType(SimpleITK.sitkFloat32)
-        with guard.reading(path, "a DICOM series" if path.is_dir() else _KIND), guard.quiet():
-            values = SimpleITK.GetArrayFromImage(reader.Execute())
+    values = _decoded(headers, (rows, columns, samples), "float32" if len(scales) > 1 else None)
     if first.text("PhotometricInterpretation") == "MONOCHROME1":
         notes.append(_WHITE_IS_LOW)
     values = values if values.ndim == 4 else values[..., np.newaxis]
@@ -372,7 +361,10 @@ def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any
 
 
 def _decoded(headers: list[_Header], size: tuple[int, int, int], pixel_type: str | int | None) -> NDArray[Any]:
-    """Compressed pixels (slice, row, column[, channel]), all of one type."""
+    """Rescaled pixels (slice, row, column[, channel]), all of one type.
+
+    By the decoding process, of what is not compressed, too: GDCM believes every length that it finds in a file.
+    """
     values: NDArray[Any] | None = None
     for number, header in enumerate(headers):
         told, one = decoding.ask("dicom image", header.path, _KIND, _stored_bytes(header, size), pixel_type=pixel_type)
@@ -380,7 +372,7 @@ def _decoded(headers: list[_Header], size: tuple[int, int, int], pixel_type: str
         if values is None:
             values = np.empty((len(headers), *one.shape[1:]), one.dtype)
         if one.shape != (1, *values.shape[1:]):
-            raise guard.damaged(header.path, _KIND, f"its compressed pixels are {one.shape[1:]}, unlike the others")
+            raise guard.damaged(header.path, _KIND, f"its pixels are {one.shape[1:]}, unlike the others")
         values[number] = one[0]
     assert values is not None
     return values

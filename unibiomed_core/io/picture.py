@@ -29,6 +29,9 @@ _ORIENTATION = 274
 
 _BITS_PER_SAMPLE = 258
 _HIGHEST_DEFLATE_RATIO = 1032
+_MOST_JPEG_PIXELS_PER_BYTE = 512
+"""A block of 64 pixels has a code of its own for its mean, of one bit at least."""
+
 _GREY = {"L", "I", "F", "I;16", "I;16B", "I;16L"}
 
 
@@ -110,10 +113,16 @@ def _bytes_of_bits(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _check_promise(image: Any, path: Path) -> None:
-    """Refuse a PNG of more pixels than its bytes can hold, before there is room made for them."""
-    bits = image.width * image.height * len(image.getbands()) * _bits(path, image)
-    if image.format == "PNG" and bits // 8 > _HIGHEST_DEFLATE_RATIO * path.stat().st_size:
-        raise guard.damaged(path, "a PNG picture", f"it has too few bytes for {image.width} x {image.height} pixels")
+    """Refuse a PNG or JPEG of more pixels than its bytes can hold, before there is room made for them."""
+    pixels, size = image.width * image.height, path.stat().st_size
+    told = pixels * len(image.getbands()) * _bits(path, image) // 8
+    too_few = {
+        "PNG": told > _HIGHEST_DEFLATE_RATIO * size,
+        "JPEG": pixels > _MOST_JPEG_PIXELS_PER_BYTE * size,
+        "MPO": pixels > _MOST_JPEG_PIXELS_PER_BYTE * size,
+    }
+    if too_few.get(image.format):
+        raise guard.damaged(path, "a picture", f"it has too few bytes for {image.width} x {image.height} pixels")
 
 
 def _check_pages(image: Any, path: Path, notes: list[str]) -> None:
