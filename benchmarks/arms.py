@@ -28,12 +28,13 @@ from torch import nn
 from train.config import RunConfig, Stage, override
 from train.data.examples import vocabulary_texts
 from train.data.targets import trained_targets
-from train.export import read_run
-from train.initialise import initial_model
-from train.loop import CLIP_NORM, FIRST_BETA, Run, parameter_groups, take_over
 from train.recipes import RECIPES
 from train.run_records import training_records
-from train.stages import Grounding, Material
+from train.training.export import read_run
+from train.training.initialise import initial_model
+from train.training.loop import CLIP_NORM, FIRST_BETA, TrainingRun, parameter_groups, take_over
+from train.training.stage import TrainingData
+from train.training.stages import Grounding
 from unibiomed_core.model.unibiomed import UniBiomed
 
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -85,12 +86,12 @@ def run_arm(name: str, data: Path, folder: Path, seconds: float, side: int, seed
     return {"steps": steps, "seconds": seconds, "side": side, "seed": seed, **found}
 
 
-def prepared(config: RunConfig, folder: Path) -> tuple[UniBiomed, Material]:
+def prepared(config: RunConfig, folder: Path) -> tuple[UniBiomed, TrainingData]:
     """The model of a run before its first step, and what it draws from."""
     records = training_records(config, folder, print)
     known = trained_targets(records)
     model, processor = initial_model(config, folder, lambda: vocabulary_texts(records, known, config.seed))
-    return model, Material(records, processor, config.seed, config.validation_share)
+    return model, TrainingData(records, processor, config.seed, config.validation_share)
 
 
 def trained(task: Grounding, stage: Stage, seconds: float) -> int:
@@ -140,7 +141,7 @@ def score_run(folder: Path, out: Path) -> dict[str, object]:
     config = read_run(folder)
     out.mkdir(parents=True, exist_ok=True)
     model, material = prepared(config, folder)
-    run = Run(model, material, None, folder, config, Accelerator(cpu=True), print)
+    run = TrainingRun(model, material, None, folder, config, Accelerator(cpu=True), print)
     last = [stage for stage in config.stages if stage.kind == "grounding" and take_over(run, stage)][-1]
     return {"stage": last.name, "side": last.side, **scored(Grounding(model, material, last))}
 

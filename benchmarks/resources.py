@@ -91,7 +91,7 @@ def whole_report() -> list[Row]:
         to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
         nibabel.save(nibabel.Nifti1Image(xyz, to_ras @ volume.affine[:, [2, 1, 0, 3]]), path)
         began = time.perf_counter()
-        command = [sys.executable, "-m", "unibiomed_core.cli", "report", str(path), "--out", f"{folder}/out"]
+        command = [sys.executable, "-m", "unibiomed_core.cli.main", "report", str(path), "--out", f"{folder}/out"]
         subprocess.run([*command, "--offline", "--device", "cpu"], check=True, capture_output=True, cwd=ROOT)
         seconds = time.perf_counter() - began
         report = json.loads(next(Path(folder, "out").rglob("report.json")).read_text("utf-8"))

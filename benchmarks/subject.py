@@ -15,6 +15,7 @@ from unibiomed_core.engine.engine import Engine
 from unibiomed_core.modalities import Window
 from unibiomed_core.model import weights
 from unibiomed_core.model.config import Presence, UniBiomedConfig
+from unibiomed_core.model.folder import read_config, read_tokenizer
 from unibiomed_core.model.presets import one_billion
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
@@ -68,8 +69,8 @@ def subject(engine: Engine, where: str) -> Subject:
 def embedded_processor(sizes: UniBiomedConfig) -> Processor:
     """A model's sizes with the embedded model's words: tokenizer and targets."""
     folder = weights.resolve("mini", offline=True)
-    targets = UniBiomedConfig.from_dict(weights.read_config(folder)).targets
-    return Processor(replace(sizes, targets=targets), weights.read_tokenizer(folder))
+    targets = UniBiomedConfig.from_dict(read_config(folder)).targets
+    return Processor(replace(sizes, targets=targets), read_tokenizer(folder))
 
 
 def picture(seed: int, size: int = 256) -> Slice:

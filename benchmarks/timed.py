@@ -12,7 +12,7 @@ from benchmarks.bars import Row
 from benchmarks.counted import report_ids
 from benchmarks.straight import written
 from benchmarks.subject import TARGETS, WINDOW, Subject, medians, picture
-from unibiomed_core.engine.questions import resolve
+from unibiomed_core.engine.prompts import resolve
 from unibiomed_core.modalities import to_rgb
 from unibiomed_core.types import Prediction, Prompt, Slice
 

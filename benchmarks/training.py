@@ -28,16 +28,17 @@ import torch
 
 from train.config import RunConfig, Stage
 from train.data import records as record_files
+from train.data.batches import Sheet
 from train.data.examples import vocabulary_texts
-from train.data.published_samples import PublishedSample
 from train.data.records import Record, RecordSet, region_record, resize_picture
 from train.data.targets import trained_targets
-from train.data.text_batches import Sheet
-from train.initialise import initial_model
-from train.loop import Steps
-from train.progress import count_flops
-from train.published_stage import Published
-from train.stages import Joint, Material, StageTask
+from train.training.initialise import initial_model
+from train.training.loop import Steps
+from train.training.progress import count_flops
+from train.training.published.samples import PublishedSample
+from train.training.published.stage import PublishedStage
+from train.training.stage import StageTask, TrainingData
+from train.training.stages import Joint
 from unibiomed_core.model.unibiomed import UniBiomed
 
 PICTURES, MICRO, SIDE, REPEATS = 8, 4, 256, 7
@@ -84,12 +85,12 @@ class Sides:
     questions: int
 
 
-def prepared(model: UniBiomed, material: Material) -> Sides:
+def prepared(model: UniBiomed, material: TrainingData) -> Sides:
     """Our plan of one step, and its questions as rows of the published step in a random order, as published."""
     stage = Stage(
         "joint", "joint", steps=99, batch_size=PICTURES, micro_batch=MICRO, learning_rate=1e-4, trained="ours"
     )
-    ours, theirs = Joint(model, material, stage), Published(model, material, replace(stage, trained="published"))
+    ours, theirs = Joint(model, material, stage), PublishedStage(model, material, replace(stage, trained="published"))
     sheets = ours.plan(0)
     questions = [sample for sheet in sheets for sample in as_published(sheet)]
     order = np.random.default_rng(0).permutation(len(questions))
@@ -175,7 +176,7 @@ def main(arguments: Sequence[str]) -> None:
         config = RunConfig("benchmark", "mini", adapters=16)
         known = trained_targets(records)
         model, processor = initial_model(config, Path(folder), lambda: vocabulary_texts(records, known, 0))
-        sides = prepared(model, Material(records, processor, seed=0))
+        sides = prepared(model, TrainingData(records, processor, seed=0))
         found = compared(sides)
         found |= loader(sides.ours[0], found["our seconds a step"])
     for name, value in found.items():

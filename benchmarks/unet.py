@@ -22,16 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.checkpoint import Checkpoints, load
 from train.data import records as record_files
 from train.data.augment import normalise, picture_tensor
-from train.data.mask_batches import MaskBatch, mask_batch
+from train.data.batches import MaskBatch, mask_batch
 from train.data.records import Record, RecordSet
 from train.data.sampler import Sampler
 from train.data.targets import trained_targets
-from train.objective import ABSENT_WEIGHT
-from train.predictions import MASK_FILE, Row, mask_row, write_rows
-from train.restore import optimiser_tensors, restore_optimiser, restore_weights
+from train.evaluation.prediction_files import MASK_FILE, Row, mask_row, write_rows
+from train.training.checkpoint import Checkpoints, load, optimiser_tensors, restore_optimiser, restore_weights
+from train.training.objective import ABSENT_WEIGHT
 from unibiomed_core import vocabulary
 
 WIDTH, DEPTH = 18, 5

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from train.datasets import slices
+from train.datasets import volumes
 from train.datasets.shared_layout import SOURCES, Source
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.errors import ConfigError
@@ -113,10 +113,10 @@ def test_items(data: Path, wanted: str, count: int) -> Iterator[tuple[Path, Sour
 def load(folder: Path, source: Source, item: Mapping[str, Any], kind: str, learnt: Sequence[str]) -> Case:
     """A volume, and the mask of every target that is known to be there or not."""
     volume = read(folder / item["image"], kind)
-    layer = slices.read_labels(folder / item["mask"], volume.stored)
+    layer = volumes.read_labels(folder / item["mask"], volume.stored)
     known = {name: np.isin(layer, values) for name, values in source.labels.items()}
     nowhere = np.zeros(volume.shape, bool)
-    foreign = slices.foreign_targets(kind, source.labels, source.body)
+    foreign = volumes.foreign_targets(kind, source.labels, source.body)
     truth = {**known, **dict.fromkeys(foreign, nowhere)}
     return Case(item["id"], folder.name, volume, {name: mask for name, mask in truth.items() if name in learnt})
 

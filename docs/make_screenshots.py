@@ -18,8 +18,8 @@ import numpy as np
 from qtpy.QtWidgets import QApplication
 
 from napari_unibiomed import commands
-from napari_unibiomed.shared_findings import findings_of
-from napari_unibiomed.widgets.lifetime import plain_viewer
+from napari_unibiomed.canvas.view import plain_viewer
+from napari_unibiomed.session.shared_findings import findings_of
 
 SMALL, LARGE = (1366, 768), (1920, 1080)
 """Width and height of the window in pixels."""

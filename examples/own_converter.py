@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from train.data.records import Record, RecordWriter, region_record, resize_mask, resize_picture
-from train.datasets.job import split_of
-from train.datasets.slices import read_labels
+from train.datasets.request import split_of
+from train.datasets.volumes import read_labels
 from unibiomed_core import read
 
 images, masks, target, modality, out = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4], Path(sys.argv[5])

@@ -4,36 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_unibiomed.messages import from_error
+from napari_unibiomed.messages.from_error import from_error
 from napari_unibiomed.settings import read_settings
-from napari_unibiomed.shared_findings import findings_of
 from unibiomed_core.errors import UniBiomedError
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_unibiomed.layers import LayerGateway
-    from napari_unibiomed.session import Session
     from napari_unibiomed.widgets.dock import UniBiomedDock
     from napari_unibiomed.widgets.panel import FindingsPanel
-
-DOCK, PANEL = "UniBiomed", "UniBiomed findings"
-
-
-def open_dock(viewer: Viewer) -> UniBiomedDock:
-    """The dock, opened or brought to the front; there is one in a window."""
-    from napari_unibiomed.widgets.dock import UniBiomedDock
-    from napari_unibiomed.widgets.docking import open_one
-
-    return open_one(viewer, UniBiomedDock, DOCK)
-
-
-def open_panel(viewer: Viewer) -> FindingsPanel:
-    """The findings panel, opened or brought to the front; there is one in a window."""
-    from napari_unibiomed.widgets.docking import open_one
-    from napari_unibiomed.widgets.panel import FindingsPanel
-
-    return open_one(viewer, FindingsPanel, PANEL)
 
 
 def segment_layer(viewer: Viewer) -> None:
@@ -50,8 +29,8 @@ def measure_labels(viewer: Viewer) -> None:
     """Measure the selected labels: findings of ours in the panel, others as a new layer with a table of features."""
     from napari.utils.notifications import show_info, show_warning
 
-    from napari_unibiomed.layers import LayerGateway
-    from napari_unibiomed.measuring import measure_layer
+    from napari_unibiomed.canvas.layers import LayerGateway
+    from napari_unibiomed.findings.measuring import measure_layer
 
     gateway = LayerGateway(getattr(viewer, "__wrapped__", viewer), read_settings())
     labels = gateway.active_labels()
@@ -103,24 +82,17 @@ def show_or_hide_findings(viewer: Viewer) -> None:
     open_dock(viewer).show_or_hide_findings()
 
 
-def step_finding(session: Session, gateway: LayerGateway, step: int) -> bool:
-    """Select the next (1) or previous (-1) finding and jump to it; False where there is none."""
-    from napari_unibiomed.widgets.canvas_link import centre_of
+def open_dock(viewer: Viewer) -> UniBiomedDock:
+    """The dock, opened or brought to the front; there is one in a window."""
+    from napari_unibiomed.widgets.dock import UniBiomedDock
+    from napari_unibiomed.widgets.docking import DOCK, open_one
 
-    model = findings_of(session)
-    number = model.neighbour(step)
-    row = None if number is None else model.row(number)
-    if row is None or model.run is None:
-        return False
-    model.select(number)
-    if row.slice_largest is None:
-        return False
-    return gateway.jump(model.run.volume, row.plane, row.slice_largest, centre_of(row, row.slice_largest))
+    return open_one(viewer, UniBiomedDock, DOCK)
 
 
-def toggle_findings(gateway: LayerGateway) -> None:
-    """Hide every layer of findings, or show them all where none is visible."""
-    layers = list(gateway.ours("findings"))
-    visible = any(layer.visible for layer in layers)
-    for layer in layers:
-        layer.visible = not visible
+def open_panel(viewer: Viewer) -> FindingsPanel:
+    """The findings panel, opened or brought to the front; there is one in a window."""
+    from napari_unibiomed.widgets.docking import PANEL, open_one
+    from napari_unibiomed.widgets.panel import FindingsPanel
+
+    return open_one(viewer, FindingsPanel, PANEL)

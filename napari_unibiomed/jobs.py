@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from napari_unibiomed.progress import moment_text
+from unibiomed_core import report as reports
 from unibiomed_core.modalities import Window, with_labels
 from unibiomed_core.types import Caution, CroppedMask, Finding, Plane, Prediction, Prompt, Region, Report, Volume
 
@@ -105,7 +106,7 @@ def unused_name(name: str, taken: Collection[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class RunAnswer:
     """The answer to one question or about one box.
 
     Args:
@@ -130,7 +131,7 @@ class Answer:
     caution: Caution | None = None
 
     @classmethod
-    def of(cls, prediction: Prediction) -> Answer:
+    def of(cls, prediction: Prediction) -> RunAnswer:
         """The answer that a prediction holds."""
         return cls(
             prompt=prediction.prompt,
@@ -178,7 +179,7 @@ class Run:
     seconds: float = 0.0
     cancelled: bool = False
     complete: bool = False
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[RunAnswer] = field(default_factory=list)
     folder: Path | None = None
     title: str = ""
     renamed: bool = False
@@ -215,7 +216,7 @@ class Run:
         earlier = self.predictions.get(index, ())
         self.predictions[index] = predictions if self.job.kind != "roi" else earlier + predictions
         if self.job.kind in ("ask", "roi"):
-            self.answers += [Answer.of(prediction) for prediction in predictions]
+            self.answers += [RunAnswer.of(prediction) for prediction in predictions]
 
 
 def meets(finding: Finding, region: Region) -> bool:
@@ -228,3 +229,16 @@ def meets(finding: Finding, region: Region) -> bool:
         slice(max(0, low - start), max(0, high - start)) for (low, high), start in zip(box, mask.offset, strict=True)
     )
     return bool(mask.crop[inside].any())
+
+
+def limited(report: Report, job: Job) -> Report:
+    """A report with those findings only that meet the box of the job, where it has one."""
+    if job.within is None:
+        return report
+    kept = report.renumbered(tuple(finding for finding in report.findings if meets(finding, job.within)))
+    return replace(kept, narrative=reports.narrative(kept))
+
+
+def moment_text(seconds: float) -> str:
+    """``2026-11-29 10:32``: local date and time of a moment, given in seconds since 1970."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")

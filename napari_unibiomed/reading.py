@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from napari_unibiomed.placement import LayerTuple, image_layer, series_layer
+from napari_unibiomed.canvas.placement import LayerTuple, image_layer, series_layer
 
 PathOrPaths = str | Sequence[str]
 

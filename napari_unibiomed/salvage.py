@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from napari_unibiomed.jobs import Job, meets
+from napari_unibiomed.jobs import Job
 from unibiomed_core import report as reports
 from unibiomed_core.modalities import choose_window
 from unibiomed_core.types import Prediction, Report
@@ -22,26 +21,26 @@ def salvage(
         model: Provenance of the model that answered.
         why: What ended the run, one sentence for the report's warnings.
     """
-    from unibiomed_core.engine import plans, smoothing
-    from unibiomed_core.engine.gathered import Gathered
-    from unibiomed_core.engine.linking import findings
-    from unibiomed_core.engine.selection import Selection
+    from unibiomed_core.engine.volume import plans, postprocessing
+    from unibiomed_core.engine.volume.aggregation import Aggregation
+    from unibiomed_core.engine.volume.linking import findings
+    from unibiomed_core.engine.volume.postprocessing import Selection
 
-    volume, options, gathered = job.volume, job.options, Gathered()
+    volume, options, aggregation = job.volume, job.options, Aggregation()
     selection = Selection(options.least_presence, options.min_area_mm2, options.link_slices)
     step = plans.find(options.plan).step(job.every, volume.spacing_mm[volume.plane_axis(job.plane)])
     for index, given in predictions.items():
-        gathered.take(index, given, volume.modality)
-    linked, specks = selection.link(gathered.masks, volume, job.plane, visited=gathered.done, every=step)
+        aggregation.take(index, given, volume.modality)
+    linked, specks = selection.link(aggregation.masks, volume, job.plane, visited=aggregation.done, every=step)
     linked, left_out = selection.keep(linked)
-    found = findings(smoothing.smooth_all(linked, volume, options.smooth_mm), volume)
+    found = findings(postprocessing.smooth_all(linked, volume, options.smooth_mm), volume)
     prompts = list(dict.fromkeys(p.prompt for given in predictions.values() for p in given))
     return reports.build(
         volume=volume,
         window=None if volume.is_rgb else job.window or choose_window(volume),
         plane=job.plane,
         findings=found,
-        absences=gathered.absences(prompts, found, volume.modality),
+        absences=aggregation.absences(prompts, found, volume.modality),
         model=model,
         settings={
             "tasks": sorted({prompt.task for prompt in prompts}),
@@ -52,19 +51,11 @@ def salvage(
             "indices": None if job.indices is None else list(job.indices),
             **options.changed,
         },
-        slices_done=gathered.done,
+        slices_done=aggregation.done,
         slices_skipped=(),
         seconds=seconds,
-        truncated=gathered.truncated,
+        truncated=aggregation.truncated,
         specks_dropped=specks,
-        warnings=[why, *left_out, *gathered.contest_notes(volume)],
+        warnings=[why, *left_out, *aggregation.contest_notes(volume)],
         cancelled=True,
     )
-
-
-def limited(report: Report, job: Job) -> Report:
-    """A report with those findings only that meet the box of the job, where it has one."""
-    if job.within is None:
-        return report
-    kept = report.renumbered(tuple(finding for finding in report.findings if meets(finding, job.within)))
-    return replace(kept, narrative=reports.narrative(kept))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_unibiomed.placement import KEY, Placement
+from napari_unibiomed.canvas.placement import KEY, Placement
 from unibiomed_core.errors import WriteError
 from unibiomed_core.types import Volume
 

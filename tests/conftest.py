@@ -30,6 +30,10 @@ os.environ["XDG_CACHE_HOME"] = str(OWN_FOLDER / "cache")
 os.environ["NAPARI_CONFIG"] = str(OWN_FOLDER / "napari" / "settings.yaml")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# What a test starts imports this checkout, tests included, wherever it is started.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from unibiomed_core import report
-from unibiomed_core.engine.linking import SliceMask, findings, link
+from unibiomed_core.engine.volume.linking import SliceMask, findings, link
 from unibiomed_core.io import read
 from unibiomed_core.io.export import write_report
 from unibiomed_core.modalities import choose_window

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from alike import differences, same_masks
-from patience import until_line
+
+from tests.alike import differences, same_masks
+from tests.patience import until_line
 
 FOLDER = Path(__file__).resolve().parent
 CLOCKS = re.compile(r"\btime\.(sleep|time|monotonic|perf_counter|process_time|thread_time)(_ns)?\(")

@@ -17,8 +17,8 @@ class Stage:
 
     Args:
         name: Folder of its checkpoints; also what ``only=`` selects.
-        kind: A row of ``train.stages.KINDS``: "grounding" (masks from fixed target codes), "language" (text, and the
-            bridge onto the codes), "joint" (text and masks through the whole model) or "published".
+        kind: A row of ``train.training.stages.KINDS``: "grounding" (masks from fixed target codes), "language" (text,
+            and the bridge onto the codes), "joint" (text and masks through the whole model) or "published".
         steps: Optimiser steps; 0 takes them from ``epochs``.
         epochs: Passes over the records, where ``steps`` is 0.
         batch_size: Pictures a step, over all processes.
@@ -29,7 +29,7 @@ class Stage:
         side: Side of the grounding pictures in pixels; smaller than the model's is faster.
         targets_per_picture: Most targets that are there; one or two that are not come on top.
         boxed_share: Share of a language step's pictures that have a box drawn in.
-        trained: A rule of ``train.trainable.RULES`` for stages that train the whole model.
+        trained: A rule of ``train.training.trainable.RULES`` for stages that train the whole model.
         warmup_share: Warm-up as a share of all steps, in place of ``warmup``, where it is above 0.
         warmup_start: Learning rate of the first step as a share of the peak; 0 starts one step above nothing.
         second_beta: Decay of the squared gradients' mean in AdamW.

@@ -25,15 +25,24 @@ if __package__ in (None, ""):
 
 import torch
 
-from train import compare, figures, systems
 from train.config import RunConfig
 from train.data import records as record_files
 from train.data.records import Record
-from train.predict import Asked, predict
-from train.predictions import MASK_FILE, file_hash, rows, to_json
+from train.evaluation import compare, figures
+from train.evaluation.mask_scores import score
+from train.evaluation.predict import Asked, predict
+from train.evaluation.prediction_files import MASK_FILE, file_hash, rows, to_json
+from train.evaluation.tables import (
+    RUN_FILE,
+    TABLE_FILE,
+    failures,
+    joined,
+    joined_markdown,
+    markdown,
+    read_run,
+    read_table,
+)
 from train.prepare import prepare
-from train.scorecard import RUN_FILE, TABLE_FILE, failures, markdown, read_run, read_table
-from train.scores import score
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError
 
@@ -46,7 +55,7 @@ IMAGES = ("as is", "noise")
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """What ``name=value`` changes.
 
     Args:
@@ -58,13 +67,13 @@ class Settings:
     image: str = "as is"
 
 
-def settings(arguments: Sequence[str]) -> Settings:
+def settings(arguments: Sequence[str]) -> EvaluationSettings:
     """The settings of a command line.
 
     Raises:
         ConfigError: A name is unknown or a value does not fit.
     """
-    found = Settings()
+    found = EvaluationSettings()
     for argument in arguments:
         name, _, value = argument.partition("=")
         if name == "limit" and value.isdecimal():
@@ -76,7 +85,7 @@ def settings(arguments: Sequence[str]) -> Settings:
     return found
 
 
-def evaluate(model: str, data: Path, out: Path, chosen: Settings, command: str) -> dict[str, Any]:
+def evaluate(model: str, data: Path, out: Path, chosen: EvaluationSettings, command: str) -> dict[str, Any]:
     """Predict, score, write tables and figures; returns the table.
 
     Raises:
@@ -179,8 +188,8 @@ def _scorecard(arguments: Sequence[str], command: str) -> str:
     if missing := [name for name, folder in folders.items() if not folder.name]:
         raise ConfigError("Folder without a name", f"'{missing[0]}'", "NAME=OUT for each system")
     tables = {name: read_table(folder) for name, folder in folders.items()}
-    table = systems.joined(tables)
-    text = systems.joined_markdown(table, command)
+    table = joined(tables)
+    text = joined_markdown(table, command)
     to.mkdir(parents=True, exist_ok=True)
     _write_json(to / "scorecard.json", table)
     (to / "scorecard.md").write_text(text + "\n", "utf-8")

@@ -19,12 +19,12 @@ if __package__ in (None, ""):
     # Run as a file: the repository takes the place of this folder, whose "datasets" would hide the library's.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from train.data.counts import Counts, summary_of, summary_text
+from train.data.counts import RecordCounts, summary_of, summary_text
 from train.data.leakage import LeakageCheck
 from train.data.records import Record, RecordWriter
-from train.datasets.job import Job, Summary, held_out_by_count
 from train.datasets.notes import note_lines, noted
 from train.datasets.registry import entry, nearest, registry
+from train.datasets.request import ConversionRequest, Summary, held_out_by_count
 from train.datasets.settings import SETTINGS, read_settings
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError, WriteError
 
@@ -77,7 +77,7 @@ def prepare(root: Path, out: Path, side: int, say: Callable[[str], None], settin
     say(f"{splits['train']} training and {splits['test']} test records, {summary['refused_count']} refused")
 
 
-def job_of(dataset: str, source: Path, settings: Sequence[str]) -> tuple[str, Job]:
+def job_of(dataset: str, source: Path, settings: Sequence[str]) -> tuple[str, ConversionRequest]:
     """The layout and the job of a command's words.
 
     Args:
@@ -103,7 +103,7 @@ def job_of(dataset: str, source: Path, settings: Sequence[str]) -> tuple[str, Jo
     else:
         near = nearest(dataset, dict.fromkeys([*registry(), *LAYOUTS, "auto"]))
         raise ConfigError("Unknown data set", f"'{dataset}'", f"nearest: {', '.join(near[:5])}")
-    return layout, Job(source=source, **(values | read_settings(settings)))
+    return layout, ConversionRequest(source=source, **(values | read_settings(settings)))
 
 
 def _from_registry(name: str, source: Path) -> tuple[str, dict[str, Any]]:
@@ -125,7 +125,7 @@ def _from_registry(name: str, source: Path) -> tuple[str, dict[str, Any]]:
     return layout, values
 
 
-def write_records(layout: str, job: Job, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def write_records(layout: str, job: ConversionRequest, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Convert in one pass and write ``out`` only when everything is sound; returns the summary that was saved.
 
     Raises:
@@ -146,9 +146,11 @@ def write_records(layout: str, job: Job, out: Path, say: Callable[[str], None]) 
     return summary
 
 
-def _pass(layout: str, job: Job, folder: Path, say: Callable[[str], None]) -> tuple[Summary, Counts, set[str]]:
+def _pass(
+    layout: str, job: ConversionRequest, folder: Path, say: Callable[[str], None]
+) -> tuple[Summary, RecordCounts, set[str]]:
     """Every record once, into files in ``folder``; also gives the groups that have records."""
-    refusals, counts, leakage, groups = Summary(), Counts(), LeakageCheck(), set[str]()
+    refusals, counts, leakage, groups = Summary(), RecordCounts(), LeakageCheck(), set[str]()
     with ExitStack() as open_files:
         writers = {s: open_files.enter_context(RecordWriter(folder / f"{s}.parquet")) for s in SPLITS}
         for record in _converted(layout, job, refusals):
@@ -161,7 +163,7 @@ def _pass(layout: str, job: Job, folder: Path, say: Callable[[str], None]) -> tu
     return refusals, counts, groups
 
 
-def _converted(layout: str, job: Job, refusals: Summary) -> Iterator[Record]:
+def _converted(layout: str, job: ConversionRequest, refusals: Summary) -> Iterator[Record]:
     from train.datasets.layouts import LAYOUTS
 
     try:
@@ -170,7 +172,7 @@ def _converted(layout: str, job: Job, refusals: Summary) -> Iterator[Record]:
         raise DataError("Data cannot be read", f"{job.source}: {cause}", f"files of the layout {layout}") from cause
 
 
-def _take(record: Record, writers: Mapping[str, RecordWriter], counts: Counts, leakage: LeakageCheck) -> None:
+def _take(record: Record, writers: Mapping[str, RecordWriter], counts: RecordCounts, leakage: LeakageCheck) -> None:
     if record.split not in writers:
         raise DataError("Unknown split", f"{record.id} is in '{record.split}'", f"one of {', '.join(writers)}")
     leakage.add(record, record.split)
@@ -178,7 +180,7 @@ def _take(record: Record, writers: Mapping[str, RecordWriter], counts: Counts, l
     writers[record.split].add(record)
 
 
-def _check_refused(refusals: Summary, counts: Counts) -> None:
+def _check_refused(refusals: Summary, counts: RecordCounts) -> None:
     refused, made = len(refusals.refused), counts.total()
     if refused > MOST_REFUSED * (refused + made):
         first = "; ".join(f"{item}: {reason}" for item, reason in refusals.refused[:NAMED_REFUSALS])
@@ -190,7 +192,7 @@ def _check_refused(refusals: Summary, counts: Counts) -> None:
         )
 
 
-def _check_splits(counts: Counts, groups: set[str]) -> None:
+def _check_splits(counts: RecordCounts, groups: set[str]) -> None:
     made, there = counts.total(), [split for split in SPLITS if counts.in_split(split)]
     if not made:
         raise DataError("No record", "nothing in the folder gave one", "pictures with masks or texts")

@@ -24,17 +24,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
-from train import made_from
 from train.config import RunConfig, override
 from train.data.examples import vocabulary_texts
 from train.data.targets import trained_targets
-from train.export import export_model, export_run
-from train.initialise import initial_model
-from train.loop import Run, run_stage, take_over
 from train.recipes import RECIPES
 from train.run_records import records_file, trained_records, training_records
-from train.stages import Material
-from train.validate import Validation
+from train.training import made_from
+from train.training.export import export_model, export_run
+from train.training.initialise import initial_model
+from train.training.loop import TrainingRun, run_stage, take_over
+from train.training.stage import TrainingData
+from train.training.validate import Validation
 from unibiomed_core.errors import ConfigError, UniBiomedError, WriteError
 
 
@@ -97,9 +97,9 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
         made_from.check_tokenizer(config, folder, inputs, say)
         known = trained_targets(records)
         model, processor = initial_model(config, folder, lambda: vocabulary_texts(records, known, config.seed))
-    material = Material(records, processor, config.seed, config.validation_share)
+    material = TrainingData(records, processor, config.seed, config.validation_share)
     validation = Validation(material, folder) if material.held_out.any() else None
-    shared = Run(model, material, validation, folder, config, accelerator, say, inputs)
+    shared = TrainingRun(model, material, validation, folder, config, accelerator, say, inputs)
     for number, stage in enumerate(config.stages):
         if selected and stage.name not in selected:
             continue

@@ -5,8 +5,8 @@ from __future__ import annotations
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFormLayout, QSizePolicy, QToolButton, QWidget
 
-from napari_unibiomed.asking import PLANS
 from napari_unibiomed.jobs import Options
+from napari_unibiomed.runs.requests import PLANS
 from napari_unibiomed.widgets.section import Chooser, describe
 
 TITLE = "Advanced"

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from superqt.utils import qdebounced
 
-from napari_unibiomed.layers import LayerGateway
-from napari_unibiomed.roi import Box, box_of, drawn_corners
+from napari_unibiomed.canvas.boxes import Box, box_of, drawn_corners
+from napari_unibiomed.canvas.layers import LayerGateway
 from unibiomed_core.types import Volume
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class BoxDrawing:
         self._leave()
 
     def _layer_of(self, source: Image) -> Shapes | None:
-        from napari_unibiomed.layers import KEY
+        from napari_unibiomed.canvas.layers import KEY
 
         mine = (r for r in self._gateway.ours("roi") if r.metadata[KEY]["source"]() is source)
         return next(mine, None)

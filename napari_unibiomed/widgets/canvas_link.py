@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from superqt.utils import qdebounced
 
-from napari_unibiomed import canvas_masks, lazy_layers, painting
-from napari_unibiomed.details import slice_beside
-from napari_unibiomed.findings import FindingsModel
+from napari_unibiomed.canvas import lazy_layers, painting
+from napari_unibiomed.canvas.layers import KEY, LayerGateway
+from napari_unibiomed.findings import painted_masks
+from napari_unibiomed.findings.details import slice_beside
+from napari_unibiomed.findings.model import FindingsModel
+from napari_unibiomed.findings.rows import FindingRow, centre_of
 from napari_unibiomed.jobs import Run
-from napari_unibiomed.layers import KEY, LayerGateway
-from napari_unibiomed.message import Message
-from napari_unibiomed.notices import labels_on_another_grid, no_finding
-from napari_unibiomed.rows import FindingRow, centre_of
+from napari_unibiomed.messages.message import Message
+from napari_unibiomed.messages.notices import labels_on_another_grid, no_finding
 from unibiomed_core.types import CroppedMask
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class CanvasLink:
         self.layer: Labels | None = None
         self._layer_connections: list[Callable[[], None]] = []
         self._quiet = False
-        self._touched: dict[int, canvas_masks.Box] = {}
+        self._touched: dict[int, painted_masks.Box] = {}
         """Number -> canonical box of all strokes with it or over it."""
         self._look_everywhere = False
         self._told: set[int] = set()
@@ -183,7 +184,7 @@ class CanvasLink:
     def _on_painted(self, stroke: painting.Stroke | None) -> None:
         if self.layer is None or self._quiet:
             return
-        if stroke is None or not canvas_masks.fits(self.layer):
+        if stroke is None or not painted_masks.fits(self.layer):
             self._measure_everything()
             return
         corners = (stroke.low, stroke.high)
@@ -195,7 +196,7 @@ class CanvasLink:
         self._measure_touched()
 
     def _on_data_replaced(self) -> None:
-        if self.layer is not None and not canvas_masks.fits(self.layer):
+        if self.layer is not None and not painted_masks.fits(self.layer):
             self._say(labels_on_another_grid(self.layer.name))
         self._measure_everything()
 
@@ -223,18 +224,18 @@ class CanvasLink:
         # Until the report's masks are on the layer, it shows what was gathered on the way.
         if layer is None or not self.model.finished or self.model.run is None or not self.gateway.holds(layer):
             return
-        if layer.metadata[KEY].get("report") is not self.model.run.report or not canvas_masks.fits(layer):
+        if layer.metadata[KEY].get("report") is not self.model.run.report or not painted_masks.fits(layer):
             return
         touched = None if self._look_everywhere else self._touched
         self._look_everywhere = False
-        picture = canvas_masks.canonical_picture(layer)
-        strangers = set(canvas_masks.strangers_in(picture, canvas_masks.own_masks(self.model), touched))
+        picture = painted_masks.canonical_picture(layer)
+        strangers = set(painted_masks.strangers_in(picture, painted_masks.own_masks(self.model), touched))
         if strangers - self._told:
             self._say(no_finding(sorted(strangers - self._told)))
         self._told = strangers if touched is None else self._told | strangers
         self._measuring = True
         try:
-            changed = canvas_masks.measure(layer, self.model, touched, self.gateway.hidden(layer))
+            changed = painted_masks.measure(layer, self.model, touched, self.gateway.hidden(layer))
         finally:
             self._measuring = False
         if changed:
@@ -252,9 +253,9 @@ class CanvasLink:
             self._outline(number)
 
     def _on_mask_put_back(self, number: int) -> None:
-        if self.layer is not None and canvas_masks.fits(self.layer):
+        if self.layer is not None and painted_masks.fits(self.layer):
             with self._silence():
-                self.gateway.paint_masks(self.layer, canvas_masks.own_masks(self.model), self.model.unseen)
+                self.gateway.paint_masks(self.layer, painted_masks.own_masks(self.model), self.model.unseen)
 
     def _on_selected(self, number: int | None) -> None:
         self._outline(number)
@@ -284,8 +285,8 @@ class CanvasLink:
         """Bring the voxels in line with the rows: masks of a restored run, and what is not seen under what is."""
         if self.layer is None or not self.model.finished or self.model.run is None:
             return
-        about, own, unseen = self.layer.metadata[KEY], canvas_masks.own_masks(self.model), self.model.unseen
-        if not canvas_masks.fits(self.layer):
+        about, own, unseen = self.layer.metadata[KEY], painted_masks.own_masks(self.model), self.model.unseen
+        if not painted_masks.fits(self.layer):
             return
         if self.model.run.report is None or about.get("report") is not self.model.run.report:
             return
@@ -297,7 +298,7 @@ class CanvasLink:
                 self.measure_painted()
             picture = about["placement"].to_canonical(self.layer.data)
             for number in moved & own.keys():
-                painting.paint_again(picture, canvas_masks.own_masks(self.model), own[number], unseen)
+                painting.paint_again(picture, painted_masks.own_masks(self.model), own[number], unseen)
             with self._silence():
                 self.layer.refresh()
 

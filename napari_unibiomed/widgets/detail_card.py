@@ -12,9 +12,9 @@ from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QScrollArea, QToolButton, QVBoxLayout, QWidget
 from superqt import QElidingLabel
 
-from napari_unibiomed.contrast import ink
-from napari_unibiomed.details import caption_of, facts_of, key_slices, place_text, slice_beside, thumbnail
-from napari_unibiomed.rows import FindingRow
+from napari_unibiomed.findings.details import caption_of, facts_of, key_slices, place_text, slice_beside, thumbnail
+from napari_unibiomed.findings.rows import FindingRow
+from napari_unibiomed.widgets.contrast import ink
 from napari_unibiomed.widgets.section import describe
 from napari_unibiomed.widgets.section import row as side_by_side
 

@@ -9,29 +9,32 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QSize, QTimer
 from qtpy.QtWidgets import QDockWidget, QFrame, QVBoxLayout, QWidget
 
-from napari_unibiomed import commands
-from napari_unibiomed.controls import Phase
-from napari_unibiomed.layers import LayerGateway
-from napari_unibiomed.message import Link
-from napari_unibiomed.model_choice import choices
-from napari_unibiomed.orientation import OrientationLetters
-from napari_unibiomed.shared_findings import findings_of
+from napari_unibiomed.canvas.layers import LayerGateway, toggle_findings
+from napari_unibiomed.canvas.orientation import OrientationLetters
+from napari_unibiomed.canvas.view import plain_viewer
+from napari_unibiomed.messages.message import Link
+from napari_unibiomed.session.models import choices
+from napari_unibiomed.session.phases import Phase
+from napari_unibiomed.session.session import Session
+from napari_unibiomed.session.shared_findings import findings_of
 from napari_unibiomed.widgets.box_drawing import BoxDrawing
-from napari_unibiomed.widgets.docking import OneEach, arrange, leave_frame
+from napari_unibiomed.widgets.docking import DOCK, PANEL, OneEach, arrange, leave_frame, open_one
 from napari_unibiomed.widgets.image_binding import ImageBinding
 from napari_unibiomed.widgets.image_section import ImageSection
 from napari_unibiomed.widgets.keys import Keys
-from napari_unibiomed.widgets.lifetime import FrameWatch, plain_viewer, shared_session
+from napari_unibiomed.widgets.lifetime import FrameWatch
 from napari_unibiomed.widgets.message_links import MessageLinks
 from napari_unibiomed.widgets.model_binding import ModelBinding
 from napari_unibiomed.widgets.model_section import ModelSection
 from napari_unibiomed.widgets.output_section import OutputSection
+from napari_unibiomed.widgets.panel import FindingsPanel
 from napari_unibiomed.widgets.run_layers import RunLayers
 from napari_unibiomed.widgets.run_section import RunSection
 from napari_unibiomed.widgets.running import Running
 from napari_unibiomed.widgets.saved_runs import SavedRuns
 from napari_unibiomed.widgets.saving import Saving
 from napari_unibiomed.widgets.section import LinkLabel, ScrollColumn
+from napari_unibiomed.widgets.shared_session import shared_session
 from napari_unibiomed.widgets.task_section import TaskSection
 from unibiomed_core import __version__
 from unibiomed_core.types import NOTICE
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
     from napari_unibiomed.jobs import JobKind
     from unibiomed_core.types import Plane
+
 
 WIDTH_PX = 320
 NARROWEST_PX = 300
@@ -117,15 +121,15 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
 
     def next_finding(self) -> None:
         """Select the next finding and jump to it."""
-        commands.step_finding(self.session, self.gateway, 1)
+        step_finding(self.session, self.gateway, 1)
 
     def previous_finding(self) -> None:
         """Select the finding before and jump to it."""
-        commands.step_finding(self.session, self.gateway, -1)
+        step_finding(self.session, self.gateway, -1)
 
     def show_or_hide_findings(self) -> None:
         """Show or hide every labels layer of findings."""
-        commands.toggle_findings(self.gateway)
+        toggle_findings(self.gateway)
 
     def cancel_run(self) -> None:
         """Stop after the slice in work."""
@@ -148,9 +152,9 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
         """
         viewer = self._viewer()
         if viewer is not None:
-            commands.open_panel(viewer)
+            open_one(viewer, FindingsPanel, PANEL)
             if not in_front:
-                commands.open_dock(viewer)
+                open_one(viewer, type(self), DOCK)
 
     def show_saved(self) -> None:
         """List the kept runs of the chosen image."""
@@ -317,3 +321,18 @@ def _footer() -> LinkLabel:
     footer.setOpenExternalLinks(True)
     footer.setAccessibleName("Research use only")
     return footer
+
+
+def step_finding(session: Session, gateway: LayerGateway, step: int) -> bool:
+    """Select the next (1) or previous (-1) finding and jump to it; False where there is none."""
+    from napari_unibiomed.widgets.canvas_link import centre_of
+
+    model = findings_of(session)
+    number = model.neighbour(step)
+    row = None if number is None else model.row(number)
+    if row is None or model.run is None:
+        return False
+    model.select(number)
+    if row.slice_largest is None:
+        return False
+    return gateway.jump(model.run.volume, row.plane, row.slice_largest, centre_of(row, row.slice_largest))

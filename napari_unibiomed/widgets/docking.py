@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QMainWindow, QWidget
 
-from napari_unibiomed.widgets.lifetime import frame_of, plain_viewer
+from napari_unibiomed.canvas.view import plain_viewer
+from napari_unibiomed.widgets.lifetime import frame_of
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     QWidgetMeta = type
 else:
     QWidgetMeta = type(QWidget)
+
+DOCK, PANEL = "UniBiomed", "UniBiomed findings"
+"""Names of the two widgets in the manifest."""
 
 Docked = TypeVar("Docked", bound=QWidget)
 

@@ -22,9 +22,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unibiomed.contrast import readable
-from napari_unibiomed.findings import FindingsModel
-from napari_unibiomed.rows import (
+from napari_unibiomed.findings.model import FindingsModel
+from napari_unibiomed.findings.rows import (
     COLUMNS,
     DASH,
     TEXT_COLUMNS,
@@ -36,6 +35,7 @@ from napari_unibiomed.rows import (
     common_units,
     short_text,
 )
+from napari_unibiomed.widgets.contrast import readable
 from napari_unibiomed.widgets.frozen_columns import FrozenColumns
 
 Role = Qt.ItemDataRole

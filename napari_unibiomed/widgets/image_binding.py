@@ -9,13 +9,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from superqt.utils import qthrottled
 
-from napari_unibiomed import lazy_layers, messages
-from napari_unibiomed.geometry import volume_of
-from napari_unibiomed.layers import LayerGateway
-from napari_unibiomed.message import Message
-from napari_unibiomed.picture import model_picture
-from napari_unibiomed.placement import volumes_in
-from napari_unibiomed.widgets.image_section import ImageSection
+from napari_unibiomed.canvas import lazy_layers
+from napari_unibiomed.canvas.layers import LayerGateway
+from napari_unibiomed.canvas.placement import volumes_in
+from napari_unibiomed.canvas.volumes import volume_of
+from napari_unibiomed.messages import catalogue
+from napari_unibiomed.messages.from_error import from_error
+from napari_unibiomed.messages.message import Message
+from napari_unibiomed.widgets.image_section import ImageSection, model_picture
 from napari_unibiomed.widgets.lazy_reading import READING, LazyReading
 from unibiomed_core.errors import UniBiomedError
 from unibiomed_core.types import Plane, Region, Volume
@@ -24,7 +25,7 @@ from unibiomed_core.updates import CancelToken
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_unibiomed.asking import Slices
+    from napari_unibiomed.runs.requests import Slices
 
 PREVIEW_MS = 100
 NO_KIND = Message(
@@ -47,7 +48,7 @@ class ImageBinding:
     def __init__(self, section: ImageSection, gateway: LayerGateway) -> None:
         self.section, self.gateway = section, gateway
         self.volume: Volume | None = None
-        self.problem: Message | None = messages.no_image()
+        self.problem: Message | None = catalogue.no_image()
         self.region: Region | None = None
         self._taken: tuple[Any, ...] = ()
         self._kinds: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
@@ -152,14 +153,14 @@ class ImageBinding:
         self.reading.stop()
         self.volume, self.problem = None, None
         if layer is None:
-            self.problem = messages.no_image()
+            self.problem = catalogue.no_image()
         elif not self.section.modality:
             self.problem = NO_KIND
         else:
             try:
                 self._take_volume(layer, wanted[2] or {})
             except UniBiomedError as error:
-                self.problem = messages.from_error(error)
+                self.problem = from_error(error)
         self.section.show_volume(self.volume, self.plane)
         self.follow_view()
 
@@ -176,7 +177,7 @@ class ImageBinding:
             return
         layer, _, choice, _ = self._taken
         if isinstance(found, UniBiomedError):
-            self.problem = messages.from_error(found)
+            self.problem = from_error(found)
         else:
             lazy_layers.keep(layer, choice or {}, found)
             self._taken = ()

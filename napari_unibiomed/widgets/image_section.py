@@ -6,16 +6,18 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QSpinBox
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtGui import QImage, QPixmap, QResizeEvent
+from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QSizePolicy, QSpinBox
 
-from napari_unibiomed.controls import Controls, Phase, enabled
+from napari_unibiomed.session.phases import Controls, Phase, enabled
 from napari_unibiomed.widgets.plane_buttons import PlaneButtons
-from napari_unibiomed.widgets.preview import Preview
 from napari_unibiomed.widgets.section import Chooser, Section, describe, row
 from napari_unibiomed.widgets.window_box import WindowBox
-from unibiomed_core.modalities import MODALITIES, Window
-from unibiomed_core.types import PLANES, Plane, Volume
+from unibiomed_core.modalities import MODALITIES, Window, choose_window, draw_box, to_rgb
+from unibiomed_core.types import PLANES, Plane, Region, Volume
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -213,3 +215,72 @@ def step_words(axis_label: str) -> str:
     """What the steps of an axis are called; napari's own labels ("-3", "axis 0") say nothing to people."""
     named = bool(re.search(r"[^\W\d_]", axis_label)) and not re.fullmatch(r"(?i)axis[ _-]*-?\d+", axis_label.strip())
     return axis_label if named else "Page, time or channel"
+
+
+LARGEST_HEIGHT = 220
+
+
+class Preview(QLabel):
+    """A copy of the picture; what is shown can be read back for a test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: NDArray[np.uint8] | None = None
+        self._pixels = QPixmap()
+        self.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setWordWrap(True)
+        self.setAccessibleName("Picture that the model gets")
+        self.setToolTip(WAY_ROUND)
+
+    def show_picture(self, rgb: NDArray[np.uint8]) -> None:
+        """Show an (H, W, 3) picture."""
+        self.shown = np.ascontiguousarray(rgb)
+        height, width = self.shown.shape[:2]
+        image = QImage(self.shown.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+        self._pixels = QPixmap.fromImage(image)
+        self._fit()
+
+    def say(self, words: str) -> None:
+        """Show words instead of a picture."""
+        self.shown = None
+        self._pixels = QPixmap()
+        self.setMaximumHeight(LARGEST_HEIGHT)
+        self.setText(words)
+
+    def sizeHint(self) -> QSize:
+        """As high as the picture at the dock's width, never higher than ``LARGEST_HEIGHT``."""
+        if self._pixels.isNull():
+            return super().sizeHint()
+        width = max(1, self.width())
+        return QSize(width, min(LARGEST_HEIGHT, round(width * self._pixels.height() / self._pixels.width())))
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Fit the picture to the new width."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        if not self._pixels.isNull():
+            size = self.sizeHint()
+            kept = Qt.AspectRatioMode.KeepAspectRatio
+            self.setPixmap(self._pixels.scaled(size, kept, Qt.TransformationMode.SmoothTransformation))
+            self.updateGeometry()
+
+
+WAY_ROUND = "Rows run towards Inferior or Posterior, columns towards Left or Posterior: as radiologists read them."
+"""Slices go to the model in canonical order, in each plane the order that the viewer shows them in."""
+
+
+def model_picture(
+    volume: Volume, plane: Plane, index: int, window: Window | None = None, region: Region | None = None
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8: the windowed slice as RGB, with the box burnt in where the region lies on this slice.
+
+    Args:
+        window: None takes the modality's.
+    """
+    rgb = to_rgb(volume.slice(index, plane).pixels, window or choose_window(volume))
+    if region is None or (region.plane, region.index) != (plane, index):
+        return rgb
+    return draw_box(rgb, region)

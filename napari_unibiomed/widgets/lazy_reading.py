@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
-from napari_unibiomed import lazy_layers
-from napari_unibiomed.message import Message
+from napari_unibiomed.canvas import lazy_layers
+from napari_unibiomed.messages.message import Message
 from unibiomed_core.errors import UniBiomedError
 from unibiomed_core.updates import CancelToken
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QApplication
 
-from napari_unibiomed.message import Link, Message
+from napari_unibiomed.messages.message import Link, Message
 
 if TYPE_CHECKING:
     from napari_unibiomed.widgets.image_section import ImageSection

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QApplication
 
-from napari_unibiomed.asking import offered_targets
-from napari_unibiomed.controls import Phase, status_line
-from napari_unibiomed.message import Message
-from napari_unibiomed.model_choice import ModelChoice, choices
+from napari_unibiomed.messages.message import Message
+from napari_unibiomed.runs.requests import offered_targets
+from napari_unibiomed.session.models import ModelChoice, choices
+from napari_unibiomed.session.phases import Phase, status_line
 
 if TYPE_CHECKING:
-    from napari_unibiomed.session import Session
+    from napari_unibiomed.session.session import Session
     from napari_unibiomed.widgets.model_section import ModelSection
 
 PACKAGES = ("napari-unibiomed", "torch", "transformers", "napari", "qtpy", "numpy")

@@ -8,8 +8,8 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton
 
-from napari_unibiomed.controls import Controls, Phase, enabled
-from napari_unibiomed.model_choice import ModelChoice, device_names, folder_choice
+from napari_unibiomed.session.models import ModelChoice, device_names, folder_choice
+from napari_unibiomed.session.phases import Controls, Phase, enabled
 from napari_unibiomed.widgets.section import Chooser, Section, describe, row
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")

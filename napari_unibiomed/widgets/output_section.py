@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QPushButton
 
-from napari_unibiomed.controls import Controls, Phase, enabled
-from napari_unibiomed.progress import size_text
+from napari_unibiomed.messages.catalogue import size_text
+from napari_unibiomed.session.phases import Controls, Phase, enabled
 from napari_unibiomed.shortcuts import with_keys
 from napari_unibiomed.widgets.section import Section, describe, row
 

@@ -21,22 +21,23 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import qthrottled
 
-from napari_unibiomed.empty_states import state_text
-from napari_unibiomed.exporting import edited_report
+from napari_unibiomed.canvas.layers import LayerGateway
+from napari_unibiomed.canvas.view import plain_viewer
+from napari_unibiomed.findings.export import edited_report
+from napari_unibiomed.findings.linked_text import report_lines
 from napari_unibiomed.jobs import Run
-from napari_unibiomed.layers import LayerGateway
-from napari_unibiomed.links import report_lines
-from napari_unibiomed.message import Message
-from napari_unibiomed.shared_findings import findings_of
+from napari_unibiomed.messages.message import Message
+from napari_unibiomed.session.shared_findings import findings_of
 from napari_unibiomed.widgets.canvas_link import CanvasLink
 from napari_unibiomed.widgets.detail_card import DetailCard
 from napari_unibiomed.widgets.docking import OneEach, arrange, leave_frame
+from napari_unibiomed.widgets.empty_states import state_text
 from napari_unibiomed.widgets.findings_table import FindingsTable
-from napari_unibiomed.widgets.lifetime import FrameWatch, plain_viewer, shared_session
-from napari_unibiomed.widgets.panel_menu import entries, menu_of
+from napari_unibiomed.widgets.lifetime import FrameWatch
 from napari_unibiomed.widgets.report_view import ReportView
-from napari_unibiomed.widgets.row_actions import RowActions
+from napari_unibiomed.widgets.row_actions import RowActions, entries, menu_of
 from napari_unibiomed.widgets.section import Chooser, describe, row
+from napari_unibiomed.widgets.shared_session import shared_session
 from unibiomed_core.types import NOTICE
 
 if TYPE_CHECKING:

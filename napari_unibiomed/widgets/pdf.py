@@ -20,11 +20,11 @@ from qtpy.QtGui import (
     QTextFormat,
 )
 
-from napari_unibiomed.contrast import ink
-from napari_unibiomed.details import caption_of, key_slices, thumbnail
+from napari_unibiomed.findings.details import caption_of, key_slices, thumbnail
+from napari_unibiomed.findings.rows import Column, FindingRow, cell_text, row_of
 from napari_unibiomed.jobs import Job, Run
-from napari_unibiomed.rows import Column, FindingRow, cell_text, row_of
 from napari_unibiomed.widgets import glyphs
+from napari_unibiomed.widgets.contrast import ink
 from napari_unibiomed.widgets.detail_card import pixmap_of
 from unibiomed_core.errors import WriteError
 from unibiomed_core.modalities import Window

@@ -9,8 +9,8 @@ from qtpy.QtCore import QEvent, QUrl, Signal
 from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QTextBrowser
 
-from napari_unibiomed.contrast import readable
-from napari_unibiomed.links import Line, Span
+from napari_unibiomed.findings.linked_text import Line, Span
+from napari_unibiomed.widgets.contrast import readable
 
 SCHEME = "finding"
 

@@ -7,19 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QMenu, QWidget
 
-from napari_unibiomed import canvas_masks, messages
-from napari_unibiomed.exporting import export_mask
-from napari_unibiomed.findings import FindingsModel
+from napari_unibiomed.findings import painted_masks
+from napari_unibiomed.findings.export import export_mask
+from napari_unibiomed.findings.model import FindingsModel
+from napari_unibiomed.findings.rows import FindingRow, measurements_text
 from napari_unibiomed.jobs import Job, Run
-from napari_unibiomed.message import Message
-from napari_unibiomed.rows import FindingRow, measurements_text
+from napari_unibiomed.messages.from_error import from_error
+from napari_unibiomed.messages.message import Message
 from napari_unibiomed.widgets.canvas_link import CanvasLink
 from unibiomed_core.errors import UniBiomedError
 
 if TYPE_CHECKING:
-    from napari_unibiomed.session import Session
+    from napari_unibiomed.session.session import Session
+
 
 NO_LAYER = Message("warning", "The image was closed", "Its layer is not in this viewer.", "Open the image again.")
 
@@ -73,12 +75,12 @@ class RowActions:
         if run is None:
             return
         try:
-            canvas_masks.settle(self.link.gateway, self.model, run)
+            painted_masks.settle(self.link.gateway, self.model, run)
             if (row := self.model.row(number)) is None:
                 return
             made = export_mask(run, row, path, overwrite=True)
         except UniBiomedError as error:
-            self._say(messages.from_error(error))
+            self._say(from_error(error))
             return
         self._say(Message("info", "Written", f"{made.name} in {made.parent.name}."))
 
@@ -105,3 +107,37 @@ class RowActions:
         if run is self.started:
             self.started = None
             self.link.repaint()
+
+
+Entry = tuple[str, Callable[[], object], bool]
+
+
+def entries(row: FindingRow, model: FindingsModel, actions: RowActions, rename: Callable[[], object]) -> list[Entry]:
+    """Words, what they do, and whether they can be chosen now."""
+    number, finished = row.number, model.finished
+    others_hidden = model.unseen >= {r.number for r in model.rows if r.number != number}
+    alone: Entry = ("Show only this", lambda: model.show_only([number]), row.has_mask)
+    everything: Entry = ("Show all", lambda: model.show_only(None), row.has_mask)
+    keep: Entry = ("Restore", lambda: model.restore(number), True)
+    drop: Entry = ("Reject\tDel", lambda: model.reject(number), finished)
+    return [
+        ("Jump to it\tEnter", lambda: actions.jump(number), row.slice_largest is not None),
+        everything if others_hidden and len(model.rows) > 1 else alone,
+        ("Copy measurements", lambda: actions.copy(number), True),
+        ("Make own layer", lambda: actions.own_layer(number), row.has_mask),
+        ("Save mask…", lambda: actions.save_mask(number), row.has_mask),
+        ("Re-run on this slice", lambda: actions.run_again(number), actions.can_run_again(row)),
+        ("Rename\tF2", rename, finished),
+        keep if row.rejected else drop,
+    ]
+
+
+def menu_of(found: list[Entry], parent: QWidget) -> QMenu:
+    """The entries as a menu."""
+    menu = QMenu(parent)
+    for words, call, enabled in found:
+        action = menu.addAction(words)
+        assert action is not None
+        action.setEnabled(enabled)
+        action.triggered.connect(lambda _=False, call=call: call())
+    return menu

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from superqt.utils import qthrottled
 
-from napari_unibiomed.layers import KEY, LayerGateway
+from napari_unibiomed.canvas.layers import KEY, LayerGateway
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels

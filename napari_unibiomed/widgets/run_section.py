@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFrame, QLabel, QProgressBar, QPushButton, QVBoxLayout
 
-from napari_unibiomed.controls import Controls, Phase, enabled, status_line
 from napari_unibiomed.jobs import JobKind
-from napari_unibiomed.message import Link, Message
+from napari_unibiomed.messages.message import Link, Message
+from napari_unibiomed.session.phases import Controls, Phase, enabled, status_line
 from napari_unibiomed.shortcuts import SHORTCUTS, with_keys
 from napari_unibiomed.widgets.section import LinkLabel, Section, describe, row
 

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
-from napari_unibiomed import messages
-from napari_unibiomed.asking import Wishes, make_job, range_around, segment_in_box
-from napari_unibiomed.controls import Phase
-from napari_unibiomed.jobs import Answer, Job, Run
-from napari_unibiomed.message import Message
-from napari_unibiomed.preflight import estimate_text, preflight, slice_count
-from napari_unibiomed.roi import phrase_of
-from napari_unibiomed.shared_findings import findings_of
+from napari_unibiomed.canvas.boxes import phrase_of
+from napari_unibiomed.jobs import Job, Run, RunAnswer
+from napari_unibiomed.messages import catalogue
+from napari_unibiomed.messages.from_error import from_error
+from napari_unibiomed.messages.message import Message
+from napari_unibiomed.runs.preflight import estimate_text, preflight, slice_count
+from napari_unibiomed.runs.requests import TaskOptions, make_job, range_around, segment_in_box
+from napari_unibiomed.session.phases import Phase
+from napari_unibiomed.session.shared_findings import findings_of
 from napari_unibiomed.widgets.run_layers import LAYER_KINDS
 from unibiomed_core.errors import UniBiomedError
 from unibiomed_core.report import answer_text
 
 if TYPE_CHECKING:
-    from napari_unibiomed.session import Session
+    from napari_unibiomed.session.session import Session
     from napari_unibiomed.widgets.box_drawing import BoxDrawing
     from napari_unibiomed.widgets.image_binding import ImageBinding
     from napari_unibiomed.widgets.run_layers import RunLayers
@@ -47,7 +48,7 @@ class Running:
         self.session, self.image, self.boxes, self.layers, self.section = session, image, boxes, layers, section
         self._open_panel = open_panel
         self._notes: tuple[Message, ...] = ()
-        self._named: Answer | None = None
+        self._named: RunAnswer | None = None
         self._counted: tuple[tuple[Any, ...], int] | None = None
         """What the last estimate was made of, and its number of slices."""
         signals = (
@@ -62,11 +63,11 @@ class Running:
             signal.connect(slot)
         self._signals = signals
 
-    def start(self, wishes: Wishes) -> bool:
+    def start(self, wishes: TaskOptions) -> bool:
         """Check, then run; a problem is said and nothing is started."""
         volume, source = self.image.volume, self.image.section.layer
         if volume is None or source is None:
-            self.say(self.image.problem or messages.no_image())
+            self.say(self.image.problem or catalogue.no_image())
             return False
         try:
             boxes = self.boxes.boxes(source, volume) if wishes.task == "roi" else ()
@@ -74,7 +75,7 @@ class Running:
             plane = self.image.plane_of(wishes.slices)
             job = make_job(wishes, volume, plane, window, current=current, boxes=boxes)
         except UniBiomedError as error:
-            self.say(messages.from_error(error))
+            self.say(from_error(error))
             return False
         notes = [Message("info", "Box", note) for box in boxes for note in box.notes]
         if boxes:
@@ -96,7 +97,7 @@ class Running:
         checked = [*(notes or ()), *found.messages]
         blocking = [message for message in checked if message.kind == "error"]
         if blocking or source is None:
-            self.say(*(blocking or [messages.no_image()]))
+            self.say(*(blocking or [catalogue.no_image()]))
             return False
         if not self.session.start(job):
             return False
@@ -150,13 +151,13 @@ class Running:
         if renamed:
             self.session.runs_changed.emit()
 
-    def estimate(self, wishes: Wishes) -> str:
+    def estimate(self, wishes: TaskOptions) -> str:
         """How many slices a task looks at and how long it may take; empty for boxes, which take a moment."""
         volume, source = self.image.volume, self.image.section.layer
         if volume is None or source is None or wishes.task == "roi":
             return ""
         # The text may not be written yet.
-        looked_at = Wishes(wishes.task, "anything", wishes.slices, options=wishes.options)
+        looked_at = TaskOptions(wishes.task, "anything", wishes.slices, options=wishes.options)
         window, current = self.image.section.chosen_window, self.image.current
         try:
             plane = self.image.plane_of(wishes.slices)
@@ -235,7 +236,7 @@ class Running:
         QTimer.singleShot(0, partial(self._open_panel, in_front))  # a turn of its own: to build a panel takes a moment
 
 
-def answer_words(answers: Sequence[Answer]) -> str:
+def answer_words(answers: Sequence[RunAnswer]) -> str:
     """The answers to the last question or box, in full; earlier ones are in the panel."""
     if not answers:
         return ""

@@ -18,12 +18,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unibiomed.autosave import Saved
-from napari_unibiomed.progress import moment_text, size_text
+from napari_unibiomed.autosave.autosave import Saved
+from napari_unibiomed.jobs import moment_text
+from napari_unibiomed.messages.catalogue import size_text
 from napari_unibiomed.widgets.section import describe, row
 
 if TYPE_CHECKING:
-    from napari_unibiomed.session import Session
+    from napari_unibiomed.session.session import Session
 
 HEADINGS = ("Saved", "Run", "Slices", "Size")
 ABOUT = "Runs on this image that are kept on this computer until you delete them. Those that are open are not listed."

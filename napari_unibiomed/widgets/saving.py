@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
-from napari_unibiomed import canvas_masks, messages
-from napari_unibiomed.exporting import export_report, file_names
-from napari_unibiomed.message import Message
-from napari_unibiomed.notices import no_finding
-from napari_unibiomed.shared_findings import findings_of
+from napari_unibiomed.findings import painted_masks
+from napari_unibiomed.findings.export import export_report, file_names
+from napari_unibiomed.messages.from_error import from_error
+from napari_unibiomed.messages.message import Message
+from napari_unibiomed.messages.notices import no_finding
+from napari_unibiomed.session.shared_findings import findings_of
 from unibiomed_core.errors import UniBiomedError
 
 if TYPE_CHECKING:
+    from napari_unibiomed.canvas.layers import LayerGateway
     from napari_unibiomed.jobs import Run
-    from napari_unibiomed.layers import LayerGateway
-    from napari_unibiomed.session import Session
+    from napari_unibiomed.session.session import Session
 
 REPORT_FORMATS = ("json", "html", "csv", "masks", "pdf")
 
@@ -63,10 +64,10 @@ class Saving:
         if run is None:
             return False
         try:
-            strangers = canvas_masks.settle(self.gateway, model, run)
+            strangers = painted_masks.settle(self.gateway, model, run)
             made = export_report(run, model, folder, formats, overwrite=overwrite, write_pdf=write_pdf)
         except UniBiomedError as error:
-            self._say(messages.from_error(error))
+            self._say(from_error(error))
             return False
         self._say(Message("info", "Written", f"{', '.join(file.name for file in made)} in {folder.name}."))
         if strangers:

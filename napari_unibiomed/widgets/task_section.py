@@ -17,9 +17,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unibiomed.asking import STARTERS, WITH_FINDINGS, Slices, Span, Wishes, phrases_in, suggestions
-from napari_unibiomed.controls import Controls, Phase, enabled
 from napari_unibiomed.jobs import JobKind, Options
+from napari_unibiomed.runs.requests import STARTERS, WITH_FINDINGS, Slices, Span, TaskOptions, phrases_in, suggestions
+from napari_unibiomed.session.phases import Controls, Phase, enabled
 from napari_unibiomed.shortcuts import with_keys
 from napari_unibiomed.widgets.advanced_options import AdvancedOptions
 from napari_unibiomed.widgets.phrase_completer import PhraseCompleter
@@ -113,11 +113,13 @@ class TaskSection(Section):
         return self._task
 
     @property
-    def wishes(self) -> Wishes:
+    def wishes(self) -> TaskOptions:
         """What the controls say."""
         slices = Slices(self.span.currentData(), self.first.value(), self.last.value(), self.every.value())
         options = self.advanced.options if self._task in WITH_FINDINGS else Options()
-        return Wishes(self._task, self.prompt.currentText(), slices, self.describe_box.isChecked(), options=options)
+        return TaskOptions(
+            self._task, self.prompt.currentText(), slices, self.describe_box.isChecked(), options=options
+        )
 
     def choose(self, task: JobKind) -> None:
         """Switch to a task; each keeps its own text, and Ask begins with the shown slice."""

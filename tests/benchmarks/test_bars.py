@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import NAMES, toy_engine
 
 from benchmarks import counted, run, timed
 from benchmarks.bars import Row, table, write
 from benchmarks.subject import Subject, medians, random_engine, subject
+from tests.unibiomed_core.engine.toy import NAMES, toy_engine
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.model.presets import toy
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from toy import NAMES, SOFT_TISSUE, ct_slice, ct_volume, segment, tokenizer, toy_config, toy_engine
 
 from benchmarks import counted
 from benchmarks.flops import BRIDGE, DECODER, ENCODER, HEAD, READING, VISION, WRITING, predict_flops
+from tests.unibiomed_core.engine.toy import (
+    NAMES,
+    SOFT_TISSUE,
+    ct_slice,
+    ct_volume,
+    segment,
+    tokenizer,
+    toy_config,
+    toy_engine,
+)
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.model import weights
 from unibiomed_core.model.presets import toy

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from alike import same_masks
-from toy import NAMES, SOFT_TISSUE, ct_slice, rgb_picture, segment, toy_engine
 
 from benchmarks.straight import StraightLoop, written
+from tests.alike import same_masks
+from tests.unibiomed_core.engine.toy import NAMES, SOFT_TISSUE, ct_slice, rgb_picture, segment, toy_engine
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.modalities import Window, to_rgb
 from unibiomed_core.model.config import Preprocessing

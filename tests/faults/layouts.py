@@ -7,7 +7,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from mutations import Field, Layout, chunked
+from tests.faults.mutations import Field, Layout, chunked
 
 _LENGTHS_OF_NIFTI = {"sizeof_hdr", "dim", "datatype", "bitpix", "vox_offset"}
 

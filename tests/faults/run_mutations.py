@@ -7,10 +7,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from sound_files import FIRST_CUT, FORMATS, cut_count
-from trials import BAD, GOOD, Tally, Trials
+from tests.faults.sound_files import FIRST_CUT, FORMATS, cut_count
+from tests.faults.trials import BAD, GOOD, Tally, Trials
 
 HEAD = ("format", "mutations", "cuts", "read", "refused", *BAD, "slowest, s", "largest, MB")
 

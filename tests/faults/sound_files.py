@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,16 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import layouts
-import mutations
 import numpy as np
-from mutations import Layout
 
+from tests.faults import layouts, mutations
+from tests.faults.mutations import Layout
 from unibiomed_core.types import Report, Volume
 
 LARGEST_RESULT_BYTES = 1 << 26
@@ -338,10 +331,9 @@ def tiff_files() -> list[Sound]:
 
 
 def report_files() -> list[Sound]:
-    from hand_volumes import canonical_affine, cropped, volume_of
-
+    from tests.hand_volumes import canonical_affine, cropped, volume_of
     from unibiomed_core import report as reports
-    from unibiomed_core.engine.linking import LinkedMask, findings
+    from unibiomed_core.engine.volume.linking import LinkedMask, findings
     from unibiomed_core.modalities import CT_WINDOWS
     from unibiomed_core.types import Absence
 
@@ -371,9 +363,9 @@ def read_report(path: Path) -> None:
 
 
 def weights_files() -> list[Sound]:
-    from toy import toy_engine
-
-    from unibiomed_core.model.weights import CONFIG, MANIFEST, TOKENIZER, WEIGHTS, save
+    from tests.unibiomed_core.engine.toy import toy_engine
+    from unibiomed_core.model.folder import CONFIG, MANIFEST, TOKENIZER, WEIGHTS
+    from unibiomed_core.model.weights import save
 
     engine = toy_engine()
     with tempfile.TemporaryDirectory() as folder:
@@ -393,7 +385,8 @@ def weights_files() -> list[Sound]:
 def read_weights(path: Path) -> None:
     import torch
 
-    from unibiomed_core.model.weights import MANIFEST, load
+    from unibiomed_core.model.folder import MANIFEST
+    from unibiomed_core.model.weights import load
 
     model, processor = load(path, verify=(path / MANIFEST).exists())
     assert all(p.dtype == torch.float32 and not p.is_meta for p in model.parameters())

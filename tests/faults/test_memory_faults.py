@@ -5,24 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from alike import same_findings
 
-ENGINE_TESTS = Path(__file__).resolve().parents[1] / "engine"
-sys.path.insert(0, str(ENGINE_TESTS))
-
-from toy import ct_volume, toy_engine  # noqa: E402
-
-from unibiomed_core.engine import selection as selection_module  # noqa: E402
-from unibiomed_core.engine import volume as volume_module  # noqa: E402
-from unibiomed_core.engine.engine import Engine  # noqa: E402
-from unibiomed_core.errors import DeviceError  # noqa: E402
-from unibiomed_core.types import Prompt, Report  # noqa: E402
-from unibiomed_core.updates import CancelToken, Done, Progress, SliceDone  # noqa: E402
+from tests.alike import same_findings
+from tests.unibiomed_core.engine.toy import ct_volume, toy_engine
+from unibiomed_core.engine.engine import Engine
+from unibiomed_core.engine.volume import postprocessing as selection_module
+from unibiomed_core.engine.volume import run as volume_module
+from unibiomed_core.errors import DeviceError
+from unibiomed_core.types import Prompt, Report
+from unibiomed_core.updates import CancelToken, Done, Progress, SliceDone
 
 TARGETS = ("liver", "spleen", "aorta")
 STAGES = ("encode", "tiles", "read", "decode")
@@ -156,8 +151,7 @@ def test_a_stream_that_is_dropped_holds_nothing() -> None:
 
 SOAK = """
 import resource, sys
-sys.path[:0] = [{here!r}, {root!r}]
-from toy import ct_volume, toy_engine
+from tests.unibiomed_core.engine.toy import ct_volume, toy_engine
 from unibiomed_core.updates import Progress
 for update in toy_engine(batch_size=10).run(ct_volume({slices}, size=20), ["liver"], describe=False):
     if isinstance(update, Progress) and update.done in ({slices} // 4, {slices}):
@@ -167,9 +161,9 @@ for update in toy_engine(batch_size=10).run(ct_volume({slices}, size=20), ["live
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the peak of a process is not told there")
 @pytest.mark.parametrize("slices", [400, pytest.param(2000, marks=pytest.mark.slow)])
-def test_many_slices_grow_by_less_than_a_hundredth(slices: int, root: Path) -> None:
+def test_many_slices_grow_by_less_than_a_hundredth(slices: int) -> None:
     """Resident peak of a process after a quarter of the slices and after all, each with a mask that is kept."""
-    code = SOAK.format(here=str(ENGINE_TESTS), root=str(root), slices=slices)
+    code = SOAK.format(slices=slices)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     early, late = (int(line) for line in done.stdout.split())
     assert late <= 1.01 * early, f"{late} KiB after {slices} slices, {early} KiB after a quarter"

@@ -11,13 +11,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from mutations import MUTATORS, Field, Layout, damage
-from sound_files import FIRST_CUT, FORMATS, case_of, cut_count
-from trials import Tally, Trials
-
-FAULTS = Path(__file__).resolve().parent
+from tests.faults.mutations import MUTATORS, Field, Layout, damage
+from tests.faults.sound_files import FIRST_CUT, FORMATS, case_of, cut_count
+from tests.faults.trials import Tally, Trials
 
 CASES, QUICK_CASES = 2000, 100
 """Mutations of each format, and how many of them belong to the quick tier."""
@@ -59,10 +55,9 @@ def check(found: Tally, cases: int) -> None:
 
 ENDS = """
 import os, sys
-sys.path.insert(0, {faults!r})
-import trial_process
-from mutations import Layout
-from sound_files import Format, Sound
+from tests.faults import trial_process
+from tests.faults.mutations import Layout
+from tests.faults.sound_files import Format, Sound
 from unibiomed_core.errors import ReadError
 
 def read(path):
@@ -91,7 +86,7 @@ trial_process.main({{"ends": Format(lambda: [Named({{"a": b"x"}}, "a", Layout(()
 def test_every_way_to_end_is_counted(tmp_path: Path) -> None:
     """The suite itself sees what it is there for, and goes on after a dead process."""
     script = tmp_path / "ends.py"
-    script.write_text(ENDS.format(faults=str(FAULTS)), "utf-8")
+    script.write_text(ENDS.format(), "utf-8")
     with Trials(script) as own:
         found = own.run("ends", 0, 9)
     assert found.outcomes == {

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
-
-from toy import toy_engine
-
+from tests.unibiomed_core.engine.toy import toy_engine
 from unibiomed_core.errors import WeightsError, WriteError
+from unibiomed_core.files import describe_file
+from unibiomed_core.model.folder import MANIFEST, WEIGHTS
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
-from unibiomed_core.model.weights import MANIFEST, WEIGHTS, describe_file, load, save
+from unibiomed_core.model.weights import load, save
 
 
 def toy_model() -> tuple[UniBiomed, Processor]:
@@ -268,7 +266,7 @@ def test_a_kill_loses_neither_model(folder: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Path, "rename", killed)
     if moment == "after":
-        monkeypatch.setattr("unibiomed_core.model.weights.shutil.rmtree", killed_deleting)
+        monkeypatch.setattr("unibiomed_core.files.shutil.rmtree", killed_deleting)
     other = toy_engine(seed=2)
     with pytest.raises(Killed):
         save(other.model, other.processor, folder, dtype="float32")

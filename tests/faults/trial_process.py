@@ -25,8 +25,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Allocators that reserve address space in advance would use up the limit.
 os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 
-from sound_files import FORMATS, Format, case_of, written
-
+from tests.faults.sound_files import FORMATS, Format, case_of, written
 from unibiomed_core.errors import UniBiomedError
 
 CPU_SECONDS = 2.0

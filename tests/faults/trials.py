@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -21,6 +22,8 @@ GUARD_SECONDS = 300.0
 GOOD = ("read", "refused")
 BAD = ("wrong result", "stray error", "memory", "hang", "crash")
 LARGEST_BYTES, SLOWEST_SECONDS = 256 << 20, 2.0
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -130,6 +133,7 @@ class Trials:
             self._process = subprocess.Popen(
                 [sys.executable, str(self._script)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
             )  # fmt: skip
             self._lines = queue.Queue()
             threading.Thread(target=_pump, args=(self._process.stdout, self._lines), daemon=True).start()

@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 import torch
-from patience import GUARD_S
 from torch.distributed import TCPStore
 
-from train.checkpoint import Checkpoints
+from tests.patience import GUARD_S
+from train.training.checkpoint import Checkpoints
 
 CAN_FORK = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork server here")
 
@@ -122,7 +122,7 @@ def train_in_group(settings: Sequence[str], rank: int, count: int, port: int, sh
     from train.run import run
 
     if sharded:
-        import sharded_run  # it puts its own accelerator into train.run
+        from tests.train import sharded_run  # it puts its own accelerator into train.run
 
         assert sharded_run.run.Accelerator is sharded_run.sharding
     run("toy", settings)

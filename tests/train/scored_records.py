@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from train.data import records as record_files
 from train.data.records import QuestionRecord, Record, region_record, resize_picture
-from train.predictions import ANSWER_FILE, MASK_FILE, mask_row
+from train.evaluation.prediction_files import ANSWER_FILE, MASK_FILE, mask_row
 from unibiomed_core.tasks import NO_FINDINGS, SEG
 from unibiomed_core.types import CroppedMask, Phrase, Prediction, Prompt
 

@@ -7,10 +7,7 @@ Started by torchrun, or imported before a run.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import accelerate
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin

@@ -16,16 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tiny_data import write_tree
-
+from tests.train.tiny_data import write_tree
 from train import prepare as command
 from train.data import records as record_files
-from train.data.counts import SAVED_REFUSALS, Counts, is_abnormality, summary_of, summary_text
+from train.data.counts import SAVED_REFUSALS, RecordCounts, is_abnormality, summary_of, summary_text
 from train.data.leakage import LeakageCheck, check_leakage
 from train.data.records import QuestionRecord, Record, RegionRecord, resize_picture
-from train.datasets.job import Job, Summary
+from train.datasets.request import ConversionRequest, Summary
 from train.datasets.settings import read_settings
 from train.prepare import job_of, main, prepare, write_records
 from unibiomed_core.errors import ConfigError, DataError, WriteError
@@ -58,7 +55,7 @@ def names(folder: Path) -> list[str]:
 def converter_of(records: list[Record], refused: int = 0) -> Callable[..., Any]:
     """A layout's converter that gives these records and refuses so many items."""
 
-    def convert(job: Job, summary: Summary) -> Any:
+    def convert(job: ConversionRequest, summary: Summary) -> Any:
         for number in range(refused):
             summary.refuse(f"item {number}", f"drawn badly {number % 2}")
         yield from records
@@ -74,7 +71,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict
     def write(records: list[Record], refused: int = 0, say: Callable[[str], None] = quiet) -> dict[str, Any]:
         layout = SimpleNamespace(convert=converter_of(records, refused))
         monkeypatch.setattr(layouts, "LAYOUTS", {"drawn": layout})
-        return write_records("drawn", Job(tmp_path, "drawn"), tmp_path / "out", say)
+        return write_records("drawn", ConversionRequest(tmp_path, "drawn"), tmp_path / "out", say)
 
     return write
 
@@ -141,7 +138,9 @@ def test_settings_win_over_the_registry(tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text('{"liver": 1, "tumour": [2, 3]}')
     words = [f"labels={tmp_path / 'labels.json'}", "findings_known=no", "name=mine", "modality=MR", "licence=my own"]
     _, job = job_of("msd03-liver", tmp_path, words)
-    assert job == Job(tmp_path, "mine", 256, "mri", "my own", {"liver": (1,), "tumour": (2, 3)}, "abdomen", False, 1)
+    assert job == ConversionRequest(
+        tmp_path, "mine", 256, "mri", "my own", {"liver": (1,), "tumour": (2, 3)}, "abdomen", False, 1
+    )
 
 
 def test_a_data_set_without_converter_says_what_to_do_and_is_read_when_that_is_done(tmp_path: Path) -> None:
@@ -291,7 +290,7 @@ def test_records_stream_and_progress_is_told(
 
 
 def test_the_summary_counts_as_the_papers_tables_do() -> None:
-    counts = Counts()
+    counts = RecordCounts()
     both = (RegionRecord("liver", b"x"), RegionRecord("liver tumor", b"y", caption="a dark mass"))
     counts.add(made(0, regions=both, findings_known=True, caption="A report."))
     counts.add(made(1, regions=(RegionRecord("liver", b"x"),), absent=("liver tumor",), findings_known=True))

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from train.config import RunConfig, override
-from train.loop import resolved
 from train.recipes import RECIPES
-from train.stages import KINDS
-from train.trainable import RULES
+from train.training.loop import resolved
+from train.training.stages import KINDS
+from train.training.trainable import RULES
 from unibiomed_core.errors import ConfigError
 from unibiomed_core.model.presets import PRESETS
 

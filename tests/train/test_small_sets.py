@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "datasets"))
-
-from tiny_layouts_folders import disc, label_map, picture, save_picture, voxels, write_nnunet
-
+from tests.train.datasets.tiny_layouts_folders import disc, label_map, picture, save_picture, voxels, write_nnunet
 from train.data import records as record_files
-from train.datasets.job import held_out_by_count, split_of
+from train.datasets.request import held_out_by_count, split_of
 from train.prepare import main, prepare
 from unibiomed_core.errors import DataError
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
-
-from toy import ct_slice, tokenizer, toy_config, toy_engine
-
+from tests.unibiomed_core.engine.toy import ct_slice, tokenizer, toy_config, toy_engine
 from train.data import records as record_files
 from train.data.records import Record, RecordSet, region_record, resize_picture
-from train.stages import Material
+from train.training.stage import TrainingData
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 
@@ -67,5 +63,5 @@ def toy_model(seed: int = 1) -> tuple[UniBiomed, Processor]:
     return model, processor
 
 
-def material(records: RecordSet, processor: Processor) -> Material:
-    return Material(records, processor, seed=5)
+def material(records: RecordSet, processor: Processor) -> TrainingData:
+    return TrainingData(records, processor, seed=5)

@@ -29,7 +29,7 @@ def is_abnormality(target: str, modality: str) -> bool:
 
 
 @dataclass
-class Counts:
+class RecordCounts:
     """Counters that see each record once; none of them grows with the number of records.
 
     Attributes:
@@ -74,7 +74,7 @@ class Counts:
 
 
 def summary_of(
-    counts: Counts, refused: Iterable[tuple[str, str]], notes: Sequence[Mapping[str, Any]] = ()
+    counts: RecordCounts, refused: Iterable[tuple[str, str]], notes: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """The machine-readable summary; tables are sorted by name, reasons by count: the same data give the same bytes.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from train.data import sentences, wordings
+from train.data import questions, wordings
 from train.data.records import UNNAMED, Record, RegionRecord
 from train.data.run_lengths import decode_mask
 from train.data.targets import NOTHING
@@ -95,7 +95,7 @@ def available_tasks(record: Record) -> tuple[str, ...]:
         tasks.append("grounded_vqa")
     if record.caption and not record.regions and not record.findings_known:
         tasks.append("describe")
-    if record.questions or (record.dataset in wordings.CLASS_QUESTIONS and record.image_class) or record.modality:
+    if record.questions or (record.dataset in questions.CLASS_QUESTIONS and record.image_class) or record.modality:
         tasks.append("vqa")
     return tuple(tasks)
 
@@ -105,11 +105,11 @@ def boxed_examples(record: Record, rng: np.random.Generator) -> tuple[Region, li
     own, region, mask = region_of(record, rng)
     if rng.random() < 0.5:
         region = _jittered(region, mask.shape, rng)
-    said = own.caption or sentences.describe(own.target, mask, record.pixels(), record.modality) + "."
+    said = own.caption or wordings.describe(own.target, mask, record.pixels(), record.modality) + "."
     named = Example(
-        "roi_class", one_of(wordings.ROI_QUESTIONS, rng), sentences.phrase(own.target, record.modality) + END
+        "roi_class", one_of(questions.ROI_QUESTIONS, rng), wordings.phrase(own.target, record.modality) + END
     )
-    described = Example("roi_describe", one_of(wordings.ROI_DESCRIPTION_QUESTIONS, rng), said + END)
+    described = Example("roi_describe", one_of(questions.ROI_DESCRIPTION_QUESTIONS, rng), said + END)
     return region, [described] if own.target == UNNAMED else [named, described]
 
 
@@ -165,9 +165,9 @@ def one_of(options: Sequence[str], rng: np.random.Generator) -> str:
 
 def segment_example(record: Record, target: str, rng: np.random.Generator, learn_words: bool = True) -> Example:
     """A referring question about one target, whether the picture shows it or not."""
-    name = sentences.phrase(target, record.modality)
-    question = one_of(wordings.SEGMENT_QUESTIONS, rng).replace("{target}", _cased(name, record.modality))
-    return Example("segment", question, one_of(wordings.SEGMENT_ANSWERS, rng) + END, (target,), learn_words)
+    name = wordings.phrase(target, record.modality)
+    question = one_of(questions.SEGMENT_QUESTIONS, rng).replace("{target}", _cased(name, record.modality))
+    return Example("segment", question, one_of(questions.SEGMENT_ANSWERS, rng) + END, (target,), learn_words)
 
 
 def _cased(name: str, kind: str) -> str:
@@ -179,13 +179,13 @@ def _cased(name: str, kind: str) -> str:
 def _disease(record: Record, rng: np.random.Generator) -> Example:
     found = findings(record)
     target = found[int(rng.integers(len(found)))] if found else NOTHING
-    said = sentences.phrase(target, record.modality) if found else NO_FINDINGS
-    answer = one_of(wordings.DISEASE_ANSWERS, rng).replace("{phrase}", said)
-    return Example("disease", one_of(wordings.DISEASE_QUESTIONS, rng), answer + END, (target,))
+    said = wordings.phrase(target, record.modality) if found else NO_FINDINGS
+    answer = one_of(questions.DISEASE_ANSWERS, rng).replace("{phrase}", said)
+    return Example("disease", one_of(questions.DISEASE_QUESTIONS, rng), answer + END, (target,))
 
 
 def _report(record: Record, rng: np.random.Generator) -> Example:
-    return Example("report", one_of(wordings.REPORT_QUESTIONS, rng), *report_answer(record))
+    return Example("report", one_of(questions.REPORT_QUESTIONS, rng), *report_answer(record))
 
 
 def report_answer(record: Record) -> tuple[str, tuple[str, ...]]:
@@ -198,7 +198,7 @@ def report_answer(record: Record) -> tuple[str, tuple[str, ...]]:
     parts = []
     for name in found:
         said = captions[name] or (
-            sentences.describe(name, masks[name], rgb, record.modality) + "." if name in masks else ""
+            wordings.describe(name, masks[name], rgb, record.modality) + "." if name in masks else ""
         )
         parts.append(f"<p> {name}. {said} </p> [SEG]")
     return " ".join(parts) + END, tuple(found)
@@ -207,21 +207,21 @@ def report_answer(record: Record) -> tuple[str, tuple[str, ...]]:
 def _grounded_vqa(record: Record, rng: np.random.Generator) -> Example:
     asked = [r for r in record.regions if r.anatomy]
     region = asked[int(rng.integers(len(asked)))]
-    question = one_of(wordings.GROUNDED_VQA_QUESTIONS, rng).replace("{target}", region.anatomy)
+    question = one_of(questions.GROUNDED_VQA_QUESTIONS, rng).replace("{target}", region.anatomy)
     return Example("grounded_vqa", question, f"<p> {region.target}. </p> [SEG]{END}", (region.target,))
 
 
 def _describe(record: Record, rng: np.random.Generator) -> Example:
-    return Example("describe", one_of(wordings.DESCRIBE_QUESTIONS, rng), record.caption + END)
+    return Example("describe", one_of(questions.DESCRIBE_QUESTIONS, rng), record.caption + END)
 
 
 def _vqa(record: Record, rng: np.random.Generator) -> Example:
     pairs: list[tuple[str, str]] = [(q.question, q.answer.lower()) for q in record.questions]
-    if record.dataset in wordings.CLASS_QUESTIONS and record.image_class:
-        question, says = wordings.CLASS_QUESTIONS[record.dataset]
+    if record.dataset in questions.CLASS_QUESTIONS and record.image_class:
+        question, says = questions.CLASS_QUESTIONS[record.dataset]
         pairs.append((question, (says or {}).get(record.image_class, record.image_class).lower()))
     if record.modality and (not pairs or rng.random() < 0.15):
-        pairs = [(wordings.MODALITY_QUESTION, modality(record.modality).label.lower())]
+        pairs = [(questions.MODALITY_QUESTION, modality(record.modality).label.lower())]
     question, answer = pairs[int(rng.integers(len(pairs)))]
     return Example("vqa", f"<image>\n{question}", answer + END)
 

@@ -1,56 +1,76 @@
-"""Question and answer wordings: the published ones first, then our own paraphrases."""
+"""Sentences by rule from annotations: target, size, position, brightness against the surroundings, patient side.
+
+They say only what the mask and the picture show; nothing in them was written by a radiologist.
+"""
 
 from __future__ import annotations
 
-from unibiomed_core.tasks import TASKS
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
-SEGMENT_QUESTIONS = (
-    TASKS["segment"].instruction,
-    "<image>\nCan you outline {target}?",
-    "<image>\nWhere is {target}? Give a mask.",
-    "<image>\nMark {target} in this picture.",
-    "<image>Find {target}.",
-)
-SEGMENT_ANSWERS = (
-    "It is [SEG].",
-    "Sure, [SEG].",
-    "Sure, it is [SEG].",
-    "Sure, the segmentation result is [SEG].",
-    "[SEG].",
-)
-DISEASE_QUESTIONS = (
-    TASKS["disease"].instruction,
-    "<image>\nIs anything abnormal here? Answer with masks for the parts you name.",
-    "<image>\nName the abnormality and segment it.",
-)
-DISEASE_ANSWERS = ("It is [SEG]. {phrase}.", "[SEG]. {phrase}.")
-REPORT_QUESTIONS = (
-    TASKS["report"].instruction,
-    "<image>\nWrite a short report with masks.",
-    "<image>\nDescribe what is abnormal and mark it.",
-)
-ROI_QUESTIONS = (
-    TASKS["roi_class"].instruction,
-    "<image>\nName the structure in <region>.",
-    "<image>\nIdentify <region>.",
-)
-ROI_DESCRIPTION_QUESTIONS = (
-    TASKS["roi_describe"].instruction,
-    "<image>\nTell me about <region>: kind, size, place and brightness.",
-)
-GROUNDED_VQA_QUESTIONS = (
-    TASKS["grounded_vqa"].instruction,
-    "<image>\nIs anything wrong with {target}? Answer with masks.",
-)
-DESCRIBE_QUESTIONS = ("<image>\nDescribe this picture.", "<image>\nWhat does this picture show?")
-CLASS_QUESTIONS = {
-    "busi-breast-us": ("Is the breast normal, or is there a benign or a malignant lesion?", None),
-    "montgomery-cxr": ("Is there evidence of tuberculosis?", {"normal": "no", "tuberculosis": "yes"}),
-    "shenzhen-cxr": ("Is there evidence of tuberculosis?", {"normal": "no", "tuberculosis": "yes"}),
-    "ph2": ("Which kind of skin lesion is this?", None),
-    "wbc-smear": ("Which kind of white blood cell is this?", None),
-    "sunnybrook-cardiac": ("Which diagnosis group does this heart belong to?", None),
-}
-"""Data set -> question about the whole picture, and how its classes are said where not as they are."""
+from unibiomed_core.modalities import modality
+from unibiomed_core.vocabulary import targets
 
-MODALITY_QUESTION = "What is the modality of this picture?"
+SMALL_FRACTION, LARGE_FRACTION = 0.02, 0.15
+"""Of the picture's area: below the first a region is small, above the second large."""
+
+BRIGHTNESS_STEP = 0.08
+"""Difference of mean grey (0..1) from the surrounding ring that counts as brighter or darker."""
+
+_SIDED = {"ct", "mri", "pet", "xray"}
+"""Modalities shown with the patient's left on the right of the picture."""
+
+
+def place(mask: NDArray[np.bool_]) -> str:
+    """Where the centroid lies on a 3 x 3 grid, e.g. "upper left"; "centre" in the middle."""
+    height, width = mask.shape
+    rows, columns = np.nonzero(mask)
+    row = ("upper", "", "lower")[min(int(rows.mean() / height * 3), 2)]
+    column = ("left", "", "right")[min(int(columns.mean() / width * 3), 2)]
+    return f"{row} {column}".strip() or "centre"
+
+
+def size_word(mask: NDArray[np.bool_]) -> str:
+    fraction = float(mask.mean())
+    return "small" if fraction < SMALL_FRACTION else "large" if fraction > LARGE_FRACTION else "medium"
+
+
+def brightness(mask: NDArray[np.bool_], rgb: NDArray[np.uint8]) -> str:
+    """Mean grey inside against a ring around it: "brighter than", "darker than" or "as bright as"."""
+    grey = rgb.mean(axis=2) / 255
+    ring = ndimage.binary_dilation(mask, iterations=8) & ~ndimage.binary_dilation(mask, iterations=2)
+    if not ring.any():
+        return "as bright as"
+    difference = float(grey[mask].mean() - grey[ring].mean())
+    return (
+        "brighter than"
+        if difference > BRIGHTNESS_STEP
+        else "darker than"
+        if difference < -BRIGHTNESS_STEP
+        else "as bright as"
+    )
+
+
+def side(mask: NDArray[np.bool_], kind: str) -> str:
+    """The patient's side for modalities with a fixed convention; empty near the midline or where there is none."""
+    if kind not in _SIDED:
+        return ""
+    centre = float(np.nonzero(mask)[1].mean()) / mask.shape[1]
+    return "on the patient's right" if centre < 0.4 else "on the patient's left" if centre > 0.6 else ""
+
+
+def describe(target: str, mask: NDArray[np.bool_], rgb: NDArray[np.uint8], kind: str) -> str:
+    """One sentence about one region, without the final full stop."""
+    parts = [
+        f"a {size_word(mask)} {target} in the {place(mask)} of the picture",
+        side(mask, kind),
+        f"{brightness(mask, rgb)} its surroundings",
+    ]
+    return ", ".join(p for p in parts if p)
+
+
+def phrase(target: str, kind: str) -> str:
+    """The phrase of a target in a modality, lower case as in training: "liver in abdomen ct"."""
+    found = targets().get(target)
+    return (found.phrase(kind) if found else f"{target} in {modality(kind).label}").lower()

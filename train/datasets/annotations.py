@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.records import RegionRecord, region_record, resize_mask
-from train.datasets import slices
-from train.datasets.slices import MINIMUM_PIXELS
+from train.datasets import volumes
+from train.datasets.volumes import MINIMUM_PIXELS
 from unibiomed_core import modalities
 from unibiomed_core.errors import ConfigError, DataError
 from unibiomed_core.tasks import NO_FINDINGS
@@ -21,7 +21,7 @@ _INSTRUMENTS = {"endoscope": "endoscopy", "dermoscope": "dermoscopy", "fundus ph
 
 
 @dataclass(frozen=True)
-class Phrase:
+class SourcePhrase:
     """What a target phrase such as "liver tumor in abdomen CT" says.
 
     Args:
@@ -37,7 +37,7 @@ class Phrase:
     says_nothing: bool = False
 
 
-def parse_phrase(text: str, modality: str = "") -> Phrase:
+def parse_phrase(text: str, modality: str = "") -> SourcePhrase:
     """Take a phrase apart; ``modality`` is the one to use where the phrase names none."""
     clean = " ".join(text.split()).rstrip(" .").lower()
     target, anatomy, told = clean, "", ""
@@ -45,7 +45,7 @@ def parse_phrase(text: str, modality: str = "") -> Phrase:
     if joint:
         anatomy, told = _place(place)
         target = head if told else clean
-    return Phrase(target_name(target, told or modality), anatomy if told else "", told, NO_FINDINGS in clean)
+    return SourcePhrase(target_name(target, told or modality), anatomy if told else "", told, NO_FINDINGS in clean)
 
 
 def _place(text: str) -> tuple[str, str]:
@@ -71,7 +71,7 @@ def target_name(text: str, modality: str = "") -> str:
     """As :func:`slices.target_name`, and a place that the source names with "in" stays part of the name."""
     clean = " ".join(text.split()).rstrip(" .").lower()
     # The vocabulary would answer "nodule in thyroid" with what a nodule is anywhere.
-    return clean if " in " in clean else slices.target_name(clean, modality)
+    return clean if " in " in clean else volumes.target_name(clean, modality)
 
 
 class Regions:

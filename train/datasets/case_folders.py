@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.records import Record
-from train.datasets import slices, tables
+from train.datasets import tables, volumes
 from train.datasets.case_patterns import PATTERNS, Pattern
-from train.datasets.job import Job, Summary
 from train.datasets.names import Names
+from train.datasets.request import ConversionRequest, Summary
 from train.datasets.source_files import split_words
 from unibiomed_core.errors import DataError
 from unibiomed_core.io import guard, read
@@ -36,7 +36,7 @@ def fits(source: Path) -> bool:
     return _layout_of(_paths(source), source) is not None
 
 
-def convert(job: Job, summary: Summary) -> Iterator[Record]:
+def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     """Records of every slice of every case, by the order of paths.
 
     Where the source has training and held-out folders, or a ``meta.csv`` with a column "split", they divide it.
@@ -61,7 +61,7 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
             if first != match.string:
                 raise DataError("Two images of one case", f"'{first}' has the same name", "a name of its own")
             yield from _convert_image(job, files, pattern, match, split, summary)
-        except slices.UNREADABLE as cause:
+        except volumes.UNREADABLE as cause:
             summary.refuse(f"{job.dataset}/{match.string}", cause)
 
 
@@ -132,7 +132,7 @@ def _splits(source: Path, matches: Sequence[re.Match[str]], summary: Summary) ->
 
 
 def _convert_image(
-    job: Job, files: Names, pattern: Pattern, match: re.Match[str], split: str, summary: Summary
+    job: ConversionRequest, files: Names, pattern: Pattern, match: re.Match[str], split: str, summary: Summary
 ) -> Iterator[Record]:
     file, named = job.source / match.string, _mask_path(pattern, match)
     mask = files.look(named, [job.source], "mask")
@@ -146,7 +146,7 @@ def _convert_image(
         else _labels_as_masks(job, pattern, mask, file, volume, summary)
     )
     group = _group(match, "patient", _group(match, "case"))
-    frame = slices.frame_of(
+    frame = volumes.frame_of(
         job,
         _name(match),
         group=group,
@@ -155,39 +155,41 @@ def _convert_image(
         targets=masks,
         source=file,
     )
-    yield from slices.slice_records(volume, masks, frame, job.side, job.step)
+    yield from volumes.slice_records(volume, masks, frame, job.side, job.step)
 
 
 def _labels_as_masks(
-    job: Job, pattern: Pattern, mask: Path, image: Path, volume: Volume, summary: Summary
-) -> dict[str, slices.MaskOf]:
+    job: ConversionRequest, pattern: Pattern, mask: Path, image: Path, volume: Volume, summary: Summary
+) -> dict[str, volumes.MaskOf]:
     stack = mask.is_dir()
-    layer = _picture_stack(mask, image, volume) if stack else slices.read_labels(mask, volume.stored, summary)
-    labels, known = slices.split_background(job.labels or pattern.labels)
-    slices.check_labels(layer, known.union(*pattern.labels.values()), mask.name)
-    return slices.label_masks([layer], slices.named_targets(labels, volume.modality))
+    layer = _picture_stack(mask, image, volume) if stack else volumes.read_labels(mask, volume.stored, summary)
+    labels, known = volumes.split_background(job.labels or pattern.labels)
+    volumes.check_labels(layer, known.union(*pattern.labels.values()), mask.name)
+    return volumes.label_masks([layer], volumes.named_targets(labels, volume.modality))
 
 
-def _files_as_masks(job: Job, folder: Path, volume: Volume, summary: Summary) -> dict[str, slices.MaskOf]:
+def _files_as_masks(
+    job: ConversionRequest, folder: Path, volume: Volume, summary: Summary
+) -> dict[str, volumes.MaskOf]:
     """One file a target, kept as its bounding box: a hundred whole masks would not fit into memory.
 
     The job's labels, where there are any, choose among the targets.
     """
-    wanted = {slices.target_name(name, volume.modality) for name in job.labels}
-    masks: dict[str, slices.MaskOf] = {}
+    wanted = {volumes.target_name(name, volume.modality) for name in job.labels}
+    masks: dict[str, volumes.MaskOf] = {}
     for file in sorted(f for f in folder.iterdir() if not f.name.startswith(".")):
-        target = slices.target_name(file.name.split(".")[0], volume.modality)
+        target = volumes.target_name(file.name.split(".")[0], volume.modality)
         if wanted and target not in wanted:
             continue
-        layer = slices.read_labels(file, volume.stored, summary)
-        slices.check_labels(layer, (1, 255), file.name)
+        layer = volumes.read_labels(file, volume.stored, summary)
+        volumes.check_labels(layer, (1, 255), file.name)
         masks[target] = _box_mask(CroppedMask.from_full(layer > 0))
     if not masks:
         raise DataError("Image without mask", f"no mask in '{folder.name}' of {folder.parent.name}", "one a target")
     return masks
 
 
-def _box_mask(mask: CroppedMask) -> slices.MaskOf:
+def _box_mask(mask: CroppedMask) -> volumes.MaskOf:
     def at(index: int) -> NDArray[np.bool_]:
         plane = np.zeros(mask.shape[1:], bool)
         if mask.crop.size and mask.box[0].start <= index < mask.box[0].stop:
@@ -213,7 +215,7 @@ def _picture_stack(folder: Path, series: Path, volume: Volume) -> NDArray[Any]:
     to_index = np.linalg.inv(volume.stored.affine)
     layer = np.zeros((columns, rows, count), np.int32)
     for picture, file in zip(pictures, files, strict=True):
-        values = slices.picture_values(picture)
+        values = volumes.picture_values(picture)
         if values.shape != (rows, columns):
             raise DataError("Mask of another size", f"'{picture.name}' is {values.shape}", f"{(rows, columns)}")
         with guard.reading(file, "a DICOM file"):

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 
 from train.data.records import Record, RegionRecord, resize_picture
 from train.datasets.annotations import Regions, scale_box, target_name
-from train.datasets.job import Job, Summary
 from train.datasets.names import Names
 from train.datasets.outlines import outline
-from train.datasets.slices import foreign_targets
+from train.datasets.request import ConversionRequest, Summary
 from train.datasets.source_files import (
     made_or_refused,
     read_annotations,
@@ -31,6 +30,7 @@ from train.datasets.source_files import (
     rows_of,
     split_words,
 )
+from train.datasets.volumes import foreign_targets
 from unibiomed_core.errors import DataError
 
 MOST_DROPPED = 0.5
@@ -43,7 +43,7 @@ _LISTS = ("images", "annotations", "categories")
 class _Work:
     """What all pictures of a conversion share."""
 
-    job: Job
+    job: ConversionRequest
     files: Names
     summary: Summary
 
@@ -62,7 +62,7 @@ def why_not(source: Path) -> str:
     return ""
 
 
-def convert(job: Job, summary: Summary) -> Iterator[Record]:
+def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     """One record an image; see ``Converter``.
 
     An annotation with neither a usable outline nor a box is left out and counted; its target is then neither there nor

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.records import Record
-from train.datasets import slices, tables
-from train.datasets.job import Job, Summary
+from train.datasets import tables, volumes
 from train.datasets.picture_pairs import Pair, find_pairs, unpaired
+from train.datasets.request import ConversionRequest, Summary
 from train.datasets.source_files import HALF, LOSSY, split_words
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import read_json
@@ -63,7 +63,7 @@ def why_not(source: Path) -> str:
     return unpaired(_paths(source))
 
 
-def convert(job: Job, summary: Summary) -> Iterator[Record]:
+def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     """Records by the order of paths; folders "train", "val", "test" in a path divide the source.
 
     Pictures are grouped by folder where a folder's name has a number and begins all its pictures' names, else alone.
@@ -86,7 +86,7 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
             summary.note("jpeg_mask", pair.path)
         try:
             yield _convert_pair(job, pair, table, group, job.split(split, group), summary)
-        except slices.UNREADABLE as cause:
+        except volumes.UNREADABLE as cause:
             summary.refuse(f"{job.dataset}/{pair.path}", cause)
 
 
@@ -118,14 +118,14 @@ def _groups(images: Sequence[str]) -> list[str]:
     ]
 
 
-def _table(job: Job, summary: Summary) -> _Table:
+def _table(job: ConversionRequest, summary: Summary) -> _Table:
     labels, colours = dict(job.labels), False
     if not labels:
         labels, colours = _table_file(job.source, summary)
-    targets, known = slices.split_background(labels)
+    targets, known = volumes.split_background(labels)
     if len(targets) > 1 and not all(targets.values()):
         raise DataError("Labels without values", ", ".join(t for t, v in targets.items() if not v), "values for each")
-    return _Table(slices.named_targets(targets, job.modality), known, colours)
+    return _Table(volumes.named_targets(targets, job.modality), known, colours)
 
 
 def _table_file(source: Path, summary: Summary) -> tuple[dict[str, tuple[int, ...]], bool]:
@@ -154,7 +154,9 @@ def _code(red: int, green: int, blue: int) -> int:
     return red << 16 | green << 8 | blue
 
 
-def _convert_pair(job: Job, pair: Pair, table: _Table, group: str, split: str, summary: Summary) -> Record:
+def _convert_pair(
+    job: ConversionRequest, pair: Pair, table: _Table, group: str, split: str, summary: Summary
+) -> Record:
     if not pair.image or not pair.masks:
         what = "Image without mask" if pair.image else "Mask without image"
         raise DataError(what, pair.path, "a picture and a mask of the same name")
@@ -163,16 +165,16 @@ def _convert_pair(job: Job, pair: Pair, table: _Table, group: str, split: str, s
     file = job.source / pair.image
     volume = read(file, job.modality)
     summary.note_reader(volume.notes, pair.image)
-    masks: dict[str, slices.MaskOf] = {}
+    masks: dict[str, volumes.MaskOf] = {}
     for folder_target, names in pair.masks.items():
         own = _Table({}, frozenset()) if folder_target else table
-        target = slices.target_name(folder_target or pair.home or job.source.resolve().name, job.modality)
+        target = volumes.target_name(folder_target or pair.home or job.source.resolve().name, job.modality)
         if folder_target and table.labels and target not in table.labels:
             continue  # the job's labels choose among the folders
         layers = [_layer(job.source / name, own, volume.stored.shape, summary) for name in names]
         labels = {next(iter(own.labels), target): (1,)} if own.binary else own.labels
-        masks |= slices.label_masks(layers, labels)
-    frame = slices.frame_of(
+        masks |= volumes.label_masks(layers, labels)
+    frame = volumes.frame_of(
         job,
         str(PurePosixPath(pair.image).with_suffix("")),
         group=group,
@@ -181,7 +183,7 @@ def _convert_pair(job: Job, pair: Pair, table: _Table, group: str, split: str, s
         targets=masks,
         source=file,
     )
-    return next(slices.slice_records(volume, masks, frame, job.side))
+    return next(volumes.slice_records(volume, masks, frame, job.side))
 
 
 def _layer(path: Path, table: _Table, shape: tuple[int, ...], summary: Summary) -> NDArray[Any]:
@@ -194,11 +196,11 @@ def _layer(path: Path, table: _Table, shape: tuple[int, ...], summary: Summary) 
         DataError: It is of another size than the picture, or holds what nothing names.
     """
     lossy = path.suffix.lower() in LOSSY
-    values = _colours(path, summary) if table.colours else slices.picture_values(path, table.binary, summary)
+    values = _colours(path, summary) if table.colours else volumes.picture_values(path, table.binary, summary)
     if values.shape[:2] != tuple(shape):
         raise DataError("Mask of another size", f"'{path.name}' is {values.shape[:2]}", f"the image's {tuple(shape)}")
     if values.dtype.kind == "f":
-        values = slices.whole_numbers(values, path.name, summary=summary)
+        values = volumes.whole_numbers(values, path.name, summary=summary)
     if table.binary:
         return _above_zero(values, table, lossy, path.name)[np.newaxis]
     if lossy:
@@ -206,7 +208,7 @@ def _layer(path: Path, table: _Table, shape: tuple[int, ...], summary: Summary) 
     elif table.colours:
         values = values @ _CODE
     layer = values[np.newaxis]
-    slices.check_labels(layer, table.known, path.name)
+    volumes.check_labels(layer, table.known, path.name)
     return layer
 
 
@@ -224,7 +226,7 @@ def _above_zero(values: NDArray[Any], table: _Table, lossy: bool, name: str) -> 
     if lossy:
         return (values >= HALF).astype(np.uint8)
     if table.known - {0}:
-        slices.check_labels(values[np.newaxis], (1, 255), name)
+        volumes.check_labels(values[np.newaxis], (1, 255), name)
     elif not table.labels and (found := np.unique(values[values > 0])).size > 1:
         raise DataError(
             "Unknown label value",

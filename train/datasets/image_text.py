@@ -19,9 +19,9 @@ from typing import Any
 from train.data.records import QuestionRecord, Record, resize_picture
 from train.datasets import tables
 from train.datasets.annotations import modality_name
-from train.datasets.job import Job, Summary
 from train.datasets.names import Names
 from train.datasets.radgenome import ct_rate_volume
+from train.datasets.request import ConversionRequest, Summary
 from train.datasets.source_files import made_or_refused, split_words
 from unibiomed_core.errors import DataError
 from unibiomed_core.io import FORMATS, guard, read
@@ -32,7 +32,7 @@ _SHOWN = 6
 
 
 @dataclass(frozen=True)
-class Layout:
+class TextLayout:
     """The column names of one source.
 
     Args:
@@ -67,18 +67,20 @@ class Layout:
         return (named | {*self.choices, *self.captions, *self.told}) - {""}
 
 
-LAYOUTS: Mapping[str, Layout] = {
-    "VQA-RAD": Layout("image_name", "question", "answer", kind="answer_type", split="phrase_type",
+LAYOUTS: Mapping[str, TextLayout] = {
+    "VQA-RAD": TextLayout("image_name", "question", "answer", kind="answer_type", split="phrase_type",
                       folders=("VQA_RAD Image Folder", "images")),
-    "SLAKE": Layout("img_name", "question", "answer", kind="answer_type", language="q_lang",
+    "SLAKE": TextLayout("img_name", "question", "answer", kind="answer_type", language="q_lang",
                     modality_column="modality", folders=("imgs",)),
-    "PMC-VQA": Layout("Figure_path", "Question", "Answer", choices=("Choice A", "Choice B", "Choice C", "Choice D"),
+    "PMC-VQA": TextLayout("Figure_path", "Question", "Answer", choices=("Choice A", "Choice B", "Choice C", "Choice D"),
                       folders=("images", "images_2", "figures")),
-    "CT-RATE": Layout("VolumeName", captions=("Findings_EN", "Impressions_EN"), modality="ct", folders=("volumes",)),
-    "Path-VQA": Layout("image", "question", "answer"),
-    "MedTrinity captions": Layout("file_name", captions=("caption",)),
-    "captions": Layout("image", captions=("caption",)),
-    "reports": Layout("image", captions=("report",)),
+    "CT-RATE": TextLayout(
+        "VolumeName", captions=("Findings_EN", "Impressions_EN"), modality="ct", folders=("volumes",)
+    ),
+    "Path-VQA": TextLayout("image", "question", "answer"),
+    "MedTrinity captions": TextLayout("file_name", captions=("caption",)),
+    "captions": TextLayout("image", captions=("caption",)),
+    "reports": TextLayout("image", captions=("report",)),
 }  # fmt: skip
 """Source -> its columns; the first whose columns are all there is taken. "Path-VQA" fits any table of these columns."""
 
@@ -87,7 +89,7 @@ LAYOUTS: Mapping[str, Layout] = {
 class _Picture:
     """What the tables say of one picture."""
 
-    layout: Layout
+    layout: TextLayout
     table: Path
     splits: set[str] = field(default_factory=set)
     modality: str = ""
@@ -95,7 +97,7 @@ class _Picture:
     captions: list[str] = field(default_factory=list)
 
 
-def layout_of(columns: tuple[str, ...]) -> Layout | None:
+def layout_of(columns: tuple[str, ...]) -> TextLayout | None:
     """The first layout whose columns are all there."""
     return next((layout for layout in LAYOUTS.values() if layout.columns() <= set(columns)), None)
 
@@ -112,7 +114,7 @@ def why_not(source: Path) -> str:
     return "; ".join(told[:_SHOWN]) + " (wanted: image and caption, report, or question and answer)" if told else ""
 
 
-def convert(job: Job, summary: Summary) -> Iterator[Record]:
+def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     """One record a picture; see ``Converter``. The group is the picture, or the patient of a CT-RATE volume."""
     with TemporaryDirectory() as folder:
         finder = _Finder(job.source, Path(folder), summary)
@@ -132,7 +134,7 @@ def _tables(source: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in tables.SUFFIXES and path.is_file())
 
 
-def _gather(job: Job, finder: _Finder, summary: Summary) -> dict[str, _Picture]:
+def _gather(job: ConversionRequest, finder: _Finder, summary: Summary) -> dict[str, _Picture]:
     """Picture -> what all tables say of it, in the order of the tables."""
     files = _tables(job.source)
     found = {path: tables.columns(path) for path in files}
@@ -159,7 +161,9 @@ def _gather(job: Job, finder: _Finder, summary: Summary) -> dict[str, _Picture]:
     return pictures
 
 
-def _take(about: _Picture, layout: Layout, row: Mapping[str, Any], split: str, where: str, summary: Summary) -> None:
+def _take(
+    about: _Picture, layout: TextLayout, row: Mapping[str, Any], split: str, where: str, summary: Summary
+) -> None:
     """Add one row to its picture."""
     if layout.split:
         split = "test" if str(row[layout.split]).startswith("test") else "train"
@@ -182,7 +186,7 @@ def _take(about: _Picture, layout: Layout, row: Mapping[str, Any], split: str, w
         about.captions.append(caption)
 
 
-def _answer(layout: Layout, row: Mapping[str, Any]) -> str:
+def _answer(layout: TextLayout, row: Mapping[str, Any]) -> str:
     """The answer as text; a letter is the choice that it stands for, without its letter."""
     value = row[layout.answer]
     answer = "" if value is None else str(value).strip()
@@ -193,7 +197,7 @@ def _answer(layout: Layout, row: Mapping[str, Any]) -> str:
     return answer
 
 
-def _record(job: Job, finder: _Finder, item: str, name: str, about: _Picture) -> Record:
+def _record(job: ConversionRequest, finder: _Finder, item: str, name: str, about: _Picture) -> Record:
     if not about.questions and not about.captions:
         raise DataError("Picture without text", name, "a question with its answer, a caption or a report")
     path = finder.path(name, about)

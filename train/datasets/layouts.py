@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from train.data.records import Record
-from train.datasets.job import Job, Summary
+from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core.errors import DataError
 
 _SHOWN = 12
@@ -38,7 +38,7 @@ class Layout:
         tell = getattr(import_module(f"train.datasets.{self.module}"), "why_not", None)
         return str(tell(source)) if tell else ""
 
-    def convert(self, job: Job, summary: Summary) -> Iterator[Record]:
+    def convert(self, job: ConversionRequest, summary: Summary) -> Iterator[Record]:
         """Records of the folder, see ``job.Converter``.
 
         Raises:

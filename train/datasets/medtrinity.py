@@ -13,8 +13,8 @@ from typing import Any
 
 from train.data.records import UNNAMED, Record, RegionRecord, resize_picture
 from train.datasets.annotations import modality_name, scale_box
-from train.datasets.job import Job, Summary
 from train.datasets.names import Names
+from train.datasets.request import ConversionRequest, Summary
 from train.datasets.source_files import (
     made_or_refused,
     read_annotations,
@@ -38,7 +38,7 @@ def fits(source: Path) -> bool:
     return told and b'"categories"' not in text
 
 
-def convert(job: Job, summary: Summary) -> Iterator[Record]:
+def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     """One record a picture; see ``Converter``. Captions keep their letter case, and those of one picture follow on."""
     files = Names(job.source, summary)
     for split, path in split_files(job.source, *_FILES):
@@ -51,7 +51,7 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
                 yield record
 
 
-def _record(job: Job, files: Names, split: str, name: str, rows: list[Mapping[str, Any]]) -> Record:
+def _record(job: ConversionRequest, files: Names, split: str, name: str, rows: list[Mapping[str, Any]]) -> Record:
     captions = list(dict.fromkeys(str(row["caption"] or "").strip() for row in rows))
     if "" in captions:
         raise DataError("Empty caption", name, "a caption")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from train.datasets.job import Summary
+from train.datasets.request import Summary
 from unibiomed_core.errors import DataError
 
 _DRIVE = re.compile(r"[A-Za-z]:/|//")

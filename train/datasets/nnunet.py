@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.records import Record
-from train.datasets import slices
-from train.datasets.job import Job, Summary
+from train.datasets import volumes
 from train.datasets.names import folded, respelt
+from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core.errors import ConfigError, DataError
 from unibiomed_core.files import read_json
 from unibiomed_core.io import FORMATS, guard, read
@@ -65,7 +65,7 @@ def why_not(source: Path) -> str:
     return f"there is {there[0]} and not the other of imagesTr and labelsTr" if len(there) == 1 else ""
 
 
-def convert(job: Job, summary: Summary) -> Iterator[Record]:
+def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     """Records of every channel of every case, by the order of names.
 
     Raises:
@@ -89,15 +89,15 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
             split = job.split("" if len(parts) == 1 else "train" if part == "Tr" else "test", case)
             try:
                 yield from _convert_case(job, plan, case, files, masks.get(case), split, summary)
-            except slices.UNREADABLE as cause:
+            except volumes.UNREADABLE as cause:
                 summary.refuse(f"{job.dataset}/{case}", cause)
 
 
-def _plan(job: Job) -> _Plan:
+def _plan(job: ConversionRequest) -> _Plan:
     about = _about(job.source / "dataset.json")
     own = _labels_of(about.get("labels", {}))
     ignore = own.pop(IGNORE, ())
-    labels, known = slices.split_background(job.labels or {k: v for k, v in own.items() if v != (0,)})
+    labels, known = volumes.split_background(job.labels or {k: v for k, v in own.items() if v != (0,)})
     if not labels:
         raise DataError("Labels without names", f"no dataset.json names the labels of {job.source.name}", "labels")
     own_known = frozenset(v for values in own.values() for v in values)
@@ -154,7 +154,7 @@ def _case_of(stem: str, masks: Mapping[str, Path]) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-def _modality(channel: str, job: Job) -> str:
+def _modality(channel: str, job: ConversionRequest) -> str:
     """What the channel's name tells ("T1w", "cine-MRI"), else the job's modality.
 
     Raises:
@@ -171,7 +171,7 @@ def _modality(channel: str, job: Job) -> str:
 
 
 def _convert_case(
-    job: Job,
+    job: ConversionRequest,
     plan: _Plan,
     case: str,
     files: Mapping[int, Path],
@@ -186,22 +186,22 @@ def _convert_case(
     for name, kind, volume, file in _series(job, plan, files):
         summary.note_reader(volume.notes, file.name)
         if layer is None:
-            layer = slices.read_labels(mask, volume.stored, summary)
+            layer = volumes.read_labels(mask, volume.stored, summary)
             first = volume.stored
-            slices.check_labels(layer, plan.known, mask.name)
+            volumes.check_labels(layer, plan.known, mask.name)
         if volume.stored.shape != first.shape or not np.allclose(volume.stored.affine, first.affine, atol=1e-2):
             raise DataError("Channels on different grids", f"'{file.name}'", "one grid for all channels of a case")
-        labels = slices.named_targets(plan.labels, kind)
-        frame = slices.frame_of(
+        labels = volumes.named_targets(plan.labels, kind)
+        frame = volumes.frame_of(
             job, f"{case}/{name}" if name else case, group=case, split=split, modality=kind, targets=labels, source=file
         )
-        unsure = slices.label_masks([layer], {IGNORE: plan.ignore})[IGNORE] if plan.ignore else None
-        yield from slices.slice_records(
-            volume, slices.label_masks([layer], labels), frame, job.side, job.step, unsure=unsure
+        unsure = volumes.label_masks([layer], {IGNORE: plan.ignore})[IGNORE] if plan.ignore else None
+        yield from volumes.slice_records(
+            volume, volumes.label_masks([layer], labels), frame, job.side, job.step, unsure=unsure
         )
 
 
-def _series(job: Job, plan: _Plan, files: Mapping[int, Path]) -> Iterator[tuple[str, str, Volume, Path]]:
+def _series(job: ConversionRequest, plan: _Plan, files: Mapping[int, Path]) -> Iterator[tuple[str, str, Volume, Path]]:
     """(name, modality, volume, file) of each channel; one that is alone needs no name."""
     for number, file in sorted(files.items()):
         count = _channels_in(file)

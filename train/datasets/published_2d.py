@@ -18,10 +18,9 @@ from typing import Any
 
 from train.data.counts import is_abnormality
 from train.data.records import Record, resize_picture
-from train.datasets.annotations import Phrase, Regions, parse_phrase
-from train.datasets.job import Job, Summary
+from train.datasets.annotations import Regions, SourcePhrase, parse_phrase
 from train.datasets.names import Names
-from train.datasets.slices import foreign_targets
+from train.datasets.request import ConversionRequest, Summary
 from train.datasets.source_files import (
     made_or_refused,
     read_annotations,
@@ -30,6 +29,7 @@ from train.datasets.source_files import (
     rows_of,
     split_files,
 )
+from train.datasets.volumes import foreign_targets
 from unibiomed_core import vocabulary
 from unibiomed_core.errors import DataError
 
@@ -41,7 +41,7 @@ def fits(source: Path) -> bool:
     return any((source / f"{s}.json").is_file() and (source / f"{s}_mask").is_dir() for s in ("train", "test"))
 
 
-def convert(job: Job, summary: Summary) -> Iterator[Record]:
+def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     """One record a picture; see ``Converter``.
 
     A mask of zeros means that its target is not there, and a picture without any target and without a known organ among
@@ -82,7 +82,7 @@ def _slices(names: Iterable[str]) -> dict[str, tuple[str, int]]:
 
 
 def _record(
-    job: Job,
+    job: ConversionRequest,
     names: Names,
     folder: str,
     split: str,
@@ -127,7 +127,7 @@ def _record(
     )
 
 
-def _phrase(row: Mapping[str, Any], modality: str) -> Phrase:
+def _phrase(row: Mapping[str, Any], modality: str) -> SourcePhrase:
     sentences = row["sentences"]
     first = sentences[0] if isinstance(sentences, list) and sentences and isinstance(sentences[0], dict) else {}
     text = str(first.get("sent") or first.get("raw") or "").strip()
@@ -136,7 +136,7 @@ def _phrase(row: Mapping[str, Any], modality: str) -> Phrase:
     return parse_phrase(text, modality)
 
 
-def _is_normal(phrases: list[Phrase], regions: Regions, modality: str, name: str) -> bool:
+def _is_normal(phrases: list[SourcePhrase], regions: Regions, modality: str, name: str) -> bool:
     """Whether the annotations say that nothing is wrong."""
     asked = [p.target for p in phrases if not p.says_nothing]
     empty = regions.empty()

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from train.data.records import Record, resize_picture
-from train.datasets.annotations import Phrase, Regions, parse_phrase
-from train.datasets.job import Job, Summary
+from train.datasets.annotations import Regions, SourcePhrase, parse_phrase
 from train.datasets.names import Names, folded
-from train.datasets.slices import foreign_targets
+from train.datasets.request import ConversionRequest, Summary
 from train.datasets.source_files import (
     list_of,
     made_or_refused,
@@ -31,6 +30,7 @@ from train.datasets.source_files import (
     require,
     split_files,
 )
+from train.datasets.volumes import foreign_targets
 from unibiomed_core import vocabulary
 
 _FILES = ("meta_train.json", "meta_test.json")
@@ -41,7 +41,7 @@ def fits(source: Path) -> bool:
     return any((source / name).is_file() for name in _FILES)
 
 
-def convert(job: Job, summary: Summary) -> Iterator[Record]:
+def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     """One record a slice with all phrases that have a mask there; see ``Converter``.
 
     A phrase that is annotated in the volume and has no mask in a slice is absent there. The volume is the group.
@@ -70,8 +70,13 @@ def _number(name: str) -> tuple[int, str]:
 
 
 def _phrases(
-    job: Job, volume: str, names: Sequence[str], expressions: Mapping[str, Any], where: str, summary: Summary
-) -> list[tuple[Phrase, dict[str, list[str]]]]:
+    job: ConversionRequest,
+    volume: str,
+    names: Sequence[str],
+    expressions: Mapping[str, Any],
+    where: str,
+    summary: Summary,
+) -> list[tuple[SourcePhrase, dict[str, list[str]]]]:
     """Each phrase with slice stem -> masks. Phrases without a name and masks of no slice are refused."""
     stems = {_stem(name) for name in names}
     found = []
@@ -115,13 +120,13 @@ def _asked(question: str) -> str:
 
 
 def _record(
-    job: Job,
+    job: ConversionRequest,
     files: Names,
     split: str,
     volume: str,
     position: int,
     name: str,
-    phrases: Sequence[tuple[Phrase, Mapping[str, Sequence[str]]]],
+    phrases: Sequence[tuple[SourcePhrase, Mapping[str, Sequence[str]]]],
 ) -> Record:
     modality = next((p.modality for p, _ in phrases if p.modality), job.modality)
     rgb = read_picture(files.find(f"{volume}/{name}", [job.source]), modality, files.summary)

@@ -16,9 +16,8 @@ from typing import Any
 
 from train.data.records import Record, resize_picture
 from train.datasets.annotations import Regions, target_name
-from train.datasets.job import Job, Summary
 from train.datasets.names import Names
-from train.datasets.slices import foreign_targets
+from train.datasets.request import ConversionRequest, Summary
 from train.datasets.source_files import (
     made_or_refused,
     read_annotations,
@@ -27,6 +26,7 @@ from train.datasets.source_files import (
     require,
     split_files,
 )
+from train.datasets.volumes import foreign_targets
 from unibiomed_core.errors import DataError
 from unibiomed_core.tasks import NO_FINDINGS
 
@@ -40,7 +40,7 @@ def fits(source: Path) -> bool:
     return any((source / name).is_file() for name in _FILES)
 
 
-def convert(job: Job, summary: Summary) -> Iterator[Record]:
+def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     """One record a picture; see ``Converter``. All entries of a picture are its regions, each with its report.
 
     What the source says is complete for it: a picture whose entries all say "no findings" is a normal one.
@@ -77,7 +77,7 @@ def _pictures(path: Path) -> dict[str, list[Mapping[str, Any]]]:
     return found
 
 
-def _record(job: Job, files: Names, split: str, name: str, entries: list[Mapping[str, Any]]) -> Record:
+def _record(job: ConversionRequest, files: Names, split: str, name: str, entries: list[Mapping[str, Any]]) -> Record:
     modality = job.modality or "ct"
     rgb = read_picture(files.find(name, [job.source]), modality, files.summary)
     regions = Regions(job.side)

@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 from train.data.records import QuestionRecord, Record, RegionRecord
-from train.datasets import slices
-from train.datasets.job import Job, Summary
+from train.datasets import volumes
 from train.datasets.names import Names
+from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import read_json
 from unibiomed_core.modalities import modality
@@ -211,7 +211,7 @@ def fits(source: Path) -> bool:
     return any(_is_about(folder / "dataset.json") for folder in _folders(source))
 
 
-def convert(job: Job, summary: Summary) -> Iterator[Record]:
+def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     """Records of one data set, or of every data set below the folder in the order of names.
 
     Raises:
@@ -232,7 +232,7 @@ def convert(job: Job, summary: Summary) -> Iterator[Record]:
         for item in about["items"]:
             try:
                 yield from _convert_item(folder, dataset, about, item, source, job, names)
-            except slices.UNREADABLE as cause:
+            except volumes.UNREADABLE as cause:
                 summary.refuse(f"{dataset}/{item.get('id', '?')}", cause)
 
 
@@ -262,7 +262,7 @@ def _own_labels(about: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """``{"1": "liver"}`` as a table of targets."""
     kind = "" if about["modality"].startswith("mixed") else modality(about["modality"]).name
     named = {str(name): (int(value),) for value, name in about.get("labels", {}).items()}
-    return slices.named_targets(named, kind)
+    return volumes.named_targets(named, kind)
 
 
 def _convert_item(
@@ -271,7 +271,7 @@ def _convert_item(
     about: Mapping[str, Any],
     item: Mapping[str, Any],
     source: Source,
-    job: Job,
+    job: ConversionRequest,
     names: Names,
 ) -> Iterator[Record]:
     from unibiomed_core.io import read
@@ -285,10 +285,10 @@ def _convert_item(
     if names.summary is not None:
         names.summary.note_reader(volume.notes, str(item["id"]))
     files = [names.find(item[key], [folder], "mask") for key in ("mask", "mask_findings") if key in item]
-    layers = [slices.read_labels(file, volume.stored, names.summary) for file in files]
+    layers = [volumes.read_labels(file, volume.stored, names.summary) for file in files]
     known = {v for values in source.labels.values() for v in values} | {int(v) for v in about.get("labels", {})}
     for file, layer in zip(files, layers, strict=True):
-        slices.check_labels(layer, known, file.name)
+        volumes.check_labels(layer, known, file.name)
     text = item.get("text") or {}
     frame = Record(
         id=f"{dataset}/{item['id']}",
@@ -299,7 +299,7 @@ def _convert_item(
         licence=about["licence"],
         image=b"",
         size=(0, 0),
-        foreign=slices.foreign_targets(kind, source.labels, source.body),
+        foreign=volumes.foreign_targets(kind, source.labels, source.body),
         findings_known=source.findings_known or text.get("image_class") == "normal",
         image_class=text.get("image_class", ""),
         questions=tuple(
@@ -313,9 +313,9 @@ def _convert_item(
     if source.listed_only:
         listed = {int(value) for value in item.get("labels", ())}
         labels = {target: values for target, values in labels.items() if listed.issuperset(values)}
-    masks = slices.label_masks(layers, labels)
+    masks = volumes.label_masks(layers, labels)
     boxed = tuple(_boxed_regions(item, source.labels, job.side)) if volume.is_2d else ()
-    for record in slices.slice_records(volume, masks, frame, job.side, source.step):
+    for record in volumes.slice_records(volume, masks, frame, job.side, source.step):
         yield replace(record, regions=(*record.regions, *boxed)) if boxed else record
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.records import Record
-from train.datasets.job import Summary
-from train.datasets.slices import UNREADABLE
+from train.datasets.request import Summary
+from train.datasets.volumes import UNREADABLE
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import read_json
 from unibiomed_core.io import FORMATS, guard, picture, read

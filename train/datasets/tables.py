@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from train.datasets.job import Summary
+from train.datasets.request import Summary
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import parse_json, read_json
 

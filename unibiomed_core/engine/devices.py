@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-from unibiomed_core.engine.quantise import packed_elements
 from unibiomed_core.errors import DeviceError
 from unibiomed_core.model.config import UniBiomedConfig
 from unibiomed_core.model.unibiomed import UniBiomed
@@ -30,7 +29,7 @@ them would only make stopping slower."""
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class DevicePlacement:
     """Where and how the model runs.
 
     Args:
@@ -64,7 +63,7 @@ class Placement:
             yield
 
 
-def choose(device: str = "auto", dtype: str = "auto") -> Placement:
+def choose(device: str = "auto", dtype: str = "auto") -> DevicePlacement:
     """Decide where to run.
 
     "auto" takes the first CUDA device, else Apple's GPU, else the CPU; bfloat16 on CUDA devices that compute it,
@@ -78,10 +77,10 @@ def choose(device: str = "auto", dtype: str = "auto") -> Placement:
         DeviceError: The device or the precision is unknown or not available here.
     """
     chosen = _device(device)
-    return Placement(chosen, _dtype(dtype, chosen), free_bytes(chosen), dtype == INT8)
+    return DevicePlacement(chosen, _dtype(dtype, chosen), free_bytes(chosen), dtype == INT8)
 
 
-def place(model: UniBiomed, placement: Placement) -> UniBiomed:
+def place(model: UniBiomed, placement: DevicePlacement) -> UniBiomed:
     """Move a float32 model to its place and switch it to inference, in place.
 
     Raises:
@@ -96,7 +95,7 @@ def place(model: UniBiomed, placement: Placement) -> UniBiomed:
     return model.eval().requires_grad_(False)
 
 
-def parameter_bytes(model: UniBiomed, placement: Placement) -> int:
+def parameter_bytes(model: UniBiomed, placement: DevicePlacement) -> int:
     """Bytes of the weights once placed."""
     grounding = sum(p.numel() for p in model.grounder.parameters())
     packed = packed_elements(model) if placement.int8 else 0
@@ -117,7 +116,7 @@ def activation_bytes(config: UniBiomedConfig, tiles: int = 1) -> int:
     return 12 * fine + tiles * tile
 
 
-def feature_budget(config: UniBiomedConfig, placement: Placement) -> int:
+def feature_budget(config: UniBiomedConfig, placement: DevicePlacement) -> int:
     """Bytes of image features that are kept between questions.
 
     On a CPU small, so that memory stays flat as a volume's slices pass: 32 MiB, or four slices where these are
@@ -133,7 +132,7 @@ def feature_budget(config: UniBiomedConfig, placement: Placement) -> int:
     return min(max(32 * _MIB, 4 * 4 * (cells + tokens)), placement.free_bytes // 20)
 
 
-def batch_size(config: UniBiomedConfig, placement: Placement) -> int:
+def batch_size(config: UniBiomedConfig, placement: DevicePlacement) -> int:
     """How many slices are encoded at once."""
     room = placement.free_bytes // 2
     if placement.device.type == "cpu":
@@ -143,7 +142,7 @@ def batch_size(config: UniBiomedConfig, placement: Placement) -> int:
     return int(max(1, min(_MAX_BATCH.get(placement.device.type, 1), fits)))
 
 
-def memory_estimate(model: UniBiomed, placement: Placement, slices: int = 1) -> int:
+def memory_estimate(model: UniBiomed, placement: DevicePlacement, slices: int = 1) -> int:
     """Estimated peak memory in bytes of a run over ``slices`` at once, the libraries included."""
     pre = model.config.preprocessing
     tiles = pre.max_tiles if pre.tiling == "dynamic" else 1
@@ -160,7 +159,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def release(placement: Placement) -> None:
+def release(placement: DevicePlacement) -> None:
     """Give cached blocks back to the device."""
     if placement.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -168,7 +167,7 @@ def release(placement: Placement) -> None:
         torch.mps.empty_cache()
 
 
-def out_of_memory(model: UniBiomed, placement: Placement) -> DeviceError:
+def out_of_memory(model: UniBiomed, placement: DevicePlacement) -> DeviceError:
     """The error for memory that does not suffice even for one slice."""
     free = free_bytes(placement.device)
     return DeviceError(
@@ -229,3 +228,9 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
             "Leave --dtype out.",
         )
     return DTYPES[name]
+
+
+def packed_elements(model: UniBiomed) -> int:
+    """How many weights are held as int8; torch does not count them among the parameters."""
+    kind = torch.ao.nn.quantized.dynamic.Linear
+    return sum(m.in_features * m.out_features for m in model.vlm.modules() if isinstance(m, kind))

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unibiomed_core.engine.devices import Placement
-from unibiomed_core.engine.passes import read_prefixes
-from unibiomed_core.engine.prefixes import Prefix, empty_prefix
+from unibiomed_core.engine.devices import DevicePlacement
+from unibiomed_core.engine.kv_cache import Prefix, empty_prefix
+from unibiomed_core.engine.partial_forward import read_prefixes
 from unibiomed_core.model.grounder import GroundingFeatures
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
@@ -30,7 +30,7 @@ _TILES_PER_PASS = 16
 
 
 @dataclass(slots=True)
-class Counts:
+class WorkCounts:
     """How much work was done; tests and benchmarks read speed from these and not from a clock.
 
     Of a model with one tower for both sides, a picture that goes through it for the language side counts as both.
@@ -72,9 +72,9 @@ class FeatureStore:
 
     model: UniBiomed
     processor: Processor
-    placement: Placement
+    placement: DevicePlacement
     budget_bytes: int
-    counts: Counts = field(default_factory=Counts)
+    counts: WorkCounts = field(default_factory=WorkCounts)
     _kept: OrderedDict[Hashable, Tensor | GroundingFeatures | Prefix] = field(default_factory=OrderedDict)
 
     @property

@@ -2,23 +2,24 @@
 
 Legend: R rows, S sheets, N nodes of a sheet, T tokens, D language width, V vocabulary.
 
-A sheet holds what is to be read behind one prefix as a tree of ids (:mod:`unibiomed_core.engine.trees`). Written rows
-are padded on the right; a padded place is never looked at. Positions are always those a text would have alone.
+A sheet holds what is to be read behind one prefix as a tree of ids. Written rows are padded on the right; a padded
+place is never looked at. Positions are always those a text would have alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from unibiomed_core.engine import passes, trees
-from unibiomed_core.engine.features import Counts
-from unibiomed_core.engine.passes import Stepper
-from unibiomed_core.engine.prefixes import KeyValues, Prefix, token_bytes
-from unibiomed_core.engine.trees import Tree
+from unibiomed_core.engine import partial_forward
+from unibiomed_core.engine.features import WorkCounts
+from unibiomed_core.engine.kv_cache import KeyValues, Prefix, token_bytes
+from unibiomed_core.engine.partial_forward import DecodeStep
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 
@@ -28,6 +29,43 @@ of the multiplications of a pass with mini, a fourteenth at 1b size."""
 
 _LOGITS_AT_ONCE = 64
 """Places whose logits exist at once while answers are scored; with 150 000 words each holds 0.6 MB."""
+
+
+class Tree:
+    """Texts as ids, joined at equal beginnings."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.depths: list[int] = []
+        self._parents: list[int] = []
+        self._children: dict[tuple[int, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def add(self, ids: Iterable[int]) -> list[int]:
+        """Lay out one text; returns the node of each of its ids."""
+        node = -1
+        path: list[int] = []
+        for token in ids:
+            child = self._children.get((node, token))
+            if child is None:
+                child = self._children[node, token] = len(self.tokens)
+                self.tokens.append(token)
+                self._parents.append(node)
+                self.depths.append(len(path))
+            node = child
+            path.append(node)
+        return path
+
+    def sees(self) -> NDArray[np.bool_]:
+        """(N, N), which node each node sees: itself and those above it."""
+        count = len(self)
+        seen = np.eye(count, dtype=bool)
+        for node, parent in enumerate(self._parents):  # a parent always stands before its children
+            if parent >= 0:
+                seen[node, :node] |= seen[parent, :node]
+        return seen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +88,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class GeneratedAnswer:
     """One answer.
 
     Args:
@@ -76,26 +114,26 @@ class _Sheet:
     paths: dict[int, list[int]] = field(default_factory=dict)
 
 
-class Reader:
+class AnswerGenerator:
     """Answers rows with one model.
 
     Args:
         working_bytes: Bound for the keys and values of one batch of rows or sheets; larger batches are split.
     """
 
-    def __init__(self, model: UniBiomed, processor: Processor, counts: Counts, working_bytes: int) -> None:
+    def __init__(self, model: UniBiomed, processor: Processor, counts: WorkCounts, working_bytes: int) -> None:
         self.model = model
         self.processor = processor
         self.counts = counts
         self.working_bytes = working_bytes
 
-    def answer(self, rows: Sequence[Row]) -> list[Answer]:
+    def answer(self, rows: Sequence[Row]) -> list[GeneratedAnswer]:
         """Answer all rows, in their order."""
         nothing = torch.zeros(
             0, self.model.config.language.hidden, dtype=self.model.vlm.dtype, device=self.model.device
         )
         answers = {
-            n: Answer(row.answer, nothing, self._cut_at_seg(row.answer))
+            n: GeneratedAnswer(row.answer, nothing, self._cut_at_seg(row.answer))
             for n, row in enumerate(rows)
             if row.answer is not None and not self._is_read(row)
         }
@@ -139,17 +177,17 @@ class Reader:
             count = self._fitting(length + max(len(sheet.tree) for sheet in same))
             yield from (same[i : i + count] for i in range(0, len(same), count))
 
-    def _read(self, rows: Sequence[Row], sheets: Sequence[_Sheet]) -> Iterator[tuple[int, Answer]]:
+    def _read(self, rows: Sequence[Row], sheets: Sequence[_Sheet]) -> Iterator[tuple[int, GeneratedAnswer]]:
         """One pass over sheets; equal to writing the same answers."""
         width, before = max(len(s.tree) for s in sheets), sheets[0].prefix.length
         ids = self._padded([s.tree.tokens for s in sheets])  # (S, N)
         positions = self._padded([s.tree.depths for s in sheets]) + before
-        mask = torch.from_numpy(trees.attention([s.tree for s in sheets], before)).to(ids.device)  # (S, 1, N, W)
+        mask = torch.from_numpy(attention([s.tree for s in sheets], before)).to(ids.device)  # (S, 1, N, W)
         wanted = [
             sorted({n for number, path in s.paths.items() for n in self._looked_at(rows[number], path)}) for s in sheets
         ]
         past = KeyValues([s.prefix for s in sheets], width)
-        hidden = passes.read(self.model, ids, positions, mask, past, self._padded(wanted))  # (S, K, D)
+        hidden = partial_forward.read(self.model, ids, positions, mask, past, self._padded(wanted))  # (S, K, D)
         self.counts.text_tokens += sum(len(s.tree) for s in sheets)
         for sheet, nodes, states in zip(sheets, wanted, hidden, strict=True):
             place = {node: k for k, node in enumerate(nodes)}
@@ -157,7 +195,7 @@ class Reader:
             for number, path in sheet.paths.items():
                 answer = rows[number].answer or ()
                 where = [place[node] for node in self._seg_nodes(rows[number], path)]
-                yield number, Answer(answer, states[where], self._cut_at_seg(answer), scores.get(number))
+                yield number, GeneratedAnswer(answer, states[where], self._cut_at_seg(answer), scores.get(number))
 
     def _cut_at_seg(self, answer: tuple[int, ...]) -> bool:
         return answer[-1:] == (self.processor.ids.seg,)
@@ -195,7 +233,7 @@ class Reader:
             count = self._fitting(length + max(len(rows[n].suffix) + rows[n].max_new_tokens for n in same))
             yield from (same[i : i + count] for i in range(0, len(same), count))
 
-    def _write(self, rows: Sequence[Row]) -> list[Answer]:
+    def _write(self, rows: Sequence[Row]) -> list[GeneratedAnswer]:
         """Greedy decoding until the stop text or the limit; a finished answer leaves the batch."""
         room = self.model.config.language.max_positions - rows[0].prefix.length
         limits = [min(row.max_new_tokens, room - len(row.suffix)) for row in rows]
@@ -227,11 +265,11 @@ class Reader:
                     states[number].append(last[place])
         empty = last.new_zeros(0, last.shape[-1])
         return [
-            Answer(tuple(ids), torch.stack(found) if found else empty, truncated)
+            GeneratedAnswer(tuple(ids), torch.stack(found) if found else empty, truncated)
             for ids, found, truncated in zip(written, states, cut, strict=True)
         ]
 
-    def _prompted(self, rows: Sequence[Row], longest: int) -> tuple[Tensor, Stepper]:
+    def _prompted(self, rows: Sequence[Row], longest: int) -> tuple[Tensor, DecodeStep]:
         """Read the prompts of R rows; (R, D) states at the last id of each, and what goes on from there."""
         start = rows[0].prefix.length
         lengths = self._tensor([len(row.suffix) for row in rows])  # (R,)
@@ -241,13 +279,13 @@ class Reader:
         positions = torch.arange(start, start + width, device=ids.device).expand_as(ids)
         mask = torch.ones(width, start + width, dtype=torch.bool, device=ids.device).tril(start)
         mask = mask.expand(len(rows), 1, -1, -1)
-        last = passes.read(self.model, ids, positions, mask, past, lengths.unsqueeze(1) - 1)[:, 0]  # (R, D)
+        last = partial_forward.read(self.model, ids, positions, mask, past, lengths.unsqueeze(1) - 1)[:, 0]  # (R, D)
         self.counts.text_tokens += int(lengths.sum())
         seen = None
         if int(lengths.min()) < width:
             places = torch.arange(start + width + longest, device=lengths.device)
             seen = (places < start + lengths.unsqueeze(1)) | (places >= start + width)  # (R, W)
-        return last, Stepper(self.model, past, start + lengths, seen)
+        return last, DecodeStep(self.model, past, start + lengths, seen)
 
     def _fitting(self, tokens: int) -> int:
         """How many sequences of so many tokens are within the budget."""
@@ -260,3 +298,18 @@ class Reader:
 
     def _tensor(self, values: object) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self.model.device)
+
+
+def attention(trees: Sequence[Tree], before: int) -> NDArray[np.bool_]:
+    """(R, 1, N, before + N), what each node of each row may look at: all of what stands before, and its own line.
+
+    Rows are padded to the widest tree; a padded node looks at what stands before and at itself, so that it has
+    something to share attention among.
+    """
+    width = max(len(tree) for tree in trees)
+    mask = np.zeros((len(trees), 1, width, before + width), bool)
+    mask[..., :before] = True
+    mask[:, 0, np.arange(width), before + np.arange(width)] = True
+    for row, tree in zip(mask, trees, strict=True):
+        row[0, : len(tree), before : before + len(tree)] = tree.sees()
+    return mask

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unibiomed_core.engine.devices import Placement
-from unibiomed_core.files import read_json
-from unibiomed_core.model import weights
+from unibiomed_core.engine.devices import DevicePlacement
+from unibiomed_core.files import describe_file, read_json
+from unibiomed_core.model.folder import MANIFEST, WEIGHTS
 from unibiomed_core.model.unibiomed import UniBiomed
 
 
@@ -45,7 +45,7 @@ class ModelInfo:
         return {**{name: getattr(self, name) for name in names}, "facts": dict(self.facts)}
 
 
-def describe(model: UniBiomed, placement: Placement, folder: Path | None) -> ModelInfo:
+def describe(model: UniBiomed, placement: DevicePlacement, folder: Path | None) -> ModelInfo:
     """The facts of a model at its place; ``folder`` is where its weights came from."""
     config = model.config
     layout, sha256 = ("memory", "") if folder is None else _source(folder)
@@ -66,8 +66,8 @@ def describe(model: UniBiomed, placement: Placement, folder: Path | None) -> Mod
 
 def _source(folder: Path) -> tuple[str, str]:
     """(layout, SHA-256 of the weights) of a folder; several files give the hash over their hashes, in order of name."""
-    manifest = folder / weights.MANIFEST
+    manifest = folder / MANIFEST
     if manifest.is_file():  # checked while loading, so not read a second time
-        return "unibiomed", str(read_json(manifest)[weights.WEIGHTS]["sha256"])
-    hashes = [weights.describe_file(file)["sha256"] for file in sorted(folder.glob("*.safetensors"))]
+        return "unibiomed", str(read_json(manifest)[WEIGHTS]["sha256"])
+    hashes = [describe_file(file)["sha256"] for file in sorted(folder.glob("*.safetensors"))]
     return "sa2va_chat", hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

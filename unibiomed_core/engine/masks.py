@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unibiomed_core import vocabulary
-from unibiomed_core.engine.questions import Question
+from unibiomed_core.engine.prompts import Question
 from unibiomed_core.model.config import Presence, UniBiomedConfig
 from unibiomed_core.model.grounder import MaskOutput, upsample
 from unibiomed_core.tasks import NO_FINDINGS, ParsedPhrase, parse_answer
@@ -19,14 +19,14 @@ from unibiomed_core.types import CroppedMask, Phrase
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Region:
+class DecodedMask:
     """One decoded ``[SEG]``: its mask at image size and its presence score, 0..1, not calibrated."""
 
     mask: CroppedMask
     presence: float
 
 
-def regions(output: MaskOutput, sizes: Sequence[tuple[int, int]], config: UniBiomedConfig) -> Iterator[Region]:
+def regions(output: MaskOutput, sizes: Sequence[tuple[int, int]], config: UniBiomedConfig) -> Iterator[DecodedMask]:
     """The masks of K ``[SEG]``, upsampled one at a time so that one full-size array exists at most.
 
     Args:
@@ -45,11 +45,11 @@ def regions(output: MaskOutput, sizes: Sequence[tuple[int, int]], config: UniBio
             mask = CroppedMask.from_full(inside.cpu().numpy())
             if not by_object and mask.crop.size:
                 presence = float(full[inside].sigmoid().mean() * quality[k])
-        yield Region(mask, float(np.clip(presence, 0.0, 1.0)))
+        yield DecodedMask(mask, float(np.clip(presence, 0.0, 1.0)))
 
 
 def words(
-    raw: str, question: Question, found: Sequence[Region], modality: str, rule: Presence
+    raw: str, question: Question, found: Sequence[DecodedMask], modality: str, rule: Presence
 ) -> tuple[str, tuple[Phrase, ...]]:
     """Clean text and phrases of an answer.
 
@@ -91,6 +91,6 @@ def _name(piece: ParsedPhrase, question: Question, modality: str) -> str:
     return entry.name if entry else vocabulary.normalise(piece.text)
 
 
-def _stands(region: Region, presence: float, name: str, piece: ParsedPhrase, rule: Presence) -> bool:
+def _stands(region: DecodedMask, presence: float, name: str, piece: ParsedPhrase, rule: Presence) -> bool:
     said_nothing = NO_FINDINGS in piece.text.lower()
     return bool(region.mask.crop.size) and presence >= rule.threshold_for(name) and not said_nothing

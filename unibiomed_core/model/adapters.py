@@ -71,7 +71,7 @@ def save_adapter(model: UniBiomed, folder: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    from unibiomed_core.model.weights import replaced_folder
+    from unibiomed_core.files import replaced_folder
 
     settings = _settings(model)
     state = _peft().get_peft_model_state_dict(_language(model))
@@ -87,7 +87,7 @@ def load_adapter(model: UniBiomed, folder: Path) -> None:
         WeightsError: A file is missing or damaged; names, shapes, rank or scale are not the model's.
         ConfigError: peft is not installed.
     """
-    from unibiomed_core.model.weights import UNFIT, read_tensors
+    from unibiomed_core.model.folder import UNFIT, read_tensors
 
     peft = _peft()
     if not (folder / SETTINGS).is_file() or not (folder / ADAPTER).is_file():

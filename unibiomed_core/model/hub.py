@@ -23,7 +23,7 @@ WANTED_FILES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedModel:
     """A checkpoint that ``unibiomed models download`` knows by name.
 
     Args:
@@ -39,9 +39,9 @@ class Published:
     licence: str
 
 
-KNOWN: Mapping[str, Published] = MappingProxyType(
+KNOWN: Mapping[str, PublishedModel] = MappingProxyType(
     {
-        "unibiomed-1b": Published(
+        "unibiomed-1b": PublishedModel(
             "unibiomed-1b",
             "Luffy503/UniBiomed",
             "the published UniBiomed checkpoint (InternVL2.5-1B, SAM 2 hiera-large)",

@@ -25,6 +25,7 @@ from unibiomed_core.model.config import (
     UniBiomedConfig,
     VisionSizes,
 )
+from unibiomed_core.model.folder import read_folder
 from unibiomed_core.model.processor import TokenIds
 
 UNFIT = "These weights do not fit this model"
@@ -277,23 +278,3 @@ def read_published(folder: Path, values: Mapping[str, Any]) -> tuple[UniBiomedCo
     with torch.device("meta"):
         names = UniBiomed(config, TokenIds(seg=0, image_context=1, end_of_turn=2, pad=3)).state_dict()
     return config, to_native(read_folder(folder), names)
-
-
-def read_folder(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder in the libraries' layout, as they are named there; sharded or not.
-
-    Raises:
-        WeightsError: A file is missing or damaged.
-    """
-    from unibiomed_core.model.weights import read_tensors
-
-    index = folder / "model.safetensors.index.json"
-    told = read_json(index, WeightsError, "Weights damaged", "the list of shards") if index.is_file() else None
-    try:
-        shards = [] if told is None else sorted(set(told["weight_map"].values()))
-    except (KeyError, TypeError, AttributeError) as cause:
-        raise WeightsError("Weights damaged", f"{index.name}: {cause}", "the list of shards") from cause
-    tensors: dict[str, Tensor] = {}
-    for shard in shards or ["model.safetensors"]:
-        tensors |= read_tensors(folder / Path(shard).name)
-    return tensors

@@ -7,38 +7,35 @@ but safetensors and JSON is ever opened and no code in a folder is run.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from unibiomed_core.errors import WeightsError, WriteError
-from unibiomed_core.files import read_json
+from unibiomed_core.files import describe_file, read_json, replaced_folder
 from unibiomed_core.model.config import UniBiomedConfig
+from unibiomed_core.model.folder import (
+    CONFIG,
+    LARGEST_JSON,
+    MANIFEST,
+    TOKENIZER,
+    UNFIT,
+    WEIGHTS,
+    read_config,
+    read_tensors,
+    read_tokenizer,
+)
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 
-WEIGHTS, CONFIG, TOKENIZER, MANIFEST = "model.safetensors", "config.json", "tokenizer.json", "manifest.json"
-LARGEST_JSON = 64 << 20
-"""Bytes of a configuration or a manifest that is read at all; real ones have some thousands."""
-
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 EMBEDDED = ("mini",)
 """Models that are shipped inside the package."""
-
-UNFIT = "These weights do not fit this model"
 
 
 def save(
@@ -66,62 +63,6 @@ def save(
         (aside / TOKENIZER).write_text(processor.tokenizer.to_str(pretty=True), "utf-8")
         manifest = {name: describe_file(aside / name) for name in (WEIGHTS, CONFIG, TOKENIZER)}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
-
-
-@contextmanager
-def replaced_folder(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
-    """An empty folder that takes the place of ``folder`` when the block ends without an error.
-
-    What was there is renamed aside, the new folder renamed in, and only then the old one deleted; where the second
-    rename fails, the old one comes back. A kill between the two renames leaves the old one beside, whole, under a
-    name that begins with a dot.
-
-    Args:
-        names: The files that the block writes. A folder that lacks the last of them, or holds anything else, is not
-            replaced.
-
-    Raises:
-        WriteError: It holds something else, or the system refused; nothing was changed then.
-    """
-    try:
-        present = {file.name for file in folder.iterdir()} if folder.exists() else set()
-        if present and (names[-1] not in present or present - set(names)):
-            strange = ", ".join(sorted(present - set(names))[:3]) or "an unfinished copy"
-            raise WriteError(
-                "Folder not empty",
-                f"{folder} holds files that are not a model of this product ({strange})",
-                "a new folder",
-                "Choose another one.",
-            )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
-            aside = Path(made) / "new"  # TemporaryDirectory itself is closed to the group, whatever the umask says
-            aside.mkdir()
-            yield aside
-            for name in names:
-                # safetensors makes its files private to the user; the others follow the umask.
-                (aside / name).chmod(0o666 & (aside / names[-1]).stat().st_mode)
-                with (aside / name).open("rb+") as handle:
-                    os.fsync(handle.fileno())
-            _swap(aside, folder, Path(f"{made}.old"))
-    except (OSError, SafetensorError) as cause:
-        raise WriteError(
-            "Weights not written", f"{folder}: {cause}", "a folder with space that may be written"
-        ) from cause
-
-
-def _swap(new: Path, folder: Path, old: Path) -> None:
-    """Rename ``new`` to ``folder``, whose former content is deleted last."""
-    if not folder.exists():
-        new.rename(folder)
-        return
-    folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def load(
@@ -214,80 +155,6 @@ def _make_unsaved_buffers(model: nn.Module) -> None:
                 fresh = type(module)(module.config)
             for name in lost:
                 module.register_buffer(name, fresh.get_buffer(name), persistent=False)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a weights folder.
-
-    Raises:
-        WeightsError: The folder or file is missing or no JSON, or there are pickles in place of safetensors.
-    """
-    require_safetensors(folder)
-    if not (folder / CONFIG).exists():
-        raise WeightsError("Weights not found", f"{folder.name} has no {CONFIG}", "one")
-    values = read_json(folder / CONFIG, WeightsError, UNFIT, "a model's configuration", LARGEST_JSON)
-    if not isinstance(values, dict):
-        raise WeightsError(UNFIT, f"{CONFIG} is no JSON object", "a model's configuration", "Download again.")
-    return values
-
-
-def require_safetensors(folder: Path) -> None:
-    """Check that a folder is there and holds safetensors.
-
-    Raises:
-        WeightsError: It does not; pickles in it are named.
-    """
-    if not folder.is_dir():
-        raise WeightsError(
-            "Weights not found",
-            f"there is no folder {folder}",
-            "a preset name, a folder with weights, or a downloaded model",
-            "'unibiomed models' lists what is here.",
-        )
-    if not any(folder.glob("*.safetensors")):
-        pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
-        raise WeightsError(
-            "Weights not found",
-            f"{folder.name} holds no safetensors" + (f", but {', '.join(pickles[:3])}" if pickles else ""),
-            "safetensors files; pickled weights can run code and are never opened",
-            "Convert them, or download the safetensors version.",
-        )
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of one safetensors file.
-
-    Raises:
-        WeightsError: It is missing, truncated or damaged.
-    """
-    try:
-        with safe_open(file, framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as cause:
-        raise WeightsError(
-            "Weights damaged", f"{file.name}: {cause}", "a whole safetensors file", "Download again."
-        ) from cause
-
-
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a weights folder.
-
-    Raises:
-        WeightsError: It is missing or unreadable.
-    """
-    file = folder / TOKENIZER
-    if not file.is_file():
-        raise WeightsError("Weights not found", f"{folder.name} has no {TOKENIZER}", "the model's tokenizer")
-    try:
-        return Tokenizer.from_file(str(file))
-    except Exception as cause:  # the library raises plain Exception for every fault
-        raise WeightsError(UNFIT, f"{TOKENIZER} cannot be read: {cause}", "a tokenizer", "Download again.") from cause
-
-
-def describe_file(file: Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256."""
-    with file.open("rb") as handle:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
 
 
 def _verify(folder: Path) -> None:

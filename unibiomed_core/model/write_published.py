@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unibiomed_core.errors import WeightsError, WriteError
+from unibiomed_core.files import replaced_folder
 from unibiomed_core.model.config import GroundingSizes, UniBiomedConfig
+from unibiomed_core.model.folder import CONFIG, TOKENIZER, UNFIT
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.published import GROUNDING_NAMES, MASK_DECODER_NAMES, to_published
 from unibiomed_core.model.unibiomed import UniBiomed
-from unibiomed_core.model.weights import CONFIG, TOKENIZER, UNFIT, replaced_folder
 
 INDEX, SAM, TOKENIZER_CONFIG = "model.safetensors.index.json", "sam2.json", "tokenizer_config.json"
 SHARD_SIZE = "5GB"

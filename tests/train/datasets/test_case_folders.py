@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import gzip
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tiny_layouts_folders import AFFINE, SLICES, block, case_trees, label_map, save_nifti, voxels, write_case
-
+from tests.train.datasets.tiny_layouts_folders import (
+    AFFINE,
+    SLICES,
+    block,
+    case_trees,
+    label_map,
+    save_nifti,
+    voxels,
+    write_case,
+)
 from train.data.records import Record
 from train.datasets import case_folders
 from train.datasets.case_patterns import PATTERNS
-from train.datasets.job import Job, Summary
+from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core.errors import DataError
 
 TREES = case_trees()
@@ -26,7 +31,7 @@ OWN = {"first": (1,), "second": (2,)}
 
 def converted(root: Path, summary: Summary | None = None, **job: object) -> list[Record]:
     summary = summary if summary is not None else Summary()
-    return list(case_folders.convert(Job(root, "tiny", side=0, **job), summary))  # type: ignore[arg-type]
+    return list(case_folders.convert(ConversionRequest(root, "tiny", side=0, **job), summary))  # type: ignore[arg-type]
 
 
 # Layout -> (ids without the data set's name, modalities, targets, splits; "" where patients decide)

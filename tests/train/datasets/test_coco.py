@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
-from tiny_layouts_text import COLUMNS, ROWS, box_mask, converted, picture, truncate, write_json
 
+from tests.train.datasets.tiny_layouts_text import COLUMNS, ROWS, box_mask, converted, picture, truncate, write_json
 from train.datasets import coco
 from train.datasets.outlines import outline
 from unibiomed_core.errors import DataError

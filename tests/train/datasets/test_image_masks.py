@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,14 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tiny_layouts_folders import disc, picture, save_picture
-
+from tests.train.datasets.tiny_layouts_folders import disc, picture, save_picture
 from train.data.records import Record
 from train.datasets import image_masks
-from train.datasets.job import Job, Summary
 from train.datasets.picture_pairs import MASK_FOLDERS, find_pairs
+from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core.errors import DataError
 
 OTHER = disc(20, 30, 6)
@@ -27,7 +23,9 @@ OTHER = disc(20, 30, 6)
 
 def converted(root: Path, summary: Summary | None = None, **job: Any) -> list[Record]:
     job = {"modality": "endoscopy", "side": 0, **job}
-    return list(image_masks.convert(Job(root, "tiny", **job), summary if summary is not None else Summary()))
+    return list(
+        image_masks.convert(ConversionRequest(root, "tiny", **job), summary if summary is not None else Summary())
+    )
 
 
 def all_of(root: Path, **job: Any) -> list[Record]:

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
-from tiny_layouts_text import converted, picture, truncate, write_json
 
+from tests.train.datasets.tiny_layouts_text import converted, picture, truncate, write_json
 from train.datasets import image_text, tables
 from unibiomed_core.errors import DataError
 

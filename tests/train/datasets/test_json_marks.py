@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tiny_data import write_tree
-from tiny_layouts_folders import disc, label_map, picture, save_picture, voxels, write_nnunet
-
+from tests.train.datasets.tiny_layouts_folders import disc, label_map, picture, save_picture, voxels, write_nnunet
+from tests.train.tiny_data import write_tree
 from train.datasets import coco, image_masks, nnunet, shared_layout
-from train.datasets.job import Converter, Job, Summary
+from train.datasets.request import ConversionRequest, Converter, Summary
 from train.datasets.settings import read_settings
-from train.scorecard import read_run, read_table
+from train.evaluation.tables import read_run, read_table
 from unibiomed_core.errors import ConfigError, DataError
 
 ENCODINGS = pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -26,7 +22,7 @@ ENCODINGS = pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 
 def count(convert: Converter, source: Path, **settings: Any) -> int:
     summary = Summary()
-    found = sum(1 for _ in convert(Job(source, "tiny", **settings), summary))
+    found = sum(1 for _ in convert(ConversionRequest(source, "tiny", **settings), summary))
     assert not summary.refused
     return found
 

@@ -10,13 +10,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from tiny_layouts_folders import SLICES, disc, label_map, picture, save_nifti, save_picture, voxels, write_nnunet
 
+from tests.train.datasets.tiny_layouts_folders import (
+    SLICES,
+    disc,
+    label_map,
+    picture,
+    save_nifti,
+    save_picture,
+    voxels,
+    write_nnunet,
+)
 from train.datasets import image_masks, nnunet
-from train.datasets.job import Job, Summary
 from train.datasets.notes import note_lines, noted
-from train.datasets.slices import LARGEST_LABEL, whole_numbers
+from train.datasets.request import ConversionRequest, Summary
 from train.datasets.source_files import read_mask
+from train.datasets.volumes import LARGEST_LABEL, whole_numbers
 from unibiomed_core.errors import DataError
 
 ABOUT = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "tumour": 2}, "file_ending": ".nii.gz"}
@@ -31,7 +40,7 @@ def converted(folder: Path, mask: NDArray[Any], stored: Any = None) -> tuple[lis
         image.header.set_data_dtype(stored)
         nibabel.save(image, folder / "labelsTr" / "a.nii.gz")
     summary = Summary()
-    return list(nnunet.convert(Job(folder, "tiny", side=0), summary)), summary
+    return list(nnunet.convert(ConversionRequest(folder, "tiny", side=0), summary)), summary
 
 
 @pytest.mark.parametrize("largest", [2, 13, 117])
@@ -48,7 +57,7 @@ def test_labels_behind_an_automatic_slope_are_rounded_and_told(tmp_path: Path, l
     stored = np.asarray(nibabel.load(tmp_path / "labelsTr" / "a.nii.gz").dataobj)
     assert not np.array_equal(stored, np.rint(stored)), "the case is not the one meant"
     summary = Summary()
-    records = list(nnunet.convert(Job(tmp_path, "tiny", side=0), summary))
+    records = list(nnunet.convert(ConversionRequest(tmp_path, "tiny", side=0), summary))
     assert not summary.refused
     assert len(records) == SLICES
     plain, _ = converted(tmp_path / "plain", label_map((1, 2, 1, 2)))
@@ -108,7 +117,7 @@ def pair(folder: Path, mask: NDArray[Any], suffix: str, **options: Any) -> tuple
     (folder / "masks").mkdir()
     Image.fromarray(mask).save(folder / "masks" / f"a{suffix}", **options)
     summary = Summary()
-    job = Job(folder, "tiny", modality="ultrasound", side=0, labels={"nerve": (1,), "blood vessel": (2,)})
+    job = ConversionRequest(folder, "tiny", modality="ultrasound", side=0, labels={"nerve": (1,), "blood vessel": (2,)})
     return list(image_masks.convert(job, summary)), summary
 
 
@@ -140,7 +149,9 @@ def test_a_jpeg_mask_of_close_values_is_refused_and_of_black_and_white_told(tmp_
     noisy = np.asarray(Image.open(folder / "masks" / "a.jpg"))
     assert len(np.unique(noisy)) > 2, "the case is not the one meant"
     summary = Summary()
-    (record,) = image_masks.convert(Job(folder, "tiny", modality="ultrasound", side=0, labels={"nerve": ()}), summary)
+    (record,) = image_masks.convert(
+        ConversionRequest(folder, "tiny", modality="ultrasound", side=0, labels={"nerve": ()}), summary
+    )
     assert (record.masks()["nerve"] != disc()).mean() < 0.01
     assert summary.notes["jpeg_mask", ""] == 1
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tiny_data import write_tree
-from tiny_layouts_folders import case_trees, disc, label_map, picture, save_picture, voxels, write_nnunet
-
-from train.datasets.job import Job, Summary
+from tests.train.datasets.tiny_layouts_folders import (
+    case_trees,
+    disc,
+    label_map,
+    picture,
+    save_picture,
+    voxels,
+    write_nnunet,
+)
+from tests.train.tiny_data import write_tree
 from train.datasets.layouts import LAYOUTS, detect
+from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core.errors import DataError
 
 NAMES = {
@@ -34,7 +37,7 @@ def test_every_layout_has_its_converter_and_refuses_a_folder_that_is_none(name: 
     (tmp_path / "notes.txt").write_text("nothing", "utf-8")
     assert LAYOUTS[name].fits(tmp_path) is False
     with pytest.raises(DataError):
-        next(LAYOUTS[name].convert(Job(tmp_path, "tiny", modality="ct"), Summary()))
+        next(LAYOUTS[name].convert(ConversionRequest(tmp_path, "tiny", modality="ct"), Summary()))
 
 
 def test_the_shared_layout_is_told(tmp_path: Path) -> None:
@@ -61,7 +64,7 @@ def test_pictures_with_masks_are_told_and_converted(tmp_path: Path) -> None:
     save_picture(tmp_path / "masks/a.png", disc().astype(np.uint8))
     name = detect(tmp_path)
     assert name == "image-masks"
-    job = Job(tmp_path, "tiny", modality="ultrasound", labels={"nerve": (1,)})
+    job = ConversionRequest(tmp_path, "tiny", modality="ultrasound", labels={"nerve": (1,)})
     (record,) = LAYOUTS[name].convert(job, Summary())
     assert [x.target for x in record.regions] == ["nerve"]
 

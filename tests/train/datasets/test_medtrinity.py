@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_layouts_text import COLUMNS, ROWS, converted, picture, truncate, write_json
 
+from tests.train.datasets.tiny_layouts_text import COLUMNS, ROWS, converted, picture, truncate, write_json
 from train.datasets import medtrinity
 from train.datasets.annotations import scale_box
 from unibiomed_core.errors import DataError

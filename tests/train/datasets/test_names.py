@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_layouts_folders import disc, label_map, save_nifti, save_picture, voxels, write_nnunet
-from tiny_layouts_folders import picture as grey
-from tiny_layouts_text import box_mask, picture, save_mask, write_json
 
+from tests.train.datasets.tiny_layouts_folders import disc, label_map, save_nifti, save_picture, voxels, write_nnunet
+from tests.train.datasets.tiny_layouts_folders import picture as grey
+from tests.train.datasets.tiny_layouts_text import box_mask, picture, save_mask, write_json
 from train.data.records import Record
 from train.datasets import coco, image_masks, image_text, layouts, nnunet, published_2d, published_3d, shared_layout
-from train.datasets.job import Converter, Job, Summary
 from train.datasets.names import Names
+from train.datasets.request import ConversionRequest, Converter, Summary
 from unibiomed_core.errors import DataError
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
@@ -24,7 +24,7 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Müller") for form in ("NFC
 
 def run(convert: Converter, source: Path, **settings: Any) -> tuple[list[Record], Summary]:
     summary = Summary()
-    return list(convert(Job(source, "tiny", **settings), summary)), summary
+    return list(convert(ConversionRequest(source, "tiny", **settings), summary)), summary
 
 
 def codes(summary: Summary) -> dict[str, int]:

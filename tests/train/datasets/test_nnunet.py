@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tiny_layouts_folders import (
+from tests.train.datasets.tiny_layouts_folders import (
     AFFINE,
     SLICES,
     block,
@@ -24,10 +21,9 @@ from tiny_layouts_folders import (
     voxels,
     write_nnunet,
 )
-
 from train.data.records import Record
 from train.datasets import nnunet
-from train.datasets.job import Job, Summary, split_of
+from train.datasets.request import ConversionRequest, Summary, split_of
 from unibiomed_core.errors import DataError
 
 VERSION_2: dict[str, Any] = {
@@ -54,7 +50,9 @@ def version_2(root: Path, **changes: Any) -> Path:
 
 
 def converted(root: Path, summary: Summary | None = None, **job: Any) -> list[Record]:
-    return list(nnunet.convert(Job(root, "tiny", side=0, **job), summary if summary is not None else Summary()))
+    return list(
+        nnunet.convert(ConversionRequest(root, "tiny", side=0, **job), summary if summary is not None else Summary())
+    )
 
 
 def test_version_2(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
-from tiny_layouts_text import COLUMNS, ROWS, picture, write_json
 
+from tests.train.datasets.tiny_layouts_text import COLUMNS, ROWS, picture, write_json
 from train.data.records import Record
 from train.datasets import coco
-from train.datasets.job import Job, Summary
 from train.datasets.outlines import outline
+from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core.errors import DataError
 
 SHAPE = (ROWS, COLUMNS)
@@ -30,7 +30,7 @@ def run(folder: Path, rows: list[dict[str, Any]]) -> tuple[list[Record], Summary
     images = [{"id": n, "file_name": f"p{n}.png", "width": COLUMNS, "height": ROWS} for n in numbers]
     write_json(folder / "a.json", {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "polyp"}]})
     summary = Summary()
-    return list(coco.convert(Job(folder, "tiny", side=0, findings_known=True), summary)), summary
+    return list(coco.convert(ConversionRequest(folder, "tiny", side=0, findings_known=True), summary)), summary
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_layouts_text import COLUMNS, ROWS, box_mask, converted, picture, save_mask, truncate, write_json
 
+from tests.train.datasets.tiny_layouts_text import (
+    COLUMNS,
+    ROWS,
+    box_mask,
+    converted,
+    picture,
+    save_mask,
+    truncate,
+    write_json,
+)
 from train.datasets import medtrinity, published_2d
 from unibiomed_core.errors import DataError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_layouts_text import box_mask, converted, picture, save_mask, truncate, write_json
 
+from tests.train.datasets.tiny_layouts_text import box_mask, converted, picture, save_mask, truncate, write_json
 from train.datasets import published_3d
 from unibiomed_core.errors import DataError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_layouts_text import box_mask, converted, picture, save_mask, truncate, write_json
 
+from tests.train.datasets.tiny_layouts_text import box_mask, converted, picture, save_mask, truncate, write_json
 from train.datasets import radgenome
 from unibiomed_core.errors import DataError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tiny_data import write_tree
-
+from tests.train.tiny_data import write_tree
 from train.data.records import QuestionRecord, Record
 from train.datasets import shared_layout
-from train.datasets.job import Job, Summary
+from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core.errors import DataError
 
 
@@ -28,7 +24,7 @@ def tree(tmp_path: Path) -> Path:
 
 def converted(root: Path, summary: Summary | None = None, **job: Any) -> list[Record]:
     job = {"dataset": "tiny", "side": 0, **job}
-    return list(shared_layout.convert(Job(root, **job), summary if summary is not None else Summary()))
+    return list(shared_layout.convert(ConversionRequest(root, **job), summary if summary is not None else Summary()))
 
 
 def edit(folder: Path, **changes: Any) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_layouts_text import picture
 
+from tests.train.datasets.tiny_layouts_text import picture
 from train.datasets import image_masks, image_text, tables
-from train.datasets.job import Job, Summary
+from train.datasets.request import ConversionRequest, Summary
 from train.prepare import prepare
 from unibiomed_core.errors import DataError
 
@@ -111,12 +111,12 @@ def test_a_spreadsheets_table_becomes_records_with_a_note(tmp_path: Path, name: 
     said: list[str] = []
     prepare(source, tmp_path / "out", 32, said.append, ["modality=ultrasound"])
     assert any("note 1 x: tables that are not UTF-8, read as Western Windows (cp1252)" in line for line in said)
-    records = list(image_text.convert(Job(source, "tiny"), Summary()))
+    records = list(image_text.convert(ConversionRequest(source, "tiny"), Summary()))
     assert records[0].caption == "Größe 0,5 cm"
 
 
 def test_colours_may_come_in_a_semicolon_table(tmp_path: Path) -> None:
     (tmp_path / "class_dict.csv").write_bytes("name;r;g;b\nnerve;255;0;0\nvessel;0;255;0\n".encode("utf-16"))
-    table = image_masks._table(Job(tmp_path, "tiny", modality="ultrasound"), Summary())
+    table = image_masks._table(ConversionRequest(tmp_path, "tiny", modality="ultrasound"), Summary())
     assert table.colours
     assert table.labels == {"nerve": (0xFF0000,), "blood vessel": (0xFF00,)}

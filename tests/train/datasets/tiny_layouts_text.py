@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from train.data.records import Record
-from train.datasets.job import Converter, Job, Summary
+from train.datasets.request import ConversionRequest, Converter, Summary
 
 ROWS, COLUMNS = 40, 60
 
@@ -50,7 +50,7 @@ def write_json(path: Path, document: Any) -> None:
 def converted(convert: Converter, source: Path, **settings: Any) -> tuple[dict[str, Record], dict[str, str]]:
     """Records by id and reasons by refused item; the pictures keep their own size unless ``side`` is given."""
     summary = Summary()
-    records = list(convert(Job(source, "tiny", **{"side": 0, **settings}), summary))
+    records = list(convert(ConversionRequest(source, "tiny", **{"side": 0, **settings}), summary))
     by_id = {record.id: record for record in records}
     assert len(by_id) == len(records), "an id stands twice"
     return by_id, dict(summary.refused)

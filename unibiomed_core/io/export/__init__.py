@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from unibiomed_core.errors import WriteError
-from unibiomed_core.io.export.atomic import check_free, claimed, staged
+from unibiomed_core.files import check_free, claimed, staged
 
 if TYPE_CHECKING:
     from unibiomed_core.modalities import Window

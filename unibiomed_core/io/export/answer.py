@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibiomed_core.io.export.atomic import staged
+from unibiomed_core.files import staged
 from unibiomed_core.io.export.json_file import dump
 from unibiomed_core.io.export.nifti import write_labels
 from unibiomed_core.io.export.png import write_mask
 from unibiomed_core.modalities import with_labels
-from unibiomed_core.report_text import number_text, slices_text
+from unibiomed_core.report.text import number_text, slices_text
 from unibiomed_core.types import NOTICE, Caution, CroppedMask, Plane, Prediction, Prompt, Volume
 
 ANSWER_FILE = "answer.json"

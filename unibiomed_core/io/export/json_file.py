@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unibiomed_core.io.export.atomic import staged
+from unibiomed_core.files import staged
 from unibiomed_core.report import colour
 from unibiomed_core.types import Report
 

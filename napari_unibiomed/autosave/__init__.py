@@ -1,0 +1,1 @@
+"""Runs kept on the disk while they go on."""

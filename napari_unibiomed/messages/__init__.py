@@ -1,0 +1,1 @@
+"""What is said to the user: the catalogue, and errors turned into it."""

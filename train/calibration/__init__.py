@@ -1,0 +1,1 @@
+"""How far scores can be believed: presence, thresholds, reliability."""

@@ -1,0 +1,177 @@
+"""What a trained model says of itself: a calibrated presence, its thresholds, and the targets it knows.
+
+Presence is calibrated on patients that were held out from training where there are enough of them, else on training
+pictures. Test records have no part in it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.calibration.known_answer import best_wording
+from train.calibration.presence import Cases, best_shrinkage, fit, thresholds
+from train.calibration.reliability import Reliability, measured
+from train.data.records import Record, RecordSet
+from train.data.targets import trained_targets
+from unibiomed_core import vocabulary
+from unibiomed_core.engine.engine import Engine
+from unibiomed_core.modalities import Window
+from unibiomed_core.model.config import Presence, UniBiomedConfig
+from unibiomed_core.model.processor import Processor
+from unibiomed_core.model.unibiomed import UniBiomed
+from unibiomed_core.tasks import TASKS
+from unibiomed_core.types import Prompt, Slice
+
+PER_DATASET = 25
+"""Training pictures that a data set gives where nothing was held out."""
+
+PER_DATASET_HELD_OUT = 100
+"""Held-out pictures that a data set gives at most."""
+
+PER_DATASET_WORDING = 10
+"""Pictures that a data set gives to the choice of the known answer's wording."""
+
+FOREIGN_PER_PICTURE = 4
+"""Targets of other body parts that a picture is asked for; most pictures have more, which would drown its own."""
+
+MINIMUM_EACH = 50
+"""Cases that are there, and cases that are not, which a calibration needs."""
+
+MINIMUM_CALIBRATION_PATIENTS = 10
+
+PLAIN = Presence("object", 0.5)
+"""The score as it is, where nothing can be calibrated."""
+
+MINIMUM_PATIENTS = 2
+"""Patients that must show a target before a report looks for it unasked."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration gave.
+
+    Args:
+        reliability: None where there were too few cases to calibrate with; the plain score stands then.
+    """
+
+    config: UniBiomedConfig
+    reliability: Reliability | None
+
+
+def calibrated(
+    model: UniBiomed,
+    processor: Processor,
+    training: RecordSet,
+    held_out: NDArray[np.bool_],
+    facts: Mapping[str, str],
+    started: bool,
+) -> Calibrated:
+    """Fill in the model's configuration: its known answer's wording, presence rule, the targets it knows, its facts.
+
+    Args:
+        held_out: (N,) bool, records of patients that were kept from training.
+        started: Whether the run went on from trained weights.
+    """
+    known = trained_targets(training)
+    open_config = replace(model.config, presence=Presence("object"), targets={}, default_targets={})
+    # Presence hangs on the words before [SEG], so the wording is settled first.
+    told = held_out if held_out.any() else ~held_out
+    wording = best_wording(model, processor, _some(training, told, PER_DATASET_WORDING))
+    other = {} if wording == TASKS["segment"].known_answer else {"segment": wording}
+    open_config = replace(open_config, answers=other)
+    model.config = processor.config = open_config
+    rule, found = _presence(Engine(model, processor, device="cpu"), training, held_out, known, started)
+    about = {"presence": found.origin if found else "presence not calibrated: too few cases"}
+    config = replace(
+        open_config,
+        presence=rule,
+        facts={**facts, **about},
+        targets=known,
+        default_targets=report_targets(training, known),
+    )
+    model.config = processor.config = config
+    return Calibrated(config, found)
+
+
+def _presence(
+    engine: Engine,
+    training: RecordSet,
+    held_out: NDArray[np.bool_],
+    known: Mapping[str, Sequence[str]],
+    started: bool,
+) -> tuple[Presence, Reliability | None]:
+    """The rule of the first of held-out and training pictures that has cases enough."""
+    for kept, usable, most in ((True, held_out, PER_DATASET_HELD_OUT), (False, ~held_out, PER_DATASET)):
+        cases, pictures = ask(engine, _some(training, usable, most), known)
+        there, patients = int(cases.present.sum()), len(set(cases.patients.tolist()))
+        if min(there, len(cases) - there) < MINIMUM_EACH or patients < MINIMUM_CALIBRATION_PATIENTS:
+            continue
+        shrinkage = best_shrinkage(cases)
+        rule = fit(cases, shrinkage)
+        pooled, own = thresholds(rule, cases)
+        rule = replace(rule, threshold=pooled, thresholds=own)
+        return rule, measured(cases, shrinkage, pictures, kept, started)
+    return PLAIN, None
+
+
+def ask(engine: Engine, records: Iterator[Record], known: Mapping[str, Sequence[str]]) -> tuple[Cases, int]:
+    """What an engine with a plain presence says of annotated, absent and foreign targets, and on how many pictures.
+
+    Targets of other body parts count as absent, too: a report asks for them wherever the modality fits.
+    """
+    scores: list[float] = []
+    present: list[bool] = []
+    about: list[tuple[str, str]] = []
+    pictures = 0
+    for record in records:
+        learnt = set(known.get(record.modality, ()))
+        truth = {r.target for r in record.regions}
+        foreign = sorted(set(record.foreign) & learnt)
+        drawn = np.random.default_rng(zlib.crc32(record.id.encode())).permutation(len(foreign))[:FOREIGN_PER_PICTURE]
+        # A target that a source does not annotate is not asked for: nobody knows the answer.
+        names = [*sorted((truth | set(record.absent)) & learnt), *(foreign[i] for i in drawn)]
+        if not names:
+            continue
+        pictures += 1
+        piece = Slice(record.pixels(), "axial", 0, (1.0, 1.0), record.modality)
+        prompts = [Prompt("segment", target=name) for name in names]
+        (predictions,) = engine.predict([piece], prompts, Window("as is", 0.0, 255.0))
+        engine.free()  # no picture comes twice
+        for name, prediction in zip(names, predictions, strict=True):
+            if prediction.phrases:
+                scores.append(prediction.phrases[0].score)
+                present.append(name in truth)
+                about.append((name, f"{record.dataset}/{record.group}"))
+    targets, patients = (np.array([row[i] for row in about], str) for i in (0, 1))
+    return Cases(np.array(scores, np.float64), np.array(present, bool), targets, patients), pictures
+
+
+def report_targets(training: RecordSet, known: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Modality -> what a report looks for unasked: findings and anatomy that at least two patients show."""
+    patients: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for record in training:
+        for region in record.regions:
+            patients[record.modality, region.target].add(f"{record.dataset}/{record.group}")
+    kinds = vocabulary.targets()
+    return {
+        m: tuple(
+            t
+            for t in names
+            if (t not in kinds or kinds[t].kind != "object") and len(patients[m, t]) >= MINIMUM_PATIENTS
+        )
+        for m, names in known.items()
+    }
+
+
+def _some(training: RecordSet, usable: NDArray[np.bool_], most: int) -> Iterator[Record]:
+    """Evenly spaced usable pictures of every data set and modality."""
+    for number in range(len(training.group_names)):
+        own = np.nonzero((training.groups == number) & usable)[0]
+        for index in own[:: max(1, len(own) // most)][:most]:
+            yield training[int(index)]

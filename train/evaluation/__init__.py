@@ -1,0 +1,1 @@
+"""Predict to files, then score files: masks, words, tables, figures."""

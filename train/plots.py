@@ -1,0 +1,26 @@
+"""Figures on disk, drawn without a screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from unibiomed_core.errors import WriteError
+
+
+def write_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG aside and rename it, so that a viewer never meets half a picture.
+
+    Raises:
+        WriteError: The disk is full or the folder cannot be written.
+    """
+    aside = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(aside, format="png", dpi=110)
+        aside.replace(path)
+    except OSError as cause:
+        aside.unlink(missing_ok=True)
+        raise WriteError("Picture not written", f"{path}: {cause}", "a folder with space") from cause
+    return path

@@ -1,0 +1,1 @@
+"""The published model's own training step."""
