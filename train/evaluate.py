@@ -22,17 +22,21 @@ from typing import Any
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # as in run.py
+    __package__ = "train"
 
 import torch
 
-from train.config import RunConfig
-from train.data import records as record_files
-from train.data.records import Record
-from train.evaluation import compare, figures
-from train.evaluation.mask_scores import score
-from train.evaluation.predict import Asked, predict
-from train.evaluation.prediction_files import MASK_FILE, file_hash, rows, to_json
-from train.evaluation.tables import (
+from unibiomed_core.engine.engine import Engine
+from unibiomed_core.errors import ConfigError, DataError, UniBiomedError
+
+from .config import RunConfig
+from .data import records as record_files
+from .data.records import Record
+from .evaluation import compare, figures
+from .evaluation.mask_scores import score
+from .evaluation.predict import Asked, predict
+from .evaluation.prediction_files import MASK_FILE, file_hash, rows, to_json
+from .evaluation.tables import (
     RUN_FILE,
     TABLE_FILE,
     failures,
@@ -42,9 +46,7 @@ from train.evaluation.tables import (
     read_run,
     read_table,
 )
-from train.prepare import prepare
-from unibiomed_core.engine.engine import Engine
-from unibiomed_core.errors import ConfigError, DataError, UniBiomedError
+from .prepare import prepare
 
 __all__ = ["failures", "main", "markdown", "predict", "score"]
 

@@ -18,15 +18,17 @@ from typing import Any
 if __package__ in (None, ""):
     # Run as a file: the repository takes the place of this folder, whose "datasets" would hide the library's.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    __package__ = "train"
 
-from train.data.counts import RecordCounts, summary_of, summary_text
-from train.data.leakage import LeakageCheck
-from train.data.records import Record, RecordWriter
-from train.datasets.notes import note_lines, noted
-from train.datasets.registry import entry, nearest, registry
-from train.datasets.request import ConversionRequest, Summary, held_out_by_count
-from train.datasets.settings import SETTINGS, read_settings
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError, WriteError
+
+from .data.counts import RecordCounts, summary_of, summary_text
+from .data.leakage import LeakageCheck
+from .data.records import Record, RecordWriter
+from .datasets.notes import note_lines, noted
+from .datasets.registry import entry, nearest, registry
+from .datasets.request import ConversionRequest, Summary, held_out_by_count
+from .datasets.settings import SETTINGS, read_settings
 
 MOST_REFUSED = 0.02
 """Share of items that may be refused before the conversion is an error."""
@@ -88,7 +90,7 @@ def job_of(dataset: str, source: Path, settings: Sequence[str]) -> tuple[str, Co
         ConfigError: A name is unknown (the nearest are offered), a value has another type, or no converter fits.
         DataError: "auto" finds no layout that fits the folder, or there is no such folder.
     """
-    from train.datasets.layouts import LAYOUTS, detect
+    from .datasets.layouts import LAYOUTS, detect
 
     if not source.is_dir():
         raise DataError("Data folder not found", f"there is no folder {source}", "the folder of the data set")
@@ -107,7 +109,7 @@ def job_of(dataset: str, source: Path, settings: Sequence[str]) -> tuple[str, Co
 
 
 def _from_registry(name: str, source: Path) -> tuple[str, dict[str, Any]]:
-    from train.datasets.layouts import LAYOUTS
+    from .datasets.layouts import LAYOUTS
 
     row = entry(name)
     layout = row.converter or row.after
@@ -164,7 +166,7 @@ def _pass(
 
 
 def _converted(layout: str, job: ConversionRequest, refusals: Summary) -> Iterator[Record]:
-    from train.datasets.layouts import LAYOUTS
+    from .datasets.layouts import LAYOUTS
 
     try:
         yield from LAYOUTS[layout].convert(job, refusals)

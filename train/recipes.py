@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from train.config import RunConfig, Stage
+from .config import RunConfig, Stage
 
 
 def mini() -> RunConfig:

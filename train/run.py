@@ -19,23 +19,25 @@ from pathlib import Path
 if __package__ in (None, ""):
     # Run as a file: the repository takes the place of this folder, whose "datasets" would hide the library's.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    __package__ = "train"
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
-from train.config import RunConfig, override
-from train.data.examples import vocabulary_texts
-from train.data.targets import trained_targets
-from train.recipes import RECIPES
-from train.run_records import records_file, trained_records, training_records
-from train.training import made_from
-from train.training.export import export_model, export_run
-from train.training.initialise import initial_model
-from train.training.loop import TrainingRun, run_stage, take_over
-from train.training.stage import TrainingData
-from train.training.validate import Validation
 from unibiomed_core.errors import ConfigError, UniBiomedError, WriteError
+
+from .config import RunConfig, override
+from .data.examples import vocabulary_texts
+from .data.targets import trained_targets
+from .recipes import RECIPES
+from .run_records import records_file, trained_records, training_records
+from .training import made_from
+from .training.export import export_model, export_run
+from .training.initialise import initial_model
+from .training.loop import TrainingRun, run_stage, take_over
+from .training.stage import TrainingData
+from .training.validate import Validation
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     try:
         if arguments[0] == "datasets":
-            from train.datasets.registry import table_text
+            from .datasets.registry import table_text
 
             print(table_text())
         elif arguments[0] == "export":

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from train.config import RunConfig
-from train.data import records as record_files
-from train.data.records import RecordSet
-from train.prepare import prepare
-from train.training import made_from
+from .config import RunConfig
+from .data import records as record_files
+from .data.records import RecordSet
+from .prepare import prepare
+from .training import made_from
 
 
 def training_records(

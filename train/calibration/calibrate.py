@@ -14,11 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from train.calibration.known_answer import best_wording
-from train.calibration.presence import Cases, best_shrinkage, fit, thresholds
-from train.calibration.reliability import Reliability, measured
-from train.data.records import Record, RecordSet
-from train.data.targets import trained_targets
 from unibiomed_core import vocabulary
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.modalities import Window
@@ -27,6 +22,12 @@ from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.tasks import TASKS
 from unibiomed_core.types import Prompt, Slice
+
+from ..data.records import Record, RecordSet
+from ..data.targets import trained_targets
+from .known_answer import best_wording
+from .presence import Cases, best_shrinkage, fit, thresholds
+from .reliability import Reliability, measured
 
 PER_DATASET = 25
 """Training pictures that a data set gives where nothing was held out."""

@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from train.data.questions import SEGMENT_ANSWERS
-from train.data.records import Record
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.metrics.overlap import dice
 from unibiomed_core.modalities import Window
@@ -18,6 +16,9 @@ from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.tasks import TASKS
 from unibiomed_core.types import Prediction, Prompt, Slice
+
+from ..data.questions import SEGMENT_ANSWERS
+from ..data.records import Record
 
 LEAST_GAIN = 0.002
 """Mean Dice by which another wording has to beat the published one; below it the difference says nothing."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from train.calibration.presence import Cases, cross_fitted
-from train.plots import write_figure
 from unibiomed_core.errors import WriteError
 from unibiomed_core.metrics.labels import ReliabilityBin, auc, expected_calibration_error, log_loss, reliability
+
+from ..plots import write_figure
+from .presence import Cases, cross_fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

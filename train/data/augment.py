@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.data.records import Record
 from unibiomed_core import vocabulary
 from unibiomed_core.model.config import IMAGENET_MEAN, IMAGENET_STD
+
+from .records import Record
 
 _TRUNK = {"chest", "abdomen", "heart", "body"}
 """Body parts that are not alike when mirrored; no flip there."""

@@ -18,15 +18,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.data.augment import augment, may_mirror, mirror_words, normalise, picture_tensor, tone
-from train.data.examples import Example, boxed_examples, pick_targets, plain_examples
-from train.data.records import Record
-from train.data.targets import CODE_SCALE, NOTHING
 from unibiomed_core.modalities import draw_box
 from unibiomed_core.model.processor import CHAT, Processor
 from unibiomed_core.model.unibiomed import Batch
 from unibiomed_core.tasks import IMAGE
 from unibiomed_core.types import Region
+
+from .augment import augment, may_mirror, mirror_words, normalise, picture_tensor, tone
+from .examples import Example, boxed_examples, pick_targets, plain_examples
+from .records import Record
+from .targets import CODE_SCALE, NOTHING
 
 IGNORED = -100
 

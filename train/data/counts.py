@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from train.data.records import Record
 from unibiomed_core import vocabulary
 from unibiomed_core.tasks import NO_FINDINGS
+
+from .records import Record
 
 SAVED_REFUSALS = 1000
 """Refused items that are listed one by one; the rest is counted by reason."""

@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from train.data import questions, wordings
-from train.data.records import UNNAMED, Record, RegionRecord
-from train.data.run_lengths import decode_mask
-from train.data.targets import NOTHING
 from unibiomed_core import vocabulary
 from unibiomed_core.modalities import modality
 from unibiomed_core.tasks import END, NO_FINDINGS
 from unibiomed_core.types import Region
+
+from . import questions, wordings
+from .records import UNNAMED, Record, RegionRecord
+from .run_lengths import decode_mask
+from .targets import NOTHING
 
 TASK_WEIGHTS = {"disease": 0.3, "report": 0.3, "grounded_vqa": 0.1, "describe": 0.1, "vqa": 0.4}
 """How often a picture that more than one task fits is asked each of them."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from train.data.records import Record
 from unibiomed_core.errors import DataError
+
+from .records import Record
 
 DIGEST_BYTES = 16
 """Length of what is kept of a name or picture; two different ones share it with odds below 1 in 10^24 for 10^7."""

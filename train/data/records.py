@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from train.data.run_lengths import decode_mask, encode_mask
 from unibiomed_core.errors import DataError, WriteError
+
+from .run_lengths import decode_mask, encode_mask
 
 if TYPE_CHECKING:
     import datasets

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.records import Record, RecordSet
 from unibiomed_core.errors import DataError
+
+from .records import Record, RecordSet
 
 
 class Sampler:

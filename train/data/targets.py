@@ -8,9 +8,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from train.data.records import RecordSet
 from unibiomed_core import vocabulary
 from unibiomed_core.tasks import NO_FINDINGS
+
+from .records import RecordSet
 
 NOTHING = NO_FINDINGS
 """The target of a ``[SEG]`` whose mask is empty because nothing is wrong."""

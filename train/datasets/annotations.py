@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.records import RegionRecord, region_record, resize_mask
-from train.datasets import volumes
-from train.datasets.volumes import MINIMUM_PIXELS
 from unibiomed_core import modalities
 from unibiomed_core.errors import ConfigError, DataError
 from unibiomed_core.tasks import NO_FINDINGS
+
+from ..data.records import RegionRecord, region_record, resize_mask
+from . import volumes
+from .volumes import MINIMUM_PIXELS
 
 _INSTRUMENTS = {"endoscope": "endoscopy", "dermoscope": "dermoscopy", "fundus photograph": "fundus"}
 """Words that sources write for a modality and that are no name of it."""

@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.records import Record
-from train.datasets import tables, volumes
-from train.datasets.case_patterns import PATTERNS, Pattern
-from train.datasets.names import Names
-from train.datasets.request import ConversionRequest, Summary
-from train.datasets.source_files import split_words
 from unibiomed_core.errors import DataError
 from unibiomed_core.io import guard, read
 from unibiomed_core.types import CroppedMask, Volume
+
+from ..data.records import Record
+from . import tables, volumes
+from .case_patterns import PATTERNS, Pattern
+from .names import Names
+from .request import ConversionRequest, Summary
+from .source_files import split_words
 
 VOLUMES = (".nii.gz", ".nii", ".mhd")
 _HELD_OUT = MappingProxyType({"Tr": "train", "Va": "val", "Val": "val", "Ts": "test"})

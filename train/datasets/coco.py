@@ -18,20 +18,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.records import Record, RegionRecord, resize_picture
-from train.datasets.annotations import Regions, scale_box, target_name
-from train.datasets.names import Names
-from train.datasets.outlines import outline
-from train.datasets.request import ConversionRequest, Summary
-from train.datasets.source_files import (
+from unibiomed_core.errors import DataError
+
+from ..data.records import Record, RegionRecord, resize_picture
+from .annotations import Regions, scale_box, target_name
+from .names import Names
+from .outlines import outline
+from .request import ConversionRequest, Summary
+from .source_files import (
     made_or_refused,
     read_annotations,
     read_picture,
     rows_of,
     split_words,
 )
-from train.datasets.volumes import foreign_targets
-from unibiomed_core.errors import DataError
+from .volumes import foreign_targets
 
 MOST_DROPPED = 0.5
 """Share of the annotations that may have no usable place before the conversion is an error."""

@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.records import Record
-from train.datasets import tables, volumes
-from train.datasets.picture_pairs import Pair, find_pairs, unpaired
-from train.datasets.request import ConversionRequest, Summary
-from train.datasets.source_files import HALF, LOSSY, split_words
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import read_json
 from unibiomed_core.io import FORMATS, picture, read
+
+from ..data.records import Record
+from . import tables, volumes
+from .picture_pairs import Pair, find_pairs, unpaired
+from .request import ConversionRequest, Summary
+from .source_files import HALF, LOSSY, split_words
 
 LEASTLOSSY_STEP = 32
 """JPEG changes values; label values of a JPEG mask that lie closer together cannot be told apart."""

@@ -16,16 +16,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from train.data.records import QuestionRecord, Record, resize_picture
-from train.datasets import tables
-from train.datasets.annotations import modality_name
-from train.datasets.names import Names
-from train.datasets.radgenome import ct_rate_volume
-from train.datasets.request import ConversionRequest, Summary
-from train.datasets.source_files import made_or_refused, split_words
 from unibiomed_core.errors import DataError
 from unibiomed_core.io import FORMATS, guard, read
 from unibiomed_core.modalities import choose_window, to_rgb
+
+from ..data.records import QuestionRecord, Record, resize_picture
+from . import tables
+from .annotations import modality_name
+from .names import Names
+from .radgenome import ct_rate_volume
+from .request import ConversionRequest, Summary
+from .source_files import made_or_refused, split_words
 
 _SHOWN = 6
 """Tables that an error describes."""

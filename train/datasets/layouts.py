@@ -8,9 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
-from train.data.records import Record
-from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core.errors import DataError
+
+from ..data.records import Record
+from .request import ConversionRequest, Summary
 
 _SHOWN = 12
 """Entries of a folder that an error lists."""
@@ -30,12 +31,12 @@ class Layout:
 
     def fits(self, source: Path) -> bool:
         """Whether the folder has what this layout needs; no picture is decoded."""
-        return bool(import_module(f"train.datasets.{self.module}").fits(source))
+        return bool(import_module(f".{self.module}", __package__).fits(source))
 
     def why_not(self, source: Path) -> str:
         """What of this layout is in a folder that it does not fit, for a message; empty where nothing is or it cannot
         tell."""
-        tell = getattr(import_module(f"train.datasets.{self.module}"), "why_not", None)
+        tell = getattr(import_module(f".{self.module}", __package__), "why_not", None)
         return str(tell(source)) if tell else ""
 
     def convert(self, job: ConversionRequest, summary: Summary) -> Iterator[Record]:
@@ -44,7 +45,7 @@ class Layout:
         Raises:
             DataError: The folder is not in this layout.
         """
-        yield from import_module(f"train.datasets.{self.module}").convert(job, summary)
+        yield from import_module(f".{self.module}", __package__).convert(job, summary)
 
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(

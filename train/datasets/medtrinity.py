@@ -11,18 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from train.data.records import UNNAMED, Record, RegionRecord, resize_picture
-from train.datasets.annotations import modality_name, scale_box
-from train.datasets.names import Names
-from train.datasets.request import ConversionRequest, Summary
-from train.datasets.source_files import (
+from unibiomed_core.errors import DataError
+
+from ..data.records import UNNAMED, Record, RegionRecord, resize_picture
+from .annotations import modality_name, scale_box
+from .names import Names
+from .request import ConversionRequest, Summary
+from .source_files import (
     made_or_refused,
     read_annotations,
     read_picture,
     rows_of,
     split_files,
 )
-from unibiomed_core.errors import DataError
 
 _FILES = ("train.json", "test.json")
 _COLUMNS = ("file_name", "caption")

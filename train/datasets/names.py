@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from train.datasets.request import Summary
 from unibiomed_core.errors import DataError
+
+from .request import Summary
 
 _DRIVE = re.compile(r"[A-Za-z]:/|//")
 """What an absolute Windows path begins with once its backslashes are turned."""

@@ -19,10 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.records import Record
-from train.datasets import volumes
-from train.datasets.names import folded, respelt
-from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core.errors import ConfigError, DataError
 from unibiomed_core.files import read_json
 from unibiomed_core.io import FORMATS, guard, read
@@ -30,6 +26,11 @@ from unibiomed_core.io.interpret import modality_of_name
 from unibiomed_core.io.stored import Stored, to_volume
 from unibiomed_core.modalities import modality
 from unibiomed_core.types import Volume
+
+from ..data.records import Record
+from . import volumes
+from .names import folded, respelt
+from .request import ConversionRequest, Summary
 
 IGNORE = "ignore"
 """nnU-Net's name of the label of voxels that nobody annotated."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from train.datasets.request import Summary
+from .request import Summary
 
 WORDS: Mapping[str, str] = MappingProxyType(
     {

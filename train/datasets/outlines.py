@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from train.data.run_lengths import decode_mask, filled
 from unibiomed_core.errors import DataError
+
+from ..data.run_lengths import decode_mask, filled
 
 _FLAT = 1e-9
 """Square pixels; corners on one line span no more."""

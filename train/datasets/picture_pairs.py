@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from train.datasets.names import folded, respelt
+from .names import folded, respelt
 
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "originals", "original", "pictures", "jpegimages"})
 MASK_FOLDERS = frozenset(

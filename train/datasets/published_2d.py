@@ -16,12 +16,15 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from train.data.counts import is_abnormality
-from train.data.records import Record, resize_picture
-from train.datasets.annotations import Regions, SourcePhrase, parse_phrase
-from train.datasets.names import Names
-from train.datasets.request import ConversionRequest, Summary
-from train.datasets.source_files import (
+from unibiomed_core import vocabulary
+from unibiomed_core.errors import DataError
+
+from ..data.counts import is_abnormality
+from ..data.records import Record, resize_picture
+from .annotations import Regions, SourcePhrase, parse_phrase
+from .names import Names
+from .request import ConversionRequest, Summary
+from .source_files import (
     made_or_refused,
     read_annotations,
     read_mask,
@@ -29,9 +32,7 @@ from train.datasets.source_files import (
     rows_of,
     split_files,
 )
-from train.datasets.volumes import foreign_targets
-from unibiomed_core import vocabulary
-from unibiomed_core.errors import DataError
+from .volumes import foreign_targets
 
 _SLICE_NAME = re.compile(r"([^-]+-[^-]+)-(\d+)$")
 

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from train.data.records import Record, resize_picture
-from train.datasets.annotations import Regions, SourcePhrase, parse_phrase
-from train.datasets.names import Names, folded
-from train.datasets.request import ConversionRequest, Summary
-from train.datasets.source_files import (
+from unibiomed_core import vocabulary
+
+from ..data.records import Record, resize_picture
+from .annotations import Regions, SourcePhrase, parse_phrase
+from .names import Names, folded
+from .request import ConversionRequest, Summary
+from .source_files import (
     list_of,
     made_or_refused,
     object_of,
@@ -30,8 +32,7 @@ from train.datasets.source_files import (
     require,
     split_files,
 )
-from train.datasets.volumes import foreign_targets
-from unibiomed_core import vocabulary
+from .volumes import foreign_targets
 
 _FILES = ("meta_train.json", "meta_test.json")
 

@@ -14,11 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from train.data.records import Record, resize_picture
-from train.datasets.annotations import Regions, target_name
-from train.datasets.names import Names
-from train.datasets.request import ConversionRequest, Summary
-from train.datasets.source_files import (
+from unibiomed_core.errors import DataError
+from unibiomed_core.tasks import NO_FINDINGS
+
+from ..data.records import Record, resize_picture
+from .annotations import Regions, target_name
+from .names import Names
+from .request import ConversionRequest, Summary
+from .source_files import (
     made_or_refused,
     read_annotations,
     read_mask,
@@ -26,9 +29,7 @@ from train.datasets.source_files import (
     require,
     split_files,
 )
-from train.datasets.volumes import foreign_targets
-from unibiomed_core.errors import DataError
-from unibiomed_core.tasks import NO_FINDINGS
+from .volumes import foreign_targets
 
 _COLUMNS = ("abnormality", "anatomy", "report", "image_file", "mask_file")
 _FILES = ("train_parse.json", "test_parse.json")

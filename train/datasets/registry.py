@@ -77,7 +77,7 @@ class DatasetEntry:
 @cache
 def registry() -> Mapping[str, DatasetEntry]:
     """All rows by name, table A2 first, in the paper's order."""
-    rows = json.loads(files("train.datasets").joinpath("registry.json").read_text("utf-8"))
+    rows = json.loads(files(__package__).joinpath("registry.json").read_text("utf-8"))
     return MappingProxyType({row["name"]: _entry(row) for row in rows})
 
 

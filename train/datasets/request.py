@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from train.data.records import Record
+from ..data.records import Record
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 

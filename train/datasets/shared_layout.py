@@ -12,13 +12,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from train.data.records import QuestionRecord, Record, RegionRecord
-from train.datasets import volumes
-from train.datasets.names import Names
-from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import read_json
 from unibiomed_core.modalities import modality
+
+from ..data.records import QuestionRecord, Record, RegionRecord
+from . import volumes
+from .names import Names
+from .request import ConversionRequest, Summary
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.records import Record
-from train.datasets.request import Summary
-from train.datasets.volumes import UNREADABLE
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import read_json
 from unibiomed_core.io import FORMATS, guard, picture, read
 from unibiomed_core.modalities import choose_window, to_rgb
+
+from ..data.records import Record
+from .request import Summary
+from .volumes import UNREADABLE
 
 LOSSY = (".jpg", ".jpeg")
 

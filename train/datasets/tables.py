@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from train.datasets.request import Summary
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import parse_json, read_json
+
+from .request import Summary
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _HEAD_CHARACTERS = 1 << 20

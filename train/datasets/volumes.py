@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.records import Record, region_record, resize_mask, resize_picture
-from train.datasets.request import ConversionRequest, Summary
 from unibiomed_core import vocabulary
 from unibiomed_core.errors import DataError, UniBiomedError
 from unibiomed_core.io import FORMATS, guard, picture
 from unibiomed_core.modalities import choose_window, to_rgb
 from unibiomed_core.types import StoredOrder, Volume
+
+from ..data.records import Record, region_record, resize_mask, resize_picture
+from .request import ConversionRequest, Summary
 
 MINIMUM_PIXELS = 12
 """A target smaller than this after resizing is neither asked nor counted as absent."""

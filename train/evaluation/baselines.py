@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from train.data import examples, wordings
-from train.data.records import Record
-from train.evaluation.predict import questions_of, roi_question
 from unibiomed_core.metrics.overlap import dice
 from unibiomed_core.metrics.published import clean
 from unibiomed_core.tasks import NO_FINDINGS
+
+from ..data import examples, wordings
+from ..data.records import Record
+from .predict import questions_of, roi_question
 
 MOST_RECORDS = 50_000
 """Training records that are looked at, evenly spaced."""

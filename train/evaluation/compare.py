@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from train.evaluation import mask_scores, text_scores
-from train.evaluation.mask_scores import MaskScore
-from train.evaluation.prediction_files import ANSWER_FILE
-from train.evaluation.tables import number, read_run
-from train.evaluation.text_scores import AnswerScore
 from unibiomed_core.errors import DataError
 from unibiomed_core.metrics.statistics import case_interval, paired_t
+
+from . import mask_scores, text_scores
+from .mask_scores import MaskScore
+from .prediction_files import ANSWER_FILE
+from .tables import number, read_run
+from .text_scores import AnswerScore
 
 SIGNIFICANT = 0.05
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from train.data.records import Record
-from train.evaluation.mask_scores import by_dataset, read_scores
-from train.evaluation.prediction_files import MASK_FILE, MASK_VALUES, Row, decode, rows
-from train.evaluation.tables import joined, shared_rows
 from unibiomed_core.metrics.overlap import dice
 from unibiomed_core.modalities import modality
+
+from ..data.records import Record
+from .mask_scores import by_dataset, read_scores
+from .prediction_files import MASK_FILE, MASK_VALUES, Row, decode, rows
+from .tables import joined, shared_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

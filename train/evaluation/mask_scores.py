@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.records import Record
-from train.evaluation.baselines import Baselines, Key, baselines
-from train.evaluation.prediction_files import MASK_FILE, MASK_VALUES, Row, decode, rows, write_rows
-from train.evaluation.text_scores import score_words
 from unibiomed_core.metrics.labels import auc
 from unibiomed_core.metrics.overlap import dice, iou
 from unibiomed_core.metrics.statistics import case_interval, resampled_interval
 from unibiomed_core.metrics.surface import hausdorff_95, surface_counts
+
+from ..data.records import Record
+from .baselines import Baselines, Key, baselines
+from .prediction_files import MASK_FILE, MASK_VALUES, Row, decode, rows, write_rows
+from .text_scores import score_words
 
 TOLERANCE = 2.0
 """Of the surface Dice: millimetres where the spacing is known, else pixels."""

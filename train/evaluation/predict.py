@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from train.data import examples, questions, wordings
-from train.data.records import Record
-from train.data.run_lengths import encode_mask
-from train.evaluation.prediction_files import ANSWER_FILE, MASK_FILE, Row, about, mask_row
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.metrics.published import clean
 from unibiomed_core.modalities import Window
 from unibiomed_core.tasks import NO_FINDINGS, parse_answer
 from unibiomed_core.types import Prediction, Prompt, Region, Slice
+
+from ..data import examples, questions, wordings
+from ..data.records import Record
+from ..data.run_lengths import encode_mask
+from .prediction_files import ANSWER_FILE, MASK_FILE, Row, about, mask_row
 
 AS_IS = Window("as is", 0.0, 255.0)
 SMALLEST_BOX = 8

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.records import Record
-from train.data.run_lengths import decode_mask, encode_mask
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import parse_json
+
+from ..data.records import Record
+from ..data.run_lengths import decode_mask, encode_mask
 
 MASK_FILE, ANSWER_FILE = "masks.jsonl", "answers.jsonl"
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from train.evaluation.baselines import Key
-from train.evaluation.mask_scores import macro, mean
-from train.evaluation.prediction_files import with_nan
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import read_json
+
+from .baselines import Key
+from .mask_scores import macro, mean
+from .prediction_files import with_nan
 
 TABLE_FILE, RUN_FILE = "table.json", "run.json"
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from train.evaluation.baselines import Baselines
-from train.evaluation.prediction_files import ANSWER_FILE, ANSWER_VALUES, Row, decode, rows, write_rows
 from unibiomed_core.metrics import published
 from unibiomed_core.metrics.overlap import dice
 from unibiomed_core.metrics.statistics import case_interval
 from unibiomed_core.metrics.words import bleu, meteor, rouge_l
+
+from .baselines import Baselines
+from .prediction_files import ANSWER_FILE, ANSWER_VALUES, Row, decode, rows, write_rows
 
 SCORE_FILE = "answer_scores.jsonl"
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
-from train.plots import write_figure
-from train.training.progress import LOG, read_log
+from ..plots import write_figure
+from .progress import LOG, read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,21 +8,22 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from train.calibration.calibrate import calibrated
-from train.calibration.reliability import forget_reliability, write_reliability
-from train.config import RunConfig
-from train.data.examples import vocabulary_texts
-from train.data.records import RecordSet
-from train.data.targets import trained_targets
-from train.training.initialise import initial_model
-from train.training.loop import TrainingRun, take_over
-from train.training.stage import TrainingData
-from train.training.trainable import plain
 from unibiomed_core.errors import ConfigError
 from unibiomed_core.files import read_json
 from unibiomed_core.model.config import Presence
 from unibiomed_core.model.weights import save
 from unibiomed_core.model.write_published import save_published
+
+from ..calibration.calibrate import calibrated
+from ..calibration.reliability import forget_reliability, write_reliability
+from ..config import RunConfig
+from ..data.examples import vocabulary_texts
+from ..data.records import RecordSet
+from ..data.targets import trained_targets
+from .initialise import initial_model
+from .loop import TrainingRun, take_over
+from .stage import TrainingData
+from .trainable import plain
 
 Say = Callable[[str], None]
 

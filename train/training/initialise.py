@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from train.config import RunConfig
-from train.training.base_models import joined
 from unibiomed_core.errors import ConfigError
 from unibiomed_core.model.adapters import add_lora
 from unibiomed_core.model.config import UniBiomedConfig
@@ -18,6 +16,9 @@ from unibiomed_core.model.presets import preset
 from unibiomed_core.model.processor import ADDED_TOKENS, BASE_TOKENS, CHAT, Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.model.weights import assign, load, resolve
+
+from ..config import RunConfig
+from .base_models import joined
 
 TOWERS = Path(__file__).parents[1] / "towers"
 

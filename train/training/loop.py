@@ -19,8 +19,11 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from train.config import RunConfig, Stage
-from train.training.checkpoint import (
+from unibiomed_core.errors import ConfigError, DataError
+from unibiomed_core.model.unibiomed import UniBiomed
+
+from ..config import RunConfig, Stage
+from .checkpoint import (
     Checkpoints,
     Loaded,
     optimiser_tensors,
@@ -30,15 +33,13 @@ from train.training.checkpoint import (
     restore_weights,
     whole,
 )
-from train.training.checkpoint import load as load_checkpoint
-from train.training.curves import draw_curves
-from train.training.made_from import begin_stage
-from train.training.progress import StageProgress, count_flops, measured_peak
-from train.training.stage import StageTask, TrainingData, moved
-from train.training.stages import KINDS
-from train.training.validate import Validation
-from unibiomed_core.errors import ConfigError, DataError
-from unibiomed_core.model.unibiomed import UniBiomed
+from .checkpoint import load as load_checkpoint
+from .curves import draw_curves
+from .made_from import begin_stage
+from .progress import StageProgress, count_flops, measured_peak
+from .stage import StageTask, TrainingData, moved
+from .stages import KINDS
+from .validate import Validation
 
 CLIP_NORM = 1.0
 FIRST_BETA = 0.9

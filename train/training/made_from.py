@@ -14,12 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from train.config import RunConfig, Stage
-from train.data.records import RECORDS_FORMAT
-from train.datasets.settings import read_settings
-from train.training.checkpoint import MANIFEST, NAME
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError, WriteError
 from unibiomed_core.files import read_json
+
+from ..config import RunConfig, Stage
+from ..data.records import RECORDS_FORMAT
+from ..datasets.settings import read_settings
+from .checkpoint import MANIFEST, NAME
 
 FILE = "made_from.json"
 

@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from train.config import Stage
-from train.data.batches import IGNORED
-from train.data.records import Record, RecordSet
-from train.data.sampler import Sampler
-from train.data.targets import NOTHING, trained_targets
 from unibiomed_core import vocabulary
 from unibiomed_core.model.lite0 import Lite0
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
+
+from ..config import Stage
+from ..data.batches import IGNORED
+from ..data.records import Record, RecordSet
+from ..data.sampler import Sampler
+from ..data.targets import NOTHING, trained_targets
 
 _SALTS = {"grounding": 0, "language": 1, "joint": 2, "published": 3, "boxed": 11}
 """Added to the seed, so that stages do not show the same records in the same order."""

@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from train.config import Stage
-from train.data.augment import normalise, picture_tensor
-from train.data.batches import IGNORED, MaskBatch, Sheet, TextBatch, make_sheet, mask_batch, row_length, text_batch
-from train.data.examples import segment_example
-from train.data.records import Record
-from train.data.sampler import Sampler
-from train.data.targets import CODE_SCALE, target_codes
-from train.training.objective import Sums, mask_counts, mask_objective
-from train.training.stage import _SALTS, StageSample, StageTask, TrainingData, at_size, moved, text_sum, validation_rng
-from train.training.trainable import select_trained
 from unibiomed_core.errors import DataError
 from unibiomed_core.model.unibiomed import UniBiomed
+
+from ..config import Stage
+from ..data.augment import normalise, picture_tensor
+from ..data.batches import IGNORED, MaskBatch, Sheet, TextBatch, make_sheet, mask_batch, row_length, text_batch
+from ..data.examples import segment_example
+from ..data.records import Record
+from ..data.sampler import Sampler
+from ..data.targets import CODE_SCALE, target_codes
+from .objective import Sums, mask_counts, mask_objective
+from .stage import _SALTS, StageSample, StageTask, TrainingData, at_size, moved, text_sum, validation_rng
+from .trainable import select_trained
 
 
 class Grounding(StageTask):
@@ -172,7 +173,7 @@ class Joint(StageTask):
 
 
 def _published(model: UniBiomed, material: TrainingData, stage: Stage) -> StageTask:
-    from train.training.published.stage import PublishedStage  # it is a stage task itself
+    from .published.stage import PublishedStage  # it is a stage task itself
 
     return PublishedStage(model, material, stage)
 

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
-from train.config import Stage
-from train.data.records import Record
-from train.plots import write_figure
-from train.training.stage import StageTask, TrainingData, moved
 from unibiomed_core.errors import DataError
 from unibiomed_core.metrics.overlap import dice
+
+from ..config import Stage
+from ..data.records import Record
+from ..plots import write_figure
+from .stage import StageTask, TrainingData, moved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from train.data import wordings
-from train.data.records import Record, RecordSet
-from train.data.targets import NOTHING
-from train.training.published.wordings import ANSWERS, QUESTIONS
 from unibiomed_core import vocabulary
 from unibiomed_core.errors import DataError
 from unibiomed_core.tasks import END, NO_FINDINGS
 from unibiomed_core.types import Region
+
+from ...data import wordings
+from ...data.records import Record, RecordSet
+from ...data.targets import NOTHING
+from .wordings import ANSWERS, QUESTIONS
 
 if TYPE_CHECKING:
     import pyarrow

@@ -18,20 +18,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.config import Stage
-from train.data.records import Record
-from train.training.objective import Sums
-from train.training.published.losses import IGNORED, OBJECTS_PER_SAMPLE, as_published_objects, mask_losses, text_loss
-from train.training.published.samples import ROLES, PublishedSample, PublishedSamples, made_sample
-from train.training.published.wordings import NEWLINE_BEFORE_ANSWER
-from train.training.stage import StageTask, TrainingData, at_size, moved, validation_rng
-from train.training.trainable import select_trained
 from unibiomed_core.errors import DataError
 from unibiomed_core.modalities import draw_box
 from unibiomed_core.model.grounder import MaskOutput
 from unibiomed_core.model.processor import CHAT, Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.tasks import END
+
+from ...config import Stage
+from ...data.records import Record
+from ..objective import Sums
+from ..stage import StageTask, TrainingData, at_size, moved, validation_rng
+from ..trainable import select_trained
+from .losses import IGNORED, OBJECTS_PER_SAMPLE, as_published_objects, mask_losses, text_loss
+from .samples import ROLES, PublishedSample, PublishedSamples, made_sample
+from .wordings import NEWLINE_BEFORE_ANSWER
 
 MOST_TOKENS = 8192
 """Of a row. The published training cuts the end of a longer one, its answer, away; here it is an error."""

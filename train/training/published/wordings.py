@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from train.data.questions import DISEASE_ANSWERS, SEGMENT_ANSWERS
 from unibiomed_core.tasks import IMAGE, TASKS
+
+from ...data.questions import DISEASE_ANSWERS, SEGMENT_ANSWERS
 
 _WITH_MASKS = "Please respond with interleaved segmentation masks for the corresponding parts."
 
