@@ -29,6 +29,7 @@ from tests.faults.sound_files import FORMATS, Format, case_of, written
 from unibiomed_core.errors import UniBiomedError
 
 CPU_SECONDS = 2.0
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 MORE_BYTES = 256 << 20
 
 
@@ -126,7 +127,7 @@ def _children() -> list[int]:
 
 
 def _seconds() -> float:
-    """Processor time of this process and its living children."""
+    """Processor time of this process and its children, living and ended."""
     ticks = 0.0
     for pid in _children():
         try:
@@ -134,7 +135,8 @@ def _seconds() -> float:
             ticks += int(after[11]) + int(after[12])
         except (OSError, IndexError):  # it has just ended
             continue
-    return time.process_time() + ticks / (os.sysconf("SC_CLK_TCK") if ticks else 1.0)
+    ended = os.times()
+    return time.process_time() + ended.children_user + ended.children_system + ticks / _TICKS_PER_SECOND
 
 
 def _status(key: str, pid: int | str = "self") -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,38 @@ def test_mislabelled_and_empty_files_are_refused(tmp_path: Path) -> None:
         refused(path, "Mislabelled file", "a TIFF picture")
         path.write_bytes(b"")
         refused(path, "Empty file", "0 bytes")
+
+
+def compressed(tmp_path: Path, name: str) -> tuple[Path, Path]:
+    """A MetaImage file, and the file that has its values."""
+    values = np.random.default_rng(0).integers(0, 500, (20, 24, 18)).astype(np.int16)
+    path = tmp_path / name
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(values), str(path), useCompression=True)
+    assert np.array_equal(np.sort(read(path, "ct").voxels, axis=None), np.sort(values, axis=None))
+    return path, path if name.endswith(".mha") else path.with_suffix(".zraw")
+
+
+@pytest.mark.parametrize("name", ["scan.mha", "scan.mhd"])
+def test_a_flipped_bit_in_compressed_values_is_damage(tmp_path: Path, name: str) -> None:
+    """ITK does not look at the checksum, and leaves what it could not unpack as the memory was before."""
+    path, data = compressed(tmp_path, name)
+    raw = bytearray(data.read_bytes())
+    raw[-3000] ^= 4
+    data.write_bytes(raw)
+    with pytest.raises(ReadError, match="Damaged file"):
+        read(path, "ct")
+
+
+@pytest.mark.parametrize("size", [b"", b"CompressedDataSize = 900\n"])
+def test_a_wrong_size_of_compressed_values_is_damage(tmp_path: Path, size: bytes) -> None:
+    path, _ = compressed(tmp_path, "scan.mha")
+    path.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", size, path.read_bytes()))
+    with pytest.raises(ReadError, match=r"its values unpack to \d+ bytes and not to 17280"):
+        read(path, "ct")
+
+
+def test_compressed_values_in_a_file_beside_need_no_size(tmp_path: Path) -> None:
+    path, _ = compressed(tmp_path, "scan.mhd")
+    before = read(path, "ct").voxels
+    path.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", b"", path.read_bytes()))
+    assert np.array_equal(read(path, "ct").voxels, before)
