@@ -60,13 +60,21 @@ def _answer(request: dict[str, Any]) -> Answer:
         return {"error": _TOO_MUCH if "bad_alloc" in text else text}, nothing, None
 
 
-def dicom_image(path: Path, pixel_type: str | int | None) -> Answer:
+def dicom_image(path: Path, pixel_type: str | int | None, stored_bytes: int) -> Answer:
     """An image, rescaled, by GDCM: (1, row, column[, channel]), and SimpleITK's number of its type.
 
     Args:
         pixel_type: Such a number, "float32", or None for the file's own.
+        stored_bytes: Of pixels that are not compressed; else 0. GDCM gives what the memory held before where some lack.
     """
+    import pydicom
     import SimpleITK
+
+    if stored_bytes:
+        with guard.BoundedFile(path) as file:
+            found = len(pydicom.dcmread(file, force=True, specific_tags=["PixelData"]).get("PixelData") or b"")
+        if found < stored_bytes:
+            raise ValueError(f"it has {found} bytes of pixels and not {stored_bytes}")
 
     reader = _reader(path, "GDCMImageIO")
     if pixel_type is not None:

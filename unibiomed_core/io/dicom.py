@@ -367,7 +367,10 @@ def _decoded(headers: list[_Header], size: tuple[int, int, int], pixel_type: str
     """
     values: NDArray[Any] | None = None
     for number, header in enumerate(headers):
-        told, one = decoding.ask("dicom image", header.path, _KIND, _stored_bytes(header, size), pixel_type=pixel_type)
+        stored = 0 if transfer_syntax.is_compressed(header.tags) else transfer_syntax.pixel_bytes(header.tags)
+        told, one = decoding.ask(
+            "dicom image", header.path, _KIND, _stored_bytes(header, size), pixel_type=pixel_type, stored_bytes=stored
+        )
         pixel_type = told["pixel_type"]
         if values is None:
             values = np.empty((len(headers), *one.shape[1:]), one.dtype)

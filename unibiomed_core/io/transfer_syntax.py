@@ -89,16 +89,19 @@ def check(tags: Any, path: Path) -> None:
     if syntax and syntax not in DECODED:
         raise unsupported(syntax, path)
     # GDCM makes room for all pixels of the header before it looks for them.
-    samples = int(tags.get("SamplesPerPixel") or 1) * int(tags.get("NumberOfFrames") or 1)
-    bits = int(tags.Rows) * int(tags.Columns) * samples * int(tags.get("BitsAllocated") or 16)
-    told, size = bits // 8, path.stat().st_size
-    if tags.get("PhotometricInterpretation") == "YBR_FULL_422":
-        told = told * 2 // 3  # two pixels share their colours
+    told, size = pixel_bytes(tags), path.stat().st_size
     ratio = _HIGHEST_CODEC_RATIO if is_compressed(tags) else _HIGHEST_RATIO if syntax == f"{_ROOT}.1.99" else 1
     if told > (size if ratio == 1 else max(_INFLATED_AT_LEAST, ratio * size)):
-        raise guard.damaged(
-            path, "a DICOM file", f"its header tells of {told} bytes of pixels, and it has {size} in all"
-        )
+        found = f"its header tells of {told} bytes of pixels, and it has {size} in all"
+        raise guard.damaged(path, "a DICOM file", found)
+
+
+def pixel_bytes(tags: Any) -> int:
+    """Size of a file's pixels without compression, as its header tells it."""
+    samples = int(tags.get("SamplesPerPixel") or 1) * int(tags.get("NumberOfFrames") or 1)
+    told = int(tags.Rows) * int(tags.Columns) * samples * int(tags.get("BitsAllocated") or 16) // 8
+    # Of these, two pixels share their colours.
+    return told * 2 // 3 if tags.get("PhotometricInterpretation") == "YBR_FULL_422" else told
 
 
 def unsupported(syntax: str, path: Path) -> ReadError:

@@ -310,6 +310,22 @@ def test_a_header_of_more_pixels_than_the_file_can_hold_is_refused(series: Serie
         read(path)
 
 
+@pytest.mark.parametrize("deflated", [False, True])
+def test_pixels_that_are_two_bytes_short_are_damage(series: SeriesWriter, deflated: bool) -> None:
+    """GDCM gives what the memory held before for those that lack."""
+    import pydicom
+
+    path = series.slice("a.dcm", np.arange(18 * 20, dtype=np.uint16).reshape(18, 20), (0, 0, 0))
+    data = pydicom.dcmread(path)
+    data.PixelData = data.PixelData[:-2]
+    data.add_new(0xFFFCFFFC, "OB", bytes(64))  # the file is long enough
+    if deflated:
+        data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(path)
+    with pytest.raises(ReadError, match="it has 718 bytes of pixels and not 720"):
+        read(path)
+
+
 def test_text_named_as_dicom_is_refused(series: SeriesWriter) -> None:
     series.axial()
     (series.folder / "im50.dcm").write_text("words " * 200)
