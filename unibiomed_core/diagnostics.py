@@ -101,23 +101,15 @@ def models() -> list[ModelRow]:
     for config in sorted(assets.glob("*/config.json")):
         values = read_json(config)
         licence = values["facts"].get("licence", "not stated")
-        rows.append(
-            ModelRow(
-                config.parent.name,
-                "inside the package",
-                _size(config.parent),
-                licence,
-                config.parent,
-                values["targets"],
-            )
-        )
+        folder = config.parent
+        rows.append(ModelRow(folder.name, "inside the package", _size(folder), licence, folder, values["targets"]))
     for known in hub.KNOWN.values():
         try:
-            folder: Path | None = hub.cached(known.name)
+            here: Path | None = hub.cached(known.name)
         except WeightsError:
-            folder = None
-        size = known.size if folder is None else _size(folder)
-        rows.append(ModelRow(known.name, known.about, size, known.licence, folder, {}))
+            here = None
+        size = known.size if here is None else _size(here)
+        rows.append(ModelRow(known.name, known.about, size, known.licence, here, {}))
     return rows
 
 

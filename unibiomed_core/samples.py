@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from unibiomed_core.errors import ReadError
 from unibiomed_core.files import read_json
@@ -53,23 +54,16 @@ def samples() -> Mapping[str, Sample]:
     if not (folder / "index.json").is_file():
         raise ReadError("Samples not found", "this installation has no sample_data folder", "one", "Install again.")
     rows = read_json(folder / "index.json")["samples"]
-    return MappingProxyType(
-        {
-            r["name"]: Sample(
-                name=r["name"],
-                title=r["title"],
-                path=folder / r["file"],
-                mask=folder / r["mask"],
-                mask_labels=MappingProxyType({int(k): v for k, v in r["mask_labels"].items()}),
-                modality=r["modality"],
-                split=r["split"],
-                licence=r["licence"],
-                citation=r["citation"],
-                origin=r["origin"],
-                sha256=r["sha256"],
-            )
-            for r in rows
-        }
+    return MappingProxyType({row["name"]: _sample(folder, row) for row in rows})
+
+
+def _sample(folder: Path, row: Mapping[str, Any]) -> Sample:
+    as_told = ("name", "title", "modality", "split", "licence", "citation", "origin", "sha256")
+    return Sample(
+        path=folder / row["file"],
+        mask=folder / row["mask"],
+        mask_labels=MappingProxyType({int(value): name for value, name in row["mask_labels"].items()}),
+        **{name: row[name] for name in as_told},
     )
 
 

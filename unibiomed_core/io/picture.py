@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from unibiomed_core.errors import ReadError
 from unibiomed_core.io import guard, large_picture, tiff
 from unibiomed_core.io.stored import Stored
-from unibiomed_core.io.tiff import TURNED
 
 _KINDS = {
     ".png": ("png", "a PNG picture", "PNG"),
@@ -24,9 +23,6 @@ _KINDS = {
     ".tif": ("tiff", "a TIFF picture", "TIFF"),
     ".tiff": ("tiff", "a TIFF picture", "TIFF"),
 }
-_ORIENTATION = 274
-"""EXIF and TIFF tag; 1 is as stored."""
-
 _BITS_PER_SAMPLE = 258
 _HIGHEST_DEFLATE_RATIO = 1032
 _MOST_JPEG_PIXELS_PER_BYTE = 512
@@ -147,12 +143,12 @@ def _upright(image: Any, notes: list[str]) -> Any:
     """
     from PIL import ImageOps
 
-    orientation = int(image.getexif().get(_ORIENTATION, 1))
+    orientation = int(image.getexif().get(tiff.ORIENTATION, 1))
     is_tiff = image.format == "TIFF"
     image.load()
     if orientation not in range(2, 9):
         return image
-    notes.append(TURNED)
+    notes.append(tiff.TURNED)
     # Pillow turns TIFF, and only TIFF, by itself.
     return image if is_tiff else ImageOps.exif_transpose(image)
 

@@ -24,6 +24,8 @@ TURNED = "The file asks viewers to turn or mirror the picture; it is read, and m
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
 ORIENTATION = 274
+"""TIFF and EXIF tag; 1 is as stored."""
+
 _TURNS: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = MappingProxyType(
     {
         2: np.fliplr,

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from unibiomed_core.model.config import GroundingSizes, UniBiomedConfig
+from unibiomed_core.model.config import GroundingSizes, LanguageSizes, UniBiomedConfig, VisionSizes
 
 if TYPE_CHECKING:
     from transformers import InternVLConfig, Sam2Config, Sam2VideoConfig
+
+_TRANSFORMER_NAMES = {
+    "hidden": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads", "mlp": "intermediate_size",
+}  # fmt: skip
+_LANGUAGE_NAMES = _TRANSFORMER_NAMES | {
+    "kv_heads": "num_key_value_heads", "vocabulary": "vocab_size", "max_positions": "max_position_embeddings",
+    "rms_norm_eps": "rms_norm_eps",
+}  # fmt: skip
+"""Our names of sizes -> those that the library's configurations and published ones have in common."""
+
+
+def library_values(sizes: VisionSizes | LanguageSizes) -> dict[str, Any]:
+    """The sizes that the library and published configurations call alike, under their names."""
+    names = _LANGUAGE_NAMES if isinstance(sizes, LanguageSizes) else _TRANSFORMER_NAMES
+    return {theirs: getattr(sizes, ours) for ours, theirs in names.items()}
+
+
+def vision_sizes(values: Mapping[str, Any], image_size: int, patch_size: int) -> VisionSizes:
+    """The way back of :func:`library_values`.
+
+    Raises:
+        KeyError: A size is missing.
+    """
+    named = {ours: values[theirs] for ours, theirs in _TRANSFORMER_NAMES.items()}
+    return VisionSizes(image_size=image_size, patch_size=patch_size, **named)
+
+
+def language_sizes(values: Mapping[str, Any], rope_theta: float) -> LanguageSizes:
+    """As :func:`vision_sizes`, of the language model."""
+    return LanguageSizes(rope_theta=rope_theta, **{ours: values[theirs] for ours, theirs in _LANGUAGE_NAMES.items()})
 
 
 def vlm_config(config: UniBiomedConfig, image_token_id: int) -> InternVLConfig:
@@ -17,10 +48,7 @@ def vlm_config(config: UniBiomedConfig, image_token_id: int) -> InternVLConfig:
     vision, language = config.vision, config.language
     return InternVLConfig(
         vision_config=InternVLVisionConfig(
-            hidden_size=vision.hidden,
-            num_hidden_layers=vision.layers,
-            num_attention_heads=vision.heads,
-            intermediate_size=vision.mlp,
+            **library_values(vision),
             image_size=[vision.image_size] * 2,
             patch_size=[vision.patch_size] * 2,
             attention_bias=True,
@@ -31,14 +59,7 @@ def vlm_config(config: UniBiomedConfig, image_token_id: int) -> InternVLConfig:
             layer_norm_eps=1e-6,
         ),
         text_config=Qwen2Config(
-            hidden_size=language.hidden,
-            num_hidden_layers=language.layers,
-            num_attention_heads=language.heads,
-            num_key_value_heads=language.kv_heads,
-            intermediate_size=language.mlp,
-            vocab_size=language.vocabulary,
-            max_position_embeddings=language.max_positions,
-            rms_norm_eps=language.rms_norm_eps,
+            **library_values(language),
             rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
             tie_word_embeddings=False,
             bos_token_id=None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,10 @@ from torch import Tensor
 
 from unibiomed_core.errors import WeightsError
 from unibiomed_core.files import read_json
-from unibiomed_core.model.config import (
-    GroundingSizes,
-    LanguageSizes,
-    Preprocessing,
-    Presence,
-    UniBiomedConfig,
-    VisionSizes,
-)
-from unibiomed_core.model.folder import read_folder
+from unibiomed_core.model.config import GroundingSizes, Preprocessing, Presence, UniBiomedConfig
+from unibiomed_core.model.folder import UNFIT, read_folder
+from unibiomed_core.model.library_config import language_sizes, vision_sizes
 from unibiomed_core.model.processor import TokenIds
-
-UNFIT = "These weights do not fit this model"
 
 _RULES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     # The vision transformer of the language side
@@ -180,18 +172,8 @@ def to_published(native: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return published
 
 
-@dataclass(frozen=True)
-class _Fixed:
-    """A setting of the published configuration that has one value; any other is another model."""
-
-    key: str
-    value: Any
-
-
-_FIXED = (
-    _Fixed("template", "phi3_chat"), _Fixed("ps_version", "v2"), _Fixed("select_layer", -1),
-    _Fixed("downsample_ratio", 0.5),
-)  # fmt: skip
+FIXED = {"template": "phi3_chat", "select_layer": -1, "ps_version": "v2", "downsample_ratio": 0.5}
+"""Settings of the published configuration that have one value; any other is another model."""
 
 
 def read_config(folder: Path, values: Mapping[str, Any]) -> UniBiomedConfig:
@@ -200,32 +182,15 @@ def read_config(folder: Path, values: Mapping[str, Any]) -> UniBiomedConfig:
     Raises:
         WeightsError: A setting is missing, or has a value that makes it another model.
     """
-    for fixed in _FIXED:
-        if values.get(fixed.key, fixed.value) != fixed.value:
-            raise WeightsError(UNFIT, f"config.json has {fixed.key} = {values[fixed.key]!r}", repr(fixed.value))
+    for key, value in FIXED.items():
+        if values.get(key, value) != value:
+            raise WeightsError(UNFIT, f"config.json has {key} = {values[key]!r}", repr(value))
     try:
         vision, language = values["vision_config"], values["llm_config"]
         return UniBiomedConfig(
             name=folder.name,
-            vision=VisionSizes(
-                hidden=vision["hidden_size"],
-                layers=vision["num_hidden_layers"],
-                heads=vision["num_attention_heads"],
-                mlp=vision["intermediate_size"],
-                image_size=values.get("force_image_size") or vision["image_size"],
-                patch_size=vision["patch_size"],
-            ),
-            language=LanguageSizes(
-                hidden=language["hidden_size"],
-                layers=language["num_hidden_layers"],
-                heads=language["num_attention_heads"],
-                kv_heads=language["num_key_value_heads"],
-                mlp=language["intermediate_size"],
-                vocabulary=language["vocab_size"],
-                rope_theta=language["rope_theta"],
-                max_positions=language["max_position_embeddings"],
-                rms_norm_eps=language["rms_norm_eps"],
-            ),
+            vision=vision_sizes(vision, values.get("force_image_size") or vision["image_size"], vision["patch_size"]),
+            language=language_sizes(language, language["rope_theta"]),
             grounding=grounding_sizes(folder),
             preprocessing=Preprocessing(
                 "dynamic", int(values.get("max_dynamic_patch", 12)), bool(values.get("use_thumbnail", True))

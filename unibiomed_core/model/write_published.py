@@ -18,8 +18,9 @@ from unibiomed_core.errors import WeightsError, WriteError
 from unibiomed_core.files import replaced_folder
 from unibiomed_core.model.config import GroundingSizes, UniBiomedConfig
 from unibiomed_core.model.folder import CONFIG, TOKENIZER, UNFIT
+from unibiomed_core.model.library_config import library_values
 from unibiomed_core.model.processor import Processor
-from unibiomed_core.model.published import GROUNDING_NAMES, MASK_DECODER_NAMES, to_published
+from unibiomed_core.model.published import FIXED, GROUNDING_NAMES, MASK_DECODER_NAMES, to_published
 from unibiomed_core.model.unibiomed import UniBiomed
 
 INDEX, SAM, TOKENIZER_CONFIG = "model.safetensors.index.json", "sam2.json", "tokenizer_config.json"
@@ -48,7 +49,7 @@ def save_published(model: UniBiomed, processor: Processor, folder: Path, shard_s
         raise WriteError("Weights not written", "the model has adapters that are not merged", "a plain model")
     tensors = {name: _stored(name, value) for name, value in to_published(state).items()}
     plan = split_torch_state_dict_into_shards(tensors, max_shard_size=shard_size)
-    documents: dict[str, Any] = {TOKENIZER_CONFIG: _tokenizer_config(), CONFIG: config_values(config)}
+    documents: dict[str, Any] = {TOKENIZER_CONFIG: _TOKENIZER_VALUES, CONFIG: config_values(config)}
     if config.grounding != GroundingSizes():
         documents = {SAM: grounding_values(config.grounding), **documents}
     if plan.is_sharded:
@@ -67,10 +68,7 @@ def config_values(config: UniBiomedConfig) -> dict[str, Any]:
     return {
         "architectures": ["Sa2VAChatModel"],
         "model_type": "sa2va_chat",
-        "template": "phi3_chat",
-        "select_layer": -1,
-        "ps_version": "v2",
-        "downsample_ratio": 0.5,
+        **FIXED,
         "force_image_size": vision.image_size,
         "dynamic_image_size": tiling.tiling == "dynamic",
         "min_dynamic_patch": 1,
@@ -85,10 +83,7 @@ def config_values(config: UniBiomedConfig) -> dict[str, Any]:
         "vision_config": {
             "architectures": ["InternVisionModel"],
             "model_type": "intern_vit_6b",
-            "hidden_size": vision.hidden,
-            "num_hidden_layers": vision.layers,
-            "num_attention_heads": vision.heads,
-            "intermediate_size": vision.mlp,
+            **library_values(vision),
             "image_size": vision.image_size,
             "patch_size": vision.patch_size,
             "num_channels": 3,
@@ -101,15 +96,8 @@ def config_values(config: UniBiomedConfig) -> dict[str, Any]:
         "llm_config": {
             "architectures": ["Qwen2ForCausalLM"],
             "model_type": "qwen2",
-            "hidden_size": language.hidden,
-            "num_hidden_layers": language.layers,
-            "num_attention_heads": language.heads,
-            "num_key_value_heads": language.kv_heads,
-            "intermediate_size": language.mlp,
-            "vocab_size": language.vocabulary,
+            **library_values(language),
             "rope_theta": language.rope_theta,
-            "max_position_embeddings": language.max_positions,
-            "rms_norm_eps": language.rms_norm_eps,
             "hidden_act": "silu",
             "tie_word_embeddings": False,
         },
@@ -123,12 +111,9 @@ def grounding_values(sizes: GroundingSizes) -> dict[str, Any]:
     return {**values, "mask_decoder": {theirs: given[ours] for ours, theirs in MASK_DECODER_NAMES.items()}}
 
 
-def _tokenizer_config() -> dict[str, str]:
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>",
-    }
+_TOKENIZER_VALUES = {
+    "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>",
+}  # fmt: skip
 
 
 def _stored(name: str, value: Tensor) -> Tensor:

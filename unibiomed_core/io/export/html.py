@@ -134,6 +134,8 @@ def _key_slices(finding: Finding, report: Report, volume: Volume, window: Window
     """First, largest and last slice of a finding, and a close-up of the largest where the finding is small."""
     axis = volume.plane_axis(finding.plane)
     m = finding.measurements
+    about = f"{finding.target or finding.phrase}, finding {finding.number}, {finding.plane} "
+    letters = pictures.letters(volume, finding.plane)
     places: dict[int, list[str]] = {}
     for word, index in (("first", m.slice_first), ("largest", m.slice_largest), ("last", m.slice_last)):
         places.setdefault(index, []).append(word)
@@ -143,25 +145,21 @@ def _key_slices(finding: Finding, report: Report, volume: Volume, window: Window
         outlines = _outlines(report, axis, index, finding.number)
         name = f"slice {index}"
         what = "the only slice" if len(places) == 1 else " and ".join(words)
-        figures.append(_figure(pictures.draw(view, window, outlines), f"{name} ({what})", volume, finding))
+        figures.append(_figure(pictures.draw(view, window, outlines), f"{name} ({what})", about, letters))
         if index == m.slice_largest:
             crop = pictures.close_up(pictures.slice_mask(finding.mask, axis, index), view.spacing_mm)
             if crop:
                 near = pictures.draw(view, window, outlines, crop=crop)
-                figures.append(_figure(near, f"{name}, close-up", volume, finding))
+                figures.append(_figure(near, f"{name}, close-up", about, letters))
     return {"row": _row(finding, report), "plane": finding.plane, "figures": figures}
 
 
-def _figure(picture: np.ndarray, caption: str, volume: Volume, finding: Finding) -> dict[str, Any]:
+def _figure(picture: np.ndarray, caption: str, about: str, letters: tuple[str, ...] | None) -> dict[str, Any]:
     height, width = picture.shape[:2]
+    uri = pictures.data_uri(picture)
     return {
-        "uri": pictures.data_uri(picture),
-        "caption": caption,
-        "alt": f"{finding.target or finding.phrase}, finding {finding.number}, {finding.plane} {caption}",
-        "letters": pictures.letters(volume, finding.plane),
-        "width": width,
-        "height": height,
-    }
+        "uri": uri, "caption": caption, "alt": about + caption, "letters": letters, "width": width, "height": height,
+    }  # fmt: skip
 
 
 def _whole_picture(report: Report, volume: Volume, window: Window | None) -> dict[str, Any]:
@@ -175,14 +173,7 @@ def _whole_picture(report: Report, volume: Volume, window: Window | None) -> dic
     picture = pictures.draw(volume.slice(0), window, outlines, numbers, long_side_px=pictures.WHOLE_PX)
     many = len(report.findings)
     caption = f"{many} finding{'' if many == 1 else 's'} outlined" if many else "no finding to outline"
-    return {
-        "uri": pictures.data_uri(picture),
-        "caption": caption,
-        "alt": f"The whole picture, {caption}",
-        "letters": None,
-        "width": picture.shape[1],
-        "height": picture.shape[0],
-    }
+    return _figure(picture, caption, "The whole picture, ", None)
 
 
 def _seen(report: Report, volume: Volume, window: Window | None) -> dict[str, Any]:
