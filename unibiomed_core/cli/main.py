@@ -5,30 +5,32 @@ Torch is loaded only once an image was read and the model is needed, so that hel
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unibiomed_core.cli import terminal
-from unibiomed_core.cli.study import StudyOptions, answer_slice, answer_volume, follow, show, stoppable, wording
+from unibiomed_core.cli.study import (
+    Offline,
+    StudyOptions,
+    answer_slice,
+    answer_volume,
+    follow,
+    show,
+    stoppable,
+    wording,
+)
 from unibiomed_core.cli.terminal import EXIT_PARTLY, EXIT_STOPPED, guarded
-from unibiomed_core.types import NOTICE, PLANES, Prompt, Region
+from unibiomed_core.types import NOTICE, Prompt, Region
 from unibiomed_core.updates import CancelToken
 
 if TYPE_CHECKING:
     from unibiomed_core.engine.engine import Engine
 
-ImagePath = Annotated[Path, typer.Argument(metavar="PATH", help="Image file, or a folder of one DICOM series.")]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")]
-Model = Annotated[str, typer.Option(help="Preset name, folder with weights, or hub id that was downloaded.")]
-Modality = Annotated[str, typer.Option(help="Where the file does not tell: ct, mri, pet, xray, ...")]
-PlaneName = Annotated[str, typer.Option(metavar="|".join(PLANES), help="Plane of the slices; else as acquired.")]
-WindowName = Annotated[str, typer.Option(metavar="PRESET", help="CT window, e.g. 'lung'; the default is soft tissue.")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")]
-Dtype = Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16|int8", help="Precision.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Open no network connection at all.")]
 PlanName = Annotated[
     str,
     typer.Option(
@@ -46,7 +48,6 @@ MinAreaMm2 = Annotated[
     typer.Option("--min-area-mm2", metavar="MM2", help="Leave out mask pieces of a slice that are smaller."),
 ]
 NoLink = Annotated[bool, typer.Option("--no-link", help="Keep the pieces of each slice findings of their own.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are in the folder.")]
 SliceNumber = Annotated[
     int | None, typer.Option("--slice", metavar="K", help="As reports and napari's slider count it, from 0.")
 ]
@@ -63,6 +64,25 @@ models_app = typer.Typer(help="List models, or download one.", rich_markup_mode=
 app.add_typer(models_app, name="models")
 
 
+def with_study_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with all of :class:`StudyOptions` as arguments and options, which it gets as its first argument.
+
+    In the order of the usage line: the image, what the command needs, the folder, what it offers, the other options.
+    """
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    path, out_dir, *others = inspect.signature(StudyOptions, eval_str=True).parameters.values()
+    needed = [one for one in own if one.default is one.empty]
+    offered = [one for one in own if one.default is not one.empty]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        job = StudyOptions(**{one.name: given.pop(one.name) for one in (path, out_dir, *others)})
+        command(job, **given)
+
+    run.__signature__ = inspect.Signature([path, *needed, out_dir, *offered, *others])  # type: ignore[attr-defined]
+    return run
+
+
 def _end(all_known: bool, cancel: CancelToken | None = None) -> None:
     if cancel is not None and cancel.cancelled:
         raise typer.Exit(EXIT_STOPPED)
@@ -72,9 +92,9 @@ def _end(all_known: bool, cancel: CancelToken | None = None) -> None:
 
 @app.command()
 @guarded
+@with_study_options
 def report(
-    path: ImagePath,
-    out_dir: Out,
+    job: StudyOptions,
     targets: Annotated[list[str] | None, typer.Option(metavar="A,B", help="What to look for; may be repeated.")] = None,
     plan: PlanName = "all",
     every: Annotated[int, typer.Option(metavar="N", help="Examine every Nth slice.")] = 1,
@@ -82,14 +102,6 @@ def report(
     least_presence: LeastPresence = 0.0,
     min_area_mm2: MinAreaMm2 = None,
     no_link: NoLink = False,
-    model: Model = "mini",
-    modality: Modality = "",
-    plane: PlaneName = "",
-    window: WindowName = "",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    offline: Offline = False,
-    overwrite: Overwrite = False,
 ) -> None:
     """Search a whole image; write findings with measurements, a label image and a page to read.
 
@@ -100,7 +112,6 @@ def report(
     from unibiomed_core.io.export import report_names, write_report
 
     plans.find(plan)
-    job = StudyOptions(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
     study = job.open(report_names)
     names = [name.strip() for value in targets or () for name in value.split(",") if name.strip()]
     engine = job.engine()
@@ -110,28 +121,20 @@ def report(
             smooth_mm=smooth_mm, least_presence=least_presence, min_area_mm2=min_area_mm2, link_slices=not no_link,
         )  # fmt: skip
         result, _ = follow(stream)
-        files = write_report(result, study.volume, study.window, out_dir, overwrite=overwrite)
+        files = write_report(result, study.volume, study.window, job.out_dir, overwrite=job.overwrite)
     show(result.narrative, files)
     _end("unknown_targets" not in result.settings, cancel)
 
 
 @app.command()
 @guarded
+@with_study_options
 def segment(
-    path: ImagePath,
+    job: StudyOptions,
     targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="What to segment, e.g. liver.")],
-    out_dir: Out,
     slice_number: SliceNumber = None,
     exact: Exact = False,
     max_new_tokens: MaxNewTokens = 256,
-    model: Model = "mini",
-    modality: Modality = "",
-    plane: PlaneName = "",
-    window: WindowName = "",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    offline: Offline = False,
-    overwrite: Overwrite = False,
 ) -> None:
     """One mask for each target: of a picture, of all slices of a volume, or of one slice.
 
@@ -142,7 +145,6 @@ def segment(
 
     what = "question" if exact else "target"
     wanted = list(dict.fromkeys(check_text(target, what) for target in targets))
-    job = StudyOptions(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
     study = job.open()
     prompts = [
         Prompt("segment", question=name, exact=True, max_new_tokens=max_new_tokens)
@@ -161,21 +163,13 @@ def segment(
 
 @app.command()
 @guarded
+@with_study_options
 def ask(
-    path: ImagePath,
+    job: StudyOptions,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="In your own words.")],
-    out_dir: Out,
     slice_number: SliceNumber = None,
     exact: Exact = False,
     max_new_tokens: MaxNewTokens = 256,
-    model: Model = "mini",
-    modality: Modality = "",
-    plane: PlaneName = "",
-    window: WindowName = "",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    offline: Offline = False,
-    overwrite: Overwrite = False,
 ) -> None:
     """Ask about a picture or one slice of a volume (the middle one unless --slice names another).
 
@@ -184,7 +178,6 @@ def ask(
     from unibiomed_core.tasks import check_text
 
     prompt = Prompt("vqa", question=check_text(question, "question"), exact=exact, max_new_tokens=max_new_tokens)
-    job = StudyOptions(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
     study = job.open()
     settings = {"command": "ask", "prompts": [question], "exact": exact, "max_new_tokens": max_new_tokens}
     answer_slice(job, study, study.index(slice_number), lambda _: [prompt], settings, chosen=slice_number is not None)
@@ -192,33 +185,24 @@ def ask(
 
 @app.command()
 @guarded
+@with_study_options
 def roi(
-    path: ImagePath,
+    job: StudyOptions,
     box: Annotated[
         tuple[int, int, int, int],
         typer.Option(metavar="X0 Y0 X1 Y1", help="Corners in pixels, both included, of the slice as it is displayed."),
     ],
-    out_dir: Out,
     slice_number: SliceNumber = None,
     describe: Annotated[bool, typer.Option("--describe", help="Describe the region instead of naming it.")] = False,
     question: Annotated[str, typer.Option(help="A question of your own about the region, instead.")] = "",
     exact: Exact = False,
     max_new_tokens: MaxNewTokens = 256,
-    model: Model = "mini",
-    modality: Modality = "",
-    plane: PlaneName = "",
-    window: WindowName = "",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    offline: Offline = False,
-    overwrite: Overwrite = False,
 ) -> None:
     """Name or describe what lies in a box.
 
     A picture keeps its file's pixels. A volume's slice is displayed as radiologists see it: axial with anterior up
     and the patient's right on the left; coronal and sagittal with superior up.
     """
-    job = StudyOptions(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
     study = job.open()
     index = study.index(slice_number)
     task = "roi_describe" if describe else "roi_class"
@@ -235,22 +219,14 @@ def roi(
 
 @app.command()
 @guarded
+@with_study_options
 def ground(
-    path: ImagePath,
+    job: StudyOptions,
     sentence: Annotated[str, typer.Argument(metavar="SENTENCE", help="Plain, or with <p> ... </p> [SEG] tags.")],
-    out_dir: Out,
     question: Annotated[str, typer.Option(help="The question it answers; the default is the report's.")] = "",
     slice_number: SliceNumber = None,
     exact: Exact = False,
     max_new_tokens: MaxNewTokens = 256,
-    model: Model = "mini",
-    modality: Modality = "",
-    plane: PlaneName = "",
-    window: WindowName = "",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    offline: Offline = False,
-    overwrite: Overwrite = False,
 ) -> None:
     """Segment what a given text names, on a picture or one slice (the middle one unless --slice names another).
 
@@ -261,7 +237,6 @@ def ground(
     check_text(sentence, "sentence")
     if question:
         check_text(question, "question")
-    job = StudyOptions(path, out_dir, model, modality, plane, window, device, dtype, offline, overwrite)
     study = job.open()
 
     def prompts(engine: Engine) -> list[Prompt]:

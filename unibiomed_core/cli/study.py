@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from unibiomed_core.cli import terminal
 from unibiomed_core.errors import ConfigError
@@ -41,24 +43,31 @@ class Study:
         return middle if number is None else checked_slice(self.volume, self.plane, number)
 
 
+Offline = Annotated[bool, typer.Option("--offline", help="Open no network connection at all.")]
+
+
 @dataclass(frozen=True, slots=True)
 class StudyOptions:
-    """The options that these commands have in common.
+    """The arguments and options that these commands have in common, as the command line offers them.
 
     Args:
         plane: Empty for the plane of the acquisition.
     """
 
-    path: Path
-    out_dir: Path
-    model: str
-    modality: str
-    plane: str
-    window: str
-    device: str
-    dtype: str
-    offline: bool
-    overwrite: bool
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Image file, or a folder of one DICOM series.")]
+    out_dir: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")]
+    model: Annotated[str, typer.Option(help="Preset name, folder with weights, or hub id that was downloaded.")] = (
+        "mini"
+    )
+    modality: Annotated[str, typer.Option(help="Where the file does not tell: ct, mri, pet, xray, ...")] = ""
+    plane: Annotated[str, typer.Option(metavar="|".join(PLANES), help="Plane of the slices; else as acquired.")] = ""
+    window: Annotated[
+        str, typer.Option(metavar="PRESET", help="CT window, e.g. 'lung'; the default is soft tissue.")
+    ] = ""
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")] = "auto"
+    dtype: Annotated[str, typer.Option(metavar="auto|float32|bfloat16|float16|int8", help="Precision.")] = "auto"
+    offline: Offline = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are in the folder.")] = False
 
     def open(self, names: Callable[[Volume], Sequence[str]] | None = None) -> Study:
         """Read the image, check all that can be wrong without a model, and claim the folder until the command ends.
