@@ -147,14 +147,9 @@ def _convert_image(
         else _labels_as_masks(job, pattern, mask, file, volume, summary)
     )
     group = _group(match, "patient", _group(match, "case"))
+    split = job.split(split, group)
     frame = volumes.frame_of(
-        job,
-        _name(match),
-        group=group,
-        split=job.split(split, group),
-        modality=volume.modality,
-        targets=masks,
-        source=file,
+        job, _name(match), group=group, split=split, modality=volume.modality, targets=masks, source=match.string
     )
     yield from volumes.slice_records(volume, masks, frame, job.side, job.step)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from unibiomed_core.errors import DataError
 
-from ..data.records import Record, RegionRecord, resize_picture
+from ..data.records import Record, RegionRecord
 from .annotations import Regions, scale_box, target_name
 from .names import Names
 from .outlines import outline
@@ -32,7 +32,7 @@ from .source_files import (
     rows_of,
     split_words,
 )
-from .volumes import foreign_targets
+from .volumes import frame_of, picture_record
 
 MOST_DROPPED = 0.5
 """Share of the annotations that may have no usable place before the conversion is an error."""
@@ -85,14 +85,13 @@ def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
         used = list(dict.fromkeys(names[a["category_id"]] for found in annotations.values() for a in found))
         for image in images:
             item = f"{job.dataset}/{path.stem}/{image['file_name']}"
-            record = made_or_refused(
-                summary, item, partial(_record, work, split, path, image, annotations[image["id"]], names, used)
-            )
-            if record and record.id in done:
-                summary.refuse(item, f"{record.source} is described by another entry, too")
-            elif record:
-                done.add(record.id)
-                yield record
+            make = partial(_record, work, split, path, image, annotations[image["id"]], names, used)
+            for record in made_or_refused(summary, item, make):
+                if record.id in done:
+                    summary.refuse(item, f"{record.source} is described by another entry, too")
+                else:
+                    done.add(record.id)
+                    yield record
     key = "annotation_dropped", ""
     if summary.notes[key] > MOST_DROPPED * total:
         raise DataError(
@@ -166,21 +165,14 @@ def _record(
     there = {target_name(names[row["category_id"]], job.modality) for row in annotations} - set(regions.empty())
     asked = dict.fromkeys(target_name(name, job.modality) for name in used)
     name = file.relative_to(job.source).as_posix()
-    return Record(
-        id=f"{job.dataset}/{name}",
-        dataset=job.dataset,
-        split=job.split(split, name),
-        group=name,
-        modality=job.modality,
-        licence=job.licence,
-        image=resize_picture(rgb, job.side),
-        size=(rgb.shape[0], rgb.shape[1]),
+    split = job.split(split, name)
+    frame = frame_of(job, name, group=name, split=split, modality=job.modality, targets=asked, source=name)
+    return picture_record(
+        frame, rgb, job.side,
         regions=(*regions.present(), *boxed),
         absent=tuple(target for target in asked if target not in there),
-        foreign=foreign_targets(job.modality, asked, job.body),
         findings_known=job.findings_known and sure and regions.all_seen(),
-        source=name,
-    )
+    )  # fmt: skip
 
 
 def _picture(work: _Work, path: Path, name: Any) -> Path:

@@ -175,14 +175,9 @@ def _convert_pair(
         layers = [_layer(job.source / name, own, volume.stored.shape, summary) for name in names]
         labels = {next(iter(own.labels), target): (1,)} if own.binary else own.labels
         masks |= volumes.label_masks(layers, labels)
+    name = str(PurePosixPath(pair.image).with_suffix(""))
     frame = volumes.frame_of(
-        job,
-        str(PurePosixPath(pair.image).with_suffix("")),
-        group=group,
-        split=split,
-        modality=job.modality,
-        targets=masks,
-        source=file,
+        job, name, group=group, split=split, modality=job.modality, targets=masks, source=pair.image
     )
     return next(volumes.slice_records(volume, masks, frame, job.side))
 

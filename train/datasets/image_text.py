@@ -20,13 +20,14 @@ from unibiomed_core.errors import DataError
 from unibiomed_core.io import FORMATS, guard, read
 from unibiomed_core.modalities import choose_window, to_rgb
 
-from ..data.records import QuestionRecord, Record, resize_picture
+from ..data.records import QuestionRecord, Record
 from . import tables
 from .annotations import modality_name
 from .names import Names
 from .radgenome import ct_rate_volume
 from .request import ConversionRequest, Summary
 from .source_files import made_or_refused, split_words
+from .volumes import frame_of, picture_record
 
 _SHOWN = 6
 """Tables that an error describes."""
@@ -121,9 +122,7 @@ def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
         finder = _Finder(job.source, Path(folder), summary)
         for name, about in _gather(job, finder, summary).items():
             item = f"{job.dataset}/{name}"
-            record = made_or_refused(summary, item, partial(_record, job, finder, item, name, about))
-            if record:
-                yield record
+            yield from made_or_refused(summary, item, partial(_record, job, finder, name, about))
 
 
 def _workbook(path: Path) -> bool:
@@ -198,7 +197,7 @@ def _answer(layout: TextLayout, row: Mapping[str, Any]) -> str:
     return answer
 
 
-def _record(job: ConversionRequest, finder: _Finder, item: str, name: str, about: _Picture) -> Record:
+def _record(job: ConversionRequest, finder: _Finder, name: str, about: _Picture) -> Record:
     if not about.questions and not about.captions:
         raise DataError("Picture without text", name, "a question with its answer, a caption or a report")
     path = finder.path(name, about)
@@ -211,23 +210,18 @@ def _record(job: ConversionRequest, finder: _Finder, item: str, name: str, about
     group = scan[0] if scan else name
     split = "test" if "test" in about.splits else max(about.splits)
     spacing = volume.spacing_mm[1:] if volume.spatial_unit == "mm" else (0.0, 0.0)
-    return Record(
-        id=item,
-        dataset=job.dataset,
-        split=job.split(split, group),
-        group=group,
-        modality=modality,
-        licence=job.licence,
-        image=resize_picture(rgb, job.side),
-        size=(rgb.shape[0], rgb.shape[1]),
+    source = path.relative_to(job.source).as_posix() if path.is_relative_to(job.source) else about.table.name
+
+    split = job.split(split, group)
+    frame = frame_of(job, name, group=group, split=split, modality=modality, targets=None, source=source)
+    return picture_record(
+        frame, rgb, job.side,
         spacing_mm=(float(spacing[0]), float(spacing[1])),
-        volume="" if volume.is_2d else item,
+        volume="" if volume.is_2d else frame.id,
         slice=-1 if volume.is_2d else index,
-        findings_known=job.findings_known,
         questions=tuple(about.questions),
         caption=" ".join(about.captions),
-        source=path.relative_to(job.source).as_posix() if path.is_relative_to(job.source) else about.table.name,
-    )
+    )  # fmt: skip
 
 
 class _Finder:

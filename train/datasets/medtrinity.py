@@ -13,7 +13,7 @@ from typing import Any
 
 from unibiomed_core.errors import DataError
 
-from ..data.records import UNNAMED, Record, RegionRecord, resize_picture
+from ..data.records import UNNAMED, Record, RegionRecord
 from .annotations import modality_name, scale_box
 from .names import Names
 from .request import ConversionRequest, Summary
@@ -24,6 +24,7 @@ from .source_files import (
     rows_of,
     split_files,
 )
+from .volumes import frame_of, picture_record
 
 _FILES = ("train.json", "test.json")
 _COLUMNS = ("file_name", "caption")
@@ -47,9 +48,8 @@ def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
         for row in rows_of(read_annotations(path), "annotations", _COLUMNS, path):
             pictures.setdefault(str(row["file_name"]), []).append(row)
         for name, rows in pictures.items():
-            record = made_or_refused(summary, f"{job.dataset}/{name}", partial(_record, job, files, split, name, rows))
-            if record:
-                yield record
+            make = partial(_record, job, files, split, name, rows)
+            yield from made_or_refused(summary, f"{job.dataset}/{name}", make)
 
 
 def _record(job: ConversionRequest, files: Names, split: str, name: str, rows: list[Mapping[str, Any]]) -> Record:
@@ -58,21 +58,12 @@ def _record(job: ConversionRequest, files: Names, split: str, name: str, rows: l
         raise DataError("Empty caption", name, "a caption")
     modality = next((m for row in rows if (m := modality_name(str(row.get("modality", ""))))), job.modality)
     rgb = read_picture(files.find(name, [job.source]), modality, files.summary)
-    return Record(
-        id=f"{job.dataset}/{name}",
-        dataset=job.dataset,
-        split=job.split(split, name),
-        group=name,
-        modality=modality,
-        licence=job.licence,
-        image=resize_picture(rgb, job.side),
-        size=(rgb.shape[0], rgb.shape[1]),
-        regions=tuple(
-            RegionRecord(UNNAMED, box=scale_box(row["bbox"], rgb.shape, job.side), caption=str(row["caption"]).strip())
-            for row in rows
-            if row.get("bbox")
-        ),
-        findings_known=job.findings_known,
-        caption=" ".join(captions),
-        source=name,
+    regions = tuple(
+        RegionRecord(UNNAMED, box=scale_box(row["bbox"], rgb.shape, job.side), caption=str(row["caption"]).strip())
+        for row in rows
+        if row.get("bbox")
     )
+
+    split = job.split(split, name)
+    frame = frame_of(job, name, group=name, split=split, modality=modality, targets=None, source=name)
+    return picture_record(frame, rgb, job.side, regions=regions, caption=" ".join(captions))

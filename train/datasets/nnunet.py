@@ -8,11 +8,9 @@ split, where there is a ``labelsTs``; else the cases of ``imagesTr`` are divided
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,9 @@ from numpy.typing import NDArray
 
 from unibiomed_core.errors import ConfigError, DataError
 from unibiomed_core.files import read_json
-from unibiomed_core.io import FORMATS, guard, read
+from unibiomed_core.io import FORMATS, nifti, read
 from unibiomed_core.io.interpret import modality_of_name
-from unibiomed_core.io.stored import Stored, to_volume
+from unibiomed_core.io.stored import to_volume
 from unibiomed_core.modalities import modality
 from unibiomed_core.types import Volume
 
@@ -194,8 +192,9 @@ def _convert_case(
             raise DataError("Channels on different grids", f"'{file.name}'", "one grid for all channels of a case")
         labels = volumes.named_targets(plan.labels, kind)
         frame = volumes.frame_of(
-            job, f"{case}/{name}" if name else case, group=case, split=split, modality=kind, targets=labels, source=file
-        )
+            job, f"{case}/{name}" if name else case, group=case, split=split, modality=kind, targets=labels,
+            source=file.relative_to(job.source).as_posix(),
+        )  # fmt: skip
         unsure = volumes.label_masks([layer], {IGNORE: plan.ignore})[IGNORE] if plan.ignore else None
         yield from volumes.slice_records(
             volume, volumes.label_masks([layer], labels), frame, job.side, job.step, unsure=unsure
@@ -205,17 +204,18 @@ def _convert_case(
 def _series(job: ConversionRequest, plan: _Plan, files: Mapping[int, Path]) -> Iterator[tuple[str, str, Volume, Path]]:
     """(name, modality, volume, file) of each channel; one that is alone needs no name."""
     for number, file in sorted(files.items()):
-        count = _channels_in(file)
-        if count == 1:
+        stored = nifti.load_series(file) if file.name.endswith((".nii", ".nii.gz")) else []
+        if len(stored) <= 1:
             kind = _modality(_channel(plan, number, file) if plan.channels else "", job)
-            yield _series_name(plan, number) if len(files) > 1 else "", kind, read(file, kind), file
+            volume = to_volume(stored[0], file, kind) if stored else read(file, kind)
+            yield _series_name(plan, number) if len(files) > 1 else "", kind, volume, file
             continue
-        if plan.channels and count != len(plan.channels):
-            raise DataError("Unknown channels", f"'{file.name}' has {count}", f"{', '.join(plan.channels)}")
-        load = partial(_load_channel, file, _open_4d(file))
-        for inner in range(count):
+
+        if plan.channels and len(stored) != len(plan.channels):
+            raise DataError("Unknown channels", f"'{file.name}' has {len(stored)}", f"{', '.join(plan.channels)}")
+        for inner, one in enumerate(stored):
             kind = _modality(plan.channels[inner] if plan.channels else "", job)
-            yield _series_name(plan, inner), kind, load(inner, kind), file
+            yield _series_name(plan, inner), kind, to_volume(one, file, kind), file
 
 
 def _channel(plan: _Plan, number: int, file: Path) -> str:
@@ -227,31 +227,3 @@ def _channel(plan: _Plan, number: int, file: Path) -> str:
 def _series_name(plan: _Plan, number: int) -> str:
     name = plan.channels[number] if number < len(plan.channels) else ""
     return name.replace(" ", "-") if name and plan.channels.count(name) == 1 else f"{name or 'channel'}-{number}"
-
-
-def _channels_in(file: Path) -> int:
-    if FORMATS.get(".nii.gz" if file.name.endswith(".nii.gz") else file.suffix) != "nifti":
-        return 1
-    import nibabel
-
-    with guard.reading(file, "a NIfTI file"):
-        shape = nibabel.nifti1.Nifti1Image.from_filename(file).shape
-    return int(shape[3]) if len(shape) == 4 else 1
-
-
-def _open_4d(file: Path) -> Any:
-    """A 4D image from a complete file, its values not yet decoded."""
-    from nibabel import Nifti1Image
-
-    with guard.reading(file, "a NIfTI file"):
-        content = file.read_bytes()
-        image = Nifti1Image.from_bytes(gzip.decompress(content) if file.name.endswith(".gz") else content)
-    if image.header.get_xyzt_units()[0] not in {"mm", "unknown"}:
-        raise DataError("Unknown unit", f"'{file.name}' counts in {image.header.get_xyzt_units()[0]}", "millimetres")
-    return image
-
-
-def _load_channel(file: Path, image: Any, number: int, kind: str) -> Volume:
-    with guard.reading(file, "a NIfTI file"):
-        values = np.asarray(image.dataobj[..., number])
-    return to_volume(Stored(values, np.asarray(image.affine, np.float64)), file, kind)

@@ -20,7 +20,7 @@ from unibiomed_core import vocabulary
 from unibiomed_core.errors import DataError
 
 from ..data.counts import is_abnormality
-from ..data.records import Record, resize_picture
+from ..data.records import Record
 from .annotations import Regions, SourcePhrase, parse_phrase
 from .names import Names
 from .request import ConversionRequest, Summary
@@ -32,7 +32,7 @@ from .source_files import (
     rows_of,
     split_files,
 )
-from .volumes import foreign_targets
+from .volumes import frame_of, picture_record
 
 _SLICE_NAME = re.compile(r"([^-]+-[^-]+)-(\d+)$")
 
@@ -56,9 +56,7 @@ def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
         for name, rows in pictures[path].items():
             item = f"{job.dataset}/{path.stem}/{name}"
             place = slices.get(name, (f"{path.stem}/{name}", -1))
-            record = made_or_refused(summary, item, partial(_record, job, names, path.stem, split, name, place, rows))
-            if record:
-                yield record
+            yield from made_or_refused(summary, item, partial(_record, job, names, path.stem, split, name, place, rows))
 
 
 def _pictures(path: Path, dataset: str, summary: Summary) -> dict[str, list[Mapping[str, Any]]]:
@@ -108,24 +106,19 @@ def _record(
         # A region's anatomy is asked for abnormalities; for an organ it would be the wrong question.
         anatomy = phrase.anatomy if is_abnormality(phrase.target, modality) else ""
         regions.add(phrase.target, mask, str(row.get("caption") or "").strip(), anatomy)
+
     group, index = place
-    return Record(
-        id=f"{job.dataset}/{folder}/{name}",
-        dataset=job.dataset,
-        split=job.split(split, group),
-        group=group,
-        modality=modality,
-        licence=job.licence,
-        image=resize_picture(rgb, job.side),
-        size=(rgb.shape[0], rgb.shape[1]),
+    split, source, asked = job.split(split, group), f"{folder}/{name}", regions.asked()
+    known = _is_normal(phrases, regions, modality, name) or (job.findings_known and regions.all_seen())
+    frame = frame_of(job, source, group=group, split=split, modality=modality, targets=asked, source=source)
+    return picture_record(
+        frame, rgb, job.side,
         volume=f"{job.dataset}/{group}" if index >= 0 else "",
         slice=index,
         regions=regions.present(),
         absent=regions.empty(),
-        foreign=foreign_targets(modality, regions.asked(), job.body),
-        findings_known=_is_normal(phrases, regions, modality, name) or (job.findings_known and regions.all_seen()),
-        source=f"{folder}/{name}",
-    )
+        findings_known=known,
+    )  # fmt: skip
 
 
 def _phrase(row: Mapping[str, Any], modality: str) -> SourcePhrase:

@@ -18,7 +18,7 @@ import numpy as np
 
 from unibiomed_core import vocabulary
 
-from ..data.records import Record, resize_picture
+from ..data.records import Record
 from .annotations import Regions, SourcePhrase, parse_phrase
 from .names import Names, folded
 from .request import ConversionRequest, Summary
@@ -32,7 +32,7 @@ from .source_files import (
     require,
     split_files,
 )
-from .volumes import foreign_targets
+from .volumes import frame_of, picture_record
 
 _FILES = ("meta_train.json", "meta_test.json")
 
@@ -55,13 +55,8 @@ def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
             phrases = _phrases(job, volume, names, object_of(about, "expressions", where), where, summary)
             ordered = sorted(names, key=_number)
             for position, name in list(enumerate(ordered))[:: job.step]:
-                record = made_or_refused(
-                    summary,
-                    f"{job.dataset}/{volume}/{name}",
-                    partial(_record, job, files, split, volume, position, name, phrases),
-                )
-                if record:
-                    yield record
+                make = partial(_record, job, files, split, volume, position, name, phrases)
+                yield from made_or_refused(summary, f"{job.dataset}/{volume}/{name}", make)
 
 
 def _number(name: str) -> tuple[int, str]:
@@ -130,26 +125,20 @@ def _record(
     phrases: Sequence[tuple[SourcePhrase, Mapping[str, Sequence[str]]]],
 ) -> Record:
     modality = next((p.modality for p, _ in phrases if p.modality), job.modality)
-    rgb = read_picture(files.find(f"{volume}/{name}", [job.source]), modality, files.summary)
+    place = f"{volume}/{name}"
+    rgb = read_picture(files.find(place, [job.source]), modality, files.summary)
     regions = Regions(job.side)
     for phrase, masks in phrases:
         regions.add(phrase.target, np.zeros(rgb.shape[:2], bool))
         for file in masks.get(_stem(name), ()):
             regions.add(phrase.target, read_mask(files.find(file, [job.source], "mask"), rgb.shape, files.summary))
-    return Record(
-        id=f"{job.dataset}/{volume}/{name}",
-        dataset=job.dataset,
-        split=job.split(split, volume),
-        group=volume,
-        modality=modality,
-        licence=job.licence,
-        image=resize_picture(rgb, job.side),
-        size=(rgb.shape[0], rgb.shape[1]),
+    split = job.split(split, volume)
+    frame = frame_of(job, place, group=volume, split=split, modality=modality, targets=regions.asked(), source=place)
+    return picture_record(
+        frame, rgb, job.side,
         volume=f"{job.dataset}/{volume}",
         slice=position,
         regions=regions.present(),
         absent=regions.empty(),
-        foreign=foreign_targets(modality, regions.asked(), job.body),
         findings_known=job.findings_known and regions.all_seen(),
-        source=f"{volume}/{name}",
-    )
+    )  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any
 from unibiomed_core.errors import DataError
 from unibiomed_core.tasks import NO_FINDINGS
 
-from ..data.records import Record, resize_picture
+from ..data.records import Record
 from .annotations import Regions, target_name
 from .names import Names
 from .request import ConversionRequest, Summary
@@ -29,7 +29,7 @@ from .source_files import (
     require,
     split_files,
 )
-from .volumes import foreign_targets
+from .volumes import frame_of, picture_record
 
 _COLUMNS = ("abnormality", "anatomy", "report", "image_file", "mask_file")
 _FILES = ("train_parse.json", "test_parse.json")
@@ -49,11 +49,8 @@ def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     files = Names(job.source, summary)
     for split, path in split_files(job.source, *_FILES):
         for name, entries in _pictures(path).items():
-            record = made_or_refused(
-                summary, f"{job.dataset}/{name}", partial(_record, job, files, split, name, entries)
-            )
-            if record:
-                yield record
+            make = partial(_record, job, files, split, name, entries)
+            yield from made_or_refused(summary, f"{job.dataset}/{name}", make)
 
 
 def ct_rate_volume(name: str) -> tuple[str, str, int] | None:
@@ -98,20 +95,13 @@ def _record(job: ConversionRequest, files: Names, split: str, name: str, entries
             regions.add(target_name(abnormality, modality), mask, report, anatomy)
     place = ct_rate_volume(name)
     group, volume, index = place or (name, "", -1)
-    return Record(
-        id=f"{job.dataset}/{name}",
-        dataset=job.dataset,
-        split=job.split(split, group),
-        group=group,
-        modality=modality,
-        licence=job.licence,
-        image=resize_picture(rgb, job.side),
-        size=(rgb.shape[0], rgb.shape[1]),
+    split = job.split(split, group)
+    frame = frame_of(job, name, group=group, split=split, modality=modality, targets=regions.asked(), source=name)
+    return picture_record(
+        frame, rgb, job.side,
         volume=f"{job.dataset}/{volume}" if volume else "",
         slice=index,
         regions=regions.present(),
-        foreign=foreign_targets(modality, regions.asked(), job.body),
         findings_known=regions.all_seen(),
         caption=" ".join(reports),
-        source=name,
-    )
+    )  # fmt: skip

@@ -54,19 +54,19 @@ class DatasetEntry:
     name: str
     title: str
     table: str
-    external: bool
     modalities: tuple[str, ...]
     targets: tuple[str, ...]
     link: str
-    licence: str
     download: str
     converter: str | None
-    reason: str
-    after: str
     labels: Mapping[str, tuple[int, ...]]
-    body: str
-    findings_known: bool
-    step: int
+    external: bool = False
+    licence: str = UNKNOWN_LICENCE
+    reason: str = ""
+    after: str = ""
+    body: str = "any"
+    findings_known: bool = False
+    step: int = 1
 
     @property
     def modality(self) -> str:
@@ -82,24 +82,9 @@ def registry() -> Mapping[str, DatasetEntry]:
 
 
 def _entry(row: Mapping[str, Any]) -> DatasetEntry:
-    return DatasetEntry(
-        name=row["name"],
-        title=row["title"],
-        table=row["table"],
-        external=row.get("external", False),
-        modalities=tuple(row["modalities"]),
-        targets=tuple(row["targets"]),
-        link=row["link"],
-        licence=row.get("licence", UNKNOWN_LICENCE),
-        download=row["download"],
-        converter=row["converter"],
-        reason=row.get("reason", ""),
-        after=row.get("after", ""),
-        labels=MappingProxyType({target: tuple(values) for target, values in row.get("labels", {}).items()}),
-        body=row.get("body", "any"),
-        findings_known=row.get("findings_known", False),
-        step=row.get("step", 1),
-    )
+    labels = MappingProxyType({target: tuple(values) for target, values in row.get("labels", {}).items()})
+    lists = {name: tuple(row[name]) for name in ("modalities", "targets")}
+    return DatasetEntry(**{**row, **lists, "labels": labels})
 
 
 def entry(name: str) -> DatasetEntry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +131,14 @@ def read_mask(path: Path, shape: tuple[int, ...], summary: Summary | None = None
     return np.asarray(values >= HALF)
 
 
-def made_or_refused(summary: Summary, item: str, make: Callable[[], Record]) -> Record | None:
-    """A record, or None where it cannot be made; the summary then has the reason."""
+def made_or_refused(summary: Summary, item: str, make: Callable[[], Record]) -> Iterator[Record]:
+    """A record, or none where it cannot be made; the summary then has the reason."""
     try:
-        return make()
+        record = make()
     except UNREADABLE as cause:
         summary.refuse(item, cause)
-        return None
+    else:
+        yield record
 
 
 def split_files(source: Path, train: str, test: str) -> list[tuple[str, Path]]:

@@ -56,14 +56,21 @@ _MAY_SHARE_A_PICTURE = (
 
 
 def frame_of(
-    job: ConversionRequest, name: str, *, group: str, split: str, modality: str, targets: Iterable[str], source: Path
+    job: ConversionRequest,
+    name: str,
+    *,
+    group: str,
+    split: str,
+    modality: str,
+    targets: Iterable[str] | None,
+    source: str,
 ) -> Record:
     """What all slices of one image have in common; no picture yet.
 
     Args:
         name: Unique in the data set.
-        targets: What the source annotates exhaustively.
-        source: The image file.
+        targets: What the source annotates exhaustively; None where it says nothing of targets.
+        source: The image file, from the source's folder.
     """
     return Record(
         id=f"{job.dataset}/{name}",
@@ -74,10 +81,19 @@ def frame_of(
         licence=job.licence,
         image=b"",
         size=(0, 0),
-        foreign=foreign_targets(modality, targets, job.body),
+        foreign=() if targets is None else foreign_targets(modality, targets, job.body),
         findings_known=job.findings_known,
-        source=source.relative_to(job.source).as_posix(),
+        source=source,
     )
+
+
+def picture_record(frame: Record, rgb: NDArray[np.uint8], side: int, **known: Any) -> Record:
+    """The record of one picture (H, W, 3).
+
+    Args:
+        known: Further fields of it, and those in which it differs from the frame.
+    """
+    return replace(frame, image=resize_picture(rgb, side), size=(rgb.shape[0], rgb.shape[1]), **known)
 
 
 def slice_records(
