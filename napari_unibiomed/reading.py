@@ -51,7 +51,7 @@ def read_layers(path: PathOrPaths) -> list[LayerTuple]:
     try:
         volumes = read_series(name)
     except ReadError as unknown:
-        if unknown.title != "Modality not told":
+        if unknown.code != "modality_not_told":
             raise
         volumes = tuple(replace(v, notes=(*v.notes, ASSUMED)) for v in read_series(name, "mri"))
     return [image_layer(volumes[0]) if len(volumes) == 1 else series_layer(volumes)]

@@ -255,6 +255,20 @@ def test_every_folder_says_what_it_is_for() -> None:
     assert not [name_of(f) for f in files if not ast.get_docstring(ast.parse(f.read_text("utf-8")))]
 
 
+def test_steps_for_the_command_line_are_told_apart() -> None:
+    """A window leaves ``command`` out, so that no step for the command line may stand among the other words."""
+    calls = [
+        (name_of(file), call)
+        for file in modules()
+        if not file.is_relative_to(ROOT / "train")  # all of training is for the command line
+        for call in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id.endswith("Error")
+    ]
+    said = [(name, ast.unparse(argument)) for name, call in calls for argument in call.args]
+    assert len(said) > 300
+    assert not [found for found in said if re.search(r"unibiomed [a-z]|--[a-z]", found[1])]
+
+
 def test_nobody_imports_in_a_circle() -> None:
     assert house.circles(house.graph(typed=True)) == []
 

@@ -77,7 +77,7 @@ def unknown_error(unknown: Sequence[Unknown], model: str, modality: str, known: 
         title, found = "Unknown target", f"{listed} {'is' if len(unknown) == 1 else 'are'} not in the vocabulary"
     else:
         title, found = "Target not learnt", f"the model '{model}' was not trained on {listed} in {label}"
-    return PromptError(title, found, expected, "'unibiomed models' lists what each model was trained on.")
+    return PromptError(title, found, expected, command="'unibiomed models' lists what each model was trained on.")
 
 
 def _own_name(name: str, learnt: Sequence[str]) -> str:

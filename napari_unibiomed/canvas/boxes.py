@@ -100,6 +100,8 @@ def _check_size(x0: int, x1: int, y0: int, y1: int) -> None:
             f"the current box is {width} × {height}",
             f"at least {MIN_SIDE_PX} × {MIN_SIDE_PX} pixels",
             "Draw a larger one.",
+            code="box_too_small",
+            values={"width_px": width, "height_px": height},
         )
 
 

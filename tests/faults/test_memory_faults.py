@@ -76,8 +76,11 @@ def test_one_slice_with_many_targets_goes_on_with_fewer_targets() -> None:
 def test_where_nothing_fits_the_message_is_ours_and_nothing_is_held(stage: str) -> None:
     engine = toy_engine(batch_size=2)
     limited(engine, stage, 0)
-    with pytest.raises(DeviceError, match=r"Out of memory.*MiB free"):
+    with pytest.raises(DeviceError, match=r"Out of memory.*MiB free") as caught:
         finish(engine)
+    assert caught.value.code == "out_of_memory"
+    assert caught.value.values["device"] == "cpu"
+    assert {type(caught.value.values[name]) for name in ("free_bytes", "needed_bytes")} == {int}
     assert engine.features.held_bytes == 0
 
 

@@ -90,8 +90,9 @@ class StudyOptions:
         volume = read(self.path, self.modality)
         if volume.is_2d and self.plane not in ("", "axial"):
             raise ConfigError(
-                "Plane of a picture", f"'{self.plane}' was given for a 2D picture", "a volume", "Leave --plane out."
-            )
+                "Plane of a picture", f"'{self.plane}' was given for a 2D picture", "a volume",
+                command="Leave --plane out.",
+            )  # fmt: skip
         window = choose_window(volume, self.window)
         taken = answer_names(self.out_dir) if names is None else names(volume)
         terminal.hold(claimed(self.out_dir))

@@ -96,7 +96,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
                 _held.set(stack)
                 command(*args, **kwargs)
         except UniBiomedError as error:
-            show_error(error.title, found=error.found, expected=error.expected, action=error.action)
+            action = " ".join(filter(None, (error.action, error.command)))
+            show_error(error.title, found=error.found, expected=error.expected, action=action)
             raise typer.Exit(EXIT_ERROR) from None
         except KeyboardInterrupt:
             show_error("Stopped", found="nothing was finished, so nothing was written")

@@ -169,12 +169,14 @@ def release(placement: DevicePlacement) -> None:
 
 def out_of_memory(model: UniBiomed, placement: DevicePlacement) -> DeviceError:
     """The error for memory that does not suffice even for one slice."""
-    free = free_bytes(placement.device)
+    free, needed = free_bytes(placement.device), memory_estimate(model, placement)
     return DeviceError(
         "Out of memory",
         f"{placement.device} has {free / _MIB:,.0f} MiB free",
-        f"about {memory_estimate(model, placement) / _MIB:,.0f} MiB for model and one slice",
-        "Close other programs, take a smaller model, or another device (--device cpu).",
+        f"about {needed / _MIB:,.0f} MiB for model and one slice",
+        command="Close other programs, take a smaller model, or another device (--device cpu).",
+        code="out_of_memory",
+        values={"device": placement.device.type, "free_bytes": free, "needed_bytes": needed},
     )
 
 
@@ -207,7 +209,7 @@ def _device(name: str) -> torch.device:
             "Device not available",
             f"'{name}' was asked for",
             f"one of {', '.join(available)}",
-            "'unibiomed info' shows what was found.",
+            command="'unibiomed info' shows what was found.",
         )
     return torch.device(wanted)
 
@@ -225,7 +227,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
             "Precision not available",
             "float16 on a CPU, where it is slower and overflows",
             "float32 or bfloat16",
-            "Leave --dtype out.",
+            command="Leave --dtype out.",
         )
     return DTYPES[name]
 

@@ -77,7 +77,7 @@ def quantise_gated(predictor: Predictor) -> float:
             "int8 changes this model's masks",
             f"{found} between int8 and float32",
             f"at least {LEAST_DICE}",
-            "Take float32 for this model (leave --dtype out).",
+            command="Take float32 for this model (leave --dtype out).",
         )
     if name:
         _agreed[name] = mean

@@ -129,9 +129,14 @@ def check_region(region: Region, piece: Slice) -> None:
         raise PromptError("Box inverted", found, "X0 <= X1 and Y0 <= Y1", "Give the upper left corner first.")
     if x0 < 0 or y0 < 0 or x1 >= width or y1 >= height:
         raise PromptError("Box outside the image", found, f"columns 0 to {width - 1}, rows 0 to {height - 1}")
-    if min(x1 - x0, y1 - y0) + 1 < MIN_BOX_PX:
+    width_px, height_px = x1 - x0 + 1, y1 - y0 + 1
+    if min(width_px, height_px) < MIN_BOX_PX:
         raise PromptError(
-            "Box too small", f"{x1 - x0 + 1} x {y1 - y0 + 1} pixels", f"at least {MIN_BOX_PX} x {MIN_BOX_PX} pixels"
+            "Box too small",
+            f"{width_px} x {height_px} pixels",
+            f"at least {MIN_BOX_PX} x {MIN_BOX_PX} pixels",
+            code="box_too_small",
+            values={"width_px": width_px, "height_px": height_px},
         )
 
 

@@ -105,7 +105,7 @@ def decide_modality(values: NDArray[Any], name: str, in_file: str, given: str) -
                 f"'{name}' says that it is {modalities.MODALITIES[in_file].label}, "
                 f"but {modalities.MODALITIES[wanted].label} was given",
                 "the same modality in both",
-                "Leave --modality out.",
+                command="Leave --modality out.",
             )
         return in_file, ()
     if wanted:
@@ -122,7 +122,8 @@ def decide_modality(values: NDArray[Any], name: str, in_file: str, given: str) -
         "Modality not told",
         f"Neither the header nor the name nor the values of '{name}' tell its modality",
         f"one of {', '.join(modalities.MODALITIES)}",
-        "Give it with --modality.",
+        command="Give it with --modality.",
+        code="modality_not_told",
     )
 
 

@@ -91,7 +91,8 @@ def load_adapter(model: UniBiomed, folder: Path) -> None:
 
     peft = _peft()
     if not (folder / SETTINGS).is_file() or not (folder / ADAPTER).is_file():
-        raise WeightsError("Weights not found", f"{folder} holds no adapters", f"{ADAPTER} and {SETTINGS}")
+        found, expected = f"{folder} holds no adapters", f"{ADAPTER} and {SETTINGS}"
+        raise WeightsError("Weights not found", found, expected, code="no_safetensors")
     stored = read_json(folder / SETTINGS, WeightsError, "Weights damaged", "rank, alpha and dropout")
     try:
         rank, alpha, dropout = int(stored["rank"]), float(stored["alpha"]), float(stored["dropout"])

@@ -49,7 +49,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     require_safetensors(folder)
     if not (folder / CONFIG).exists():
-        raise WeightsError("Weights not found", f"{folder.name} has no {CONFIG}", "one")
+        raise WeightsError("Weights not found", f"{folder.name} has no {CONFIG}", "one", code="weights_not_found")
     values = read_json(folder / CONFIG, WeightsError, UNFIT, "a model's configuration", LARGEST_JSON)
     if not isinstance(values, dict):
         raise WeightsError(UNFIT, f"{CONFIG} is no JSON object", "a model's configuration", "Download again.")
@@ -67,7 +67,8 @@ def require_safetensors(folder: Path) -> None:
             "Weights not found",
             f"there is no folder {folder}",
             "a preset name, a folder with weights, or a downloaded model",
-            "'unibiomed models' lists what is here.",
+            command="'unibiomed models' lists what is here.",
+            code="weights_not_found",
         )
     if not any(folder.glob("*.safetensors")):
         pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
@@ -76,6 +77,7 @@ def require_safetensors(folder: Path) -> None:
             f"{folder.name} holds no safetensors" + (f", but {', '.join(pickles[:3])}" if pickles else ""),
             "safetensors files; pickled weights can run code and are never opened",
             "Convert them, or download the safetensors version.",
+            code="no_safetensors",
         )
 
 
@@ -102,7 +104,8 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     """
     file = folder / TOKENIZER
     if not file.is_file():
-        raise WeightsError("Weights not found", f"{folder.name} has no {TOKENIZER}", "the model's tokenizer")
+        found, expected = f"{folder.name} has no {TOKENIZER}", "the model's tokenizer"
+        raise WeightsError("Weights not found", found, expected, code="weights_not_found")
     try:
         return Tokenizer.from_file(str(file))
     except Exception as cause:  # the library raises plain Exception for every fault

@@ -69,7 +69,8 @@ def hub_id(name: str) -> str:
         "Weights not found",
         f"'{name}' is no preset, folder, or model of the hub",
         f"'mini', {', '.join(KNOWN)}, a folder, or OWNER/NAME",
-        "'unibiomed models' lists what is here.",
+        command="'unibiomed models' lists what is here.",
+        code="weights_not_found",
     )
 
 
@@ -90,14 +91,17 @@ def cached(name: str, offline: bool = True) -> Path:
             "Weights not found",
             f"the download of '{name}' was not finished",
             "all of its files",
-            f"Run 'unibiomed models download {name}' again; files that arrived whole are kept.",
+            command=f"Run 'unibiomed models download {name}' again; files that arrived whole are kept.",
+            code="download_unfinished",
         ) from cause
     except (LocalEntryNotFoundError, HFValidationError, OSError) as cause:
         raise WeightsError(
             "Weights not found",
             f"'{name}' was not downloaded to this machine" + (" and offline mode is on" if offline else ""),
             "a model that is here; nothing is downloaded unasked",
-            f"Run 'unibiomed models download {name}', or name a folder.",
+            command=f"Run 'unibiomed models download {name}', or name a folder.",
+            code="weights_not_found",
+            values={"offline": offline},
         ) from cause
 
 
@@ -119,7 +123,7 @@ def download(name: str, on_progress: Progress, *, offline: bool = False) -> Path
     if offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
         raise WeightsError(
             "Offline mode is on", f"'{name}' would have to be downloaded", "a connection that was asked for",
-            "Switch offline mode off, or point --model at a folder.",
+            command="Switch offline mode off, or point --model at a folder.", code="offline",
         )  # fmt: skip
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -138,8 +142,9 @@ def download(name: str, on_progress: Progress, *, offline: bool = False) -> Path
         wanted = list(filter_repo_objects(sizes, allow_patterns=list(WANTED_FILES)))
         if not any(file.endswith(".safetensors") for file in wanted):
             raise WeightsError(
-                "Weights not found", f"{repository} has no safetensors", "safetensors; pickles are never opened"
-            )
+                "Weights not found", f"{repository} has no safetensors", "safetensors; pickles are never opened",
+                code="no_safetensors",
+            )  # fmt: skip
         total = sum(sizes[file] for file in wanted)
         report(0)
         folder = snapshot_download(repository, allow_patterns=list(WANTED_FILES), tqdm_class=_byte_counter(report))
@@ -152,14 +157,17 @@ def download(name: str, on_progress: Progress, *, offline: bool = False) -> Path
             "Weights not found",
             f"the hub has no {repository}, or it is not open to everybody",
             "a public repository, or one that you are logged in for",
+            code="weights_not_found",
         ) from cause
     except Exception as cause:  # the client raises its own, the network library's and the system's errors
-        share = f"at {100 * done // total} %" if total else "before it began"
+        percent = 100 * done // total if total else None
         raise WeightsError(
-            f"Download stopped {share}",
+            f"Download stopped {'before it began' if percent is None else f'at {percent} %'}",
             f"{repository}: {str(cause).splitlines()[0][:200] if str(cause) else type(cause).__name__}",
             "a working connection and space on the disk",
             "Run the same command again; files that arrived whole are kept.",
+            code="download_stopped",
+            values={"percent": percent},
         ) from cause
 
 

@@ -165,7 +165,8 @@ def _verify(folder: Path) -> None:
     for name in (WEIGHTS, CONFIG, TOKENIZER):
         file = folder / name
         if name not in manifest or not file.is_file():
-            raise WeightsError("Weights not found", f"{folder.name} has no {name}", "every file of the manifest")
+            found, expected = f"{folder.name} has no {name}", "every file of the manifest"
+            raise WeightsError("Weights not found", found, expected, code="weights_not_found")
         if describe_file(file) != manifest[name]:
             raise WeightsError(
                 "Weights damaged", f"the checksum of {name} differs", "the manifest's", "Download or copy it again."

@@ -76,6 +76,8 @@ def test_a_box_under_eight_pixels_is_refused_with_its_size(end: tuple[int, int])
     with pytest.raises(PromptError, match=r"Box too small.*the current box is") as caught:
         boxes.box_of(rectangle((5, 10), end, 0, 3), volume())
     assert f"{end[1] - 9} × {end[0] - 4}" in str(caught.value)
+    assert caught.value.code == "box_too_small"
+    assert caught.value.values == {"width_px": end[1] - 9, "height_px": end[0] - 4}
     assert "8 × 8" in str(caught.value)
 
 

@@ -117,19 +117,25 @@ def test_a_kind_is_told_by_icon_and_word() -> None:
     ("error", "text"),
     [
         (
-            DeviceError("Out of memory", "cuda:0 has 6,349 MiB free", "about 9,216 MiB for model and one slice", "x"),
+            DeviceError(
+                "Out of memory", "GPU", code="out_of_memory",
+                values={"device": "cuda", "free_bytes": 6349 << 20, "needed_bytes": 9216 << 20},
+            ),
             catalogue.not_enough_gpu_memory(9, 6.2).text,
         ),
         (
-            DeviceError("Out of memory", "cpu has 1,024 MiB free", "about 2,048 MiB for model and one slice"),
+            DeviceError(
+                "Out of memory", "here", code="out_of_memory",
+                values={"device": "cpu", "free_bytes": 1024 << 20, "needed_bytes": 2048 << 20},
+            ),
             "✕ Not enough memory. Needed about 2 GB, 1 GB free. Close other programs or take a smaller model.",
         ),
         (
-            WeightsError("Weights not found", "'x' was not downloaded to this machine and offline mode is on", "y"),
+            WeightsError("Weights not found", "'x'", "y", code="weights_not_found", values={"offline": True}),
             catalogue.weights_not_found(offline=True).text,
         ),
         (
-            WeightsError("Weights not found", "'x' was not downloaded to this machine", "y"),
+            WeightsError("Weights not found", "there is no folder 'offline'", "y", code="weights_not_found"),
             "✕ Weights not found. The folder has no model files. Choose a folder or press Download.",
         ),
         (
@@ -140,13 +146,27 @@ def test_a_kind_is_told_by_icon_and_word() -> None:
             WeightsError("These weights do not fit this model", "3 tensors are missing", "y"),
             catalogue.weights_do_not_fit("3 tensors are missing").text,
         ),
-        (WeightsError("Download stopped at 41 %", "somebody/toy: reset", "y"), catalogue.download_stopped(41).text),
         (
-            WeightsError("Download stopped before it began", "somebody/toy: refused", "y"),
+            WeightsError("Download stopped", "toy: reset", "y", code="download_stopped", values={"percent": 41}),
+            catalogue.download_stopped(41).text,
+        ),
+        (
+            WeightsError("Download stopped", "toy: refused", "y", code="download_stopped", values={"percent": None}),
             "✕ Download stopped before it began. The connection closed. Press Download to continue; "
             "files that arrived whole are kept.",
         ),
-        (PromptError("Box too small", "5 x 3 pixels", "at least 8 x 8 pixels"), catalogue.box_too_small(5, 3).text),
+        (
+            WeightsError("Weights not found", "the download of 'x' was not finished", code="download_unfinished"),
+            catalogue.download_stopped(None, "An earlier download was not finished.").text,
+        ),
+        (
+            WeightsError("Weights not found", "toy has no safetensors", "safetensors", code="no_safetensors"),
+            "✕ Weights not found. Toy has no safetensors. Expected: Safetensors.",
+        ),
+        (
+            PromptError("Box", "small", code="box_too_small", values={"width_px": 5, "height_px": 3}),
+            catalogue.box_too_small(5, 3).text,
+        ),
         (
             PromptError("Target not learnt", "the model 'mini' was not trained on 'foot'", "liver or spleen", "Choose"),
             "✕ Target not learnt. The model 'mini' was not trained on 'foot'. Expected: Liver or spleen. Choose.",
@@ -197,5 +217,6 @@ def test_time_and_bytes() -> None:
 
 def test_no_message_tells_to_use_the_command_line() -> None:
     """Hints of the core are for its command line; the dock has buttons."""
-    told = from_error(DeviceError("Device not available", "'cuda:3'", "cpu", "'unibiomed info' shows more."))
-    assert not re.search(r"unibiomed |--", told.text)
+    error = DeviceError("Device not available", "'cuda:3'", "cpu", command="'unibiomed info' shows more.")
+    assert str(error).endswith("'unibiomed info' shows more.")
+    assert not re.search(r"unibiomed |--", from_error(error).text)

@@ -162,7 +162,7 @@ def test_a_download_that_breaks_is_said_and_tried_again(make: Callable[..., tupl
     def fetch(name: str, on_progress: Callable[[int, int], None]) -> Path:
         tries.append(name)
         if len(tries) == 1:
-            raise WeightsError("Download stopped at 41 %", "reset", "a line")
+            raise WeightsError("Stopped", "reset", code="download_stopped", values={"percent": 41})
         return Path(name)
 
     session, watch = make(settings=ONLINE, download=fetch)

@@ -189,7 +189,16 @@ def test_cancel_while_loading_leaves_no_model_and_no_run(make: Make) -> None:
     ("error", "title"),
     [
         (ZeroDivisionError("shapes"), "Something went wrong"),
-        (DeviceError("Out of memory", "cuda:0 has 100 MiB free", "about 9,000 MiB for it"), "Not enough GPU memory"),
+        (
+            DeviceError(
+                "Out of memory",
+                "100 MiB free",
+                "9,000 MiB",
+                code="out_of_memory",
+                values={"device": "cuda", "free_bytes": 100 << 20, "needed_bytes": 9000 << 20},
+            ),
+            "Not enough GPU memory",
+        ),
         (WeightsError("Weights damaged", "the checksum differs", "y"), "These weights do not fit this model"),
     ],
 )
@@ -217,7 +226,7 @@ def test_an_error_in_the_thread_ends_in_words_and_loses_nothing(make: Make, erro
 
 
 def test_loading_that_fails_is_said_and_can_be_tried_again(make: Make) -> None:
-    engine = FakeEngine(load_fails=WeightsError("Weights not found", "not here and offline mode is on", "y"))
+    engine = FakeEngine(load_fails=WeightsError("Weights not found", "not here", "y", code="weights_not_found"))
     session, watch = make(engine)
     session.set_image(ct(2))
     session.start(Job("report", ct(2)))

@@ -67,6 +67,7 @@ def test_nothing_tells(nifti: Callable[..., Path]) -> None:
     with pytest.raises(ReadError, match=r"one of ct, mri, xray.*Give it with --modality") as caught:
         read(nifti(np.abs(HU), name="scan.nii"))
     assert caught.value.title == "Modality not told"
+    assert caught.value.code == "modality_not_told"
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (20, 20, 3)])

@@ -34,11 +34,11 @@ def step(done, total):
 try:
     said = str(hub.download("{REPOSITORY}", step))
 except (Cancelled, WeightsError) as error:
-    said = f"{{type(error).__name__}}: {{error}}"
+    said = f"{{type(error).__name__}}: {{error}} [{{error.code}} {{dict(error.values)}}]"
 try:
     here = str(hub.cached("{REPOSITORY}"))
 except WeightsError as error:
-    here = f"WeightsError: {{error}}"
+    here = f"WeightsError: {{error}} [{{error.code}} {{dict(error.values)}}]"
 print(json.dumps([said, here, steps]))
 """
 
@@ -124,7 +124,9 @@ def test_a_stopped_download_says_where_and_keeps_whole_files(repository: Path, t
         assert 30 < share < 80  # half of the weights, and the small files beside them
         assert steps[-1][0] * 100 // steps[-1][1] == share
         assert "files that arrived whole are kept" in said
+        assert f"[download_stopped {{'percent': {share}}}]" in said
         assert "was not finished" in here
+        assert "[download_unfinished {}]" in here
         server.broken_after = None
         server.sent.clear()
         folder, here, _ = fetch(tmp_path, server.address)
@@ -138,6 +140,7 @@ def test_a_download_can_be_cancelled(repository: Path, tmp_path: Path) -> None:
         said, here, _ = fetch(tmp_path, server.address, "cancel")
     assert said.startswith("Cancelled")
     assert "not downloaded" in here
+    assert "[weights_not_found {'offline': True}]" in here
     assert not server.sent
 
 
@@ -147,12 +150,14 @@ def test_a_repository_of_pickles_is_refused(tmp_path: Path) -> None:
     with serving(Hub(tmp_path / "pickles")) as server:
         said, _, _ = fetch(tmp_path / "home", server.address)
     assert "has no safetensors" in said
+    assert "[no_safetensors {}]" in said
     assert not server.sent
 
 
 def test_an_unreachable_hub(tmp_path: Path) -> None:
     said, _, steps = fetch(tmp_path, "http://127.0.0.1:9")
     assert "Download stopped before it began" in said
+    assert "[download_stopped {'percent': None}]" in said
     assert not steps
 
 
@@ -160,8 +165,9 @@ def test_offline_settings_refuse_a_download(tmp_path: Path) -> None:
     said, _, steps = fetch(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
     assert "Offline mode is on" in said
     assert not steps
-    with pytest.raises(WeightsError, match="Offline mode is on"):
+    with pytest.raises(WeightsError, match="Offline mode is on") as caught:
         hub.download("unibiomed-1b", lambda done, total: None, offline=True)
+    assert caught.value.code == "offline"
 
 
 def test_names() -> None:
