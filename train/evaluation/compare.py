@@ -64,18 +64,9 @@ def _measures(first: Path, second: Path) -> Iterator[tuple[str, Measured, Measur
     if not all((folder / ANSWER_FILE).is_file() for folder in (first, second)):
         return
     answers = (text_scores.read_scores(first), text_scores.read_scores(second))
-    for task in text_scores.NAMED:
-        yield f"{task}, accuracy", _of_answers(answers[0], task, _right), _of_answers(answers[1], task, _right)
-    for task in text_scores.TOLD:
-        yield f"{task}, ROUGE-L", _of_answers(answers[0], task, _rouge_l), _of_answers(answers[1], task, _rouge_l)
-
-
-def _right(answer: AnswerScore) -> float:
-    return float(answer.right)
-
-
-def _rouge_l(answer: AnswerScore) -> float:
-    return answer.rouge_l
+    for tasks, name, measured in ANSWER_MEASURES:
+        for task in tasks:
+            yield f"{task}, {name}", _of_answers(answers[0], task, measured), _of_answers(answers[1], task, measured)
 
 
 MASK_MEASURES: tuple[tuple[str, bool, Callable[[MaskScore], float]], ...] = (
@@ -84,6 +75,12 @@ MASK_MEASURES: tuple[tuple[str, bool, Callable[[MaskScore], float]], ...] = (
     ("presence accuracy", False, lambda s: float(s.marked == s.present)),
 )
 """Name, whether only pictures that show the target count, value."""
+
+ANSWER_MEASURES: tuple[tuple[tuple[str, ...], str, Callable[[AnswerScore], float]], ...] = (
+    (text_scores.NAMED, "accuracy", lambda s: float(s.right)),
+    (text_scores.TOLD, "ROUGE-L", lambda s: s.rouge_l),
+)
+"""Tasks, name, value."""
 
 
 def _of_masks(found: Iterable[MaskScore], shown_only: bool, value: Callable[[MaskScore], float]) -> Measured:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unibiomed_core.metrics.labels import auc
 from unibiomed_core.metrics.overlap import dice, iou
-from unibiomed_core.metrics.statistics import case_interval, resampled_interval
+from unibiomed_core.metrics.statistics import case_interval, mean, resampled_interval
 from unibiomed_core.metrics.surface import hausdorff_95, surface_counts
 
 from ..data.records import Record
@@ -125,15 +125,9 @@ def _scored(row: Row, trivial: Baselines) -> MaskScore:
     near, contour = surface_counts(predicted, truth, spacing, TOLERANCE)
     shape = trivial.shape((row["dataset"], row["modality"], row["target"]), truth.shape) if row["present"] else None
     return MaskScore(
-        id=row["id"],
-        dataset=row["dataset"],
-        modality=row["modality"],
-        target=row["target"],
+        **{name: row[name] for name in ("id", "dataset", "modality", "target", "volume", "present", "presence")},
         case=f"{row['dataset']}/{row['group']}",
-        volume=row["volume"],
-        present=row["present"],
         marked=bool(predicted.any()),
-        presence=row["presence"],
         dice=dice(predicted, truth),
         iou=iou(predicted, truth),
         unit="mm" if known else "px",
@@ -257,12 +251,6 @@ def _auc_intervals(scores: Sequence[MaskScore]) -> tuple[tuple[float, float], tu
     cases, sets = [s.case for s in scores], [s.dataset for s in scores]
     pooled = resampled_interval(cases, sets, lambda drawn: auc(presence[drawn], present[drawn]))
     return resampled_interval(cases, sets, of_targets), pooled
-
-
-def mean(values: Iterable[float]) -> float:
-    """Mean; NaN for none, and NaN values count as NaN."""
-    found = list(values)
-    return float(np.mean(found)) if found else float("nan")
 
 
 def by_dataset(scores: Iterable[MaskScore]) -> Iterator[tuple[str, list[MaskScore]]]:

@@ -10,9 +10,10 @@ import numpy as np
 
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import read_json
+from unibiomed_core.metrics.statistics import mean
 
 from .baselines import Key
-from .mask_scores import macro, mean
+from .mask_scores import macro
 from .prediction_files import with_nan
 
 TABLE_FILE, RUN_FILE = "table.json", "run.json"
@@ -84,15 +85,13 @@ def _summary(found: Mapping[str, Any]) -> str:
 
 
 def _masks(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        "## Masks, picture by picture",
-        "",
+    head = (
         "| data set | target | present / absent | Dice (95 % interval) | mean shape | Dice with empty | nothing marked "
-        "| IoU | surface Dice | HD95 (of) | presence accuracy | majority | AUC | |",
-        "|---" * 14 + "|",
-    ]
+        "| IoU | surface Dice | HD95 (of) | presence accuracy | majority | AUC | |"
+    )
+    found = []
     for row in rows:
-        lines.append(
+        found.append(
             f"| {row['dataset']} ({row['modality']}) | {row['target']} | {row['present']} / {row['absent']} | "
             f"{number(row['dice'])} ({interval(row['dice_interval'])}) | {number(row['dice_mean_shape'])} | "
             f"{number(row['dice_with_empty'])} | {number(row['dice_with_empty_empty_mask'])} | {number(row['iou'])} | "
@@ -100,16 +99,17 @@ def _masks(rows: Sequence[Mapping[str, Any]]) -> str:
             f"({row['hausdorff_95_count']}) | {number(row['presence_accuracy'])} | "
             f"{number(row['presence_majority'])} | {number(row['presence_auc'])} | {'; '.join(failures(row))} |"
         )
-    return "\n".join(lines)
+    return _part("Masks, picture by picture", head, found)
+
+
+def _part(title: str, head: str, rows: Sequence[str]) -> str:
+    """A table under its title; nothing where it has no row."""
+    rule = "|---" * (head.count("|") - 1) + "|"
+    return "\n".join([f"## {title}", "", head, rule, *rows]) if rows else ""
 
 
 def _volumes(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        "## Volumes",
-        "",
-        "| data set | target | volumes | Dice (95 % interval) | Dice, shown slices | surface Dice |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = "| data set | target | volumes | Dice (95 % interval) | Dice, shown slices | surface Dice |"
     found = [
         f"| {r['dataset']} ({r['modality']}) | {r['target']} | {r['volumes']} | {number(r['volume_dice'])} "
         f"({interval(r['volume_dice_interval'])}) | {number(r['volume_dice_shown'])} | "
@@ -117,51 +117,40 @@ def _volumes(rows: Sequence[Mapping[str, Any]]) -> str:
         for r in rows
         if r["volumes"]
     ]
-    return "\n".join([*lines, *found]) if found else ""
+    return _part("Volumes", head, found)
 
 
 def _answers(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        "## Answers that are right or wrong",
-        "",
+    head = (
         "| task | modality | questions | accuracy (95 % interval) | as published (left out) | majority class "
-        "| of all | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+        "| of all | |"
+    )
+    found = []
     for row in rows:
         fails = "" if row["accuracy"] > row["majority"] else "fails"
         published = number(row["accuracy_published"])
         left_out = f" ({row['published_left_out']})" if published != "-" else ""
-        lines.append(
+        found.append(
             f"| {row['task']} | {row['modality']} | {row['count']} | {number(row['accuracy'])} "
             f"({interval(row['accuracy_interval'])}) | {published}{left_out} | "
             f'{number(row["majority"])} ("{row["majority_answer"]}") | {number(row["majority_overall"])} | {fails} |'
         )
-    return "\n".join(lines) if rows else ""
+    return _part("Answers that are right or wrong", head, found)
 
 
 def _grounded(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        "## Masks that come with words",
-        "",
-        "| task | modality | pictures | Dice of findings (95 % interval) | as published (left out) |",
-        "|---|---|---|---|---|",
-    ]
+    head = "| task | modality | pictures | Dice of findings (95 % interval) | as published (left out) |"
     found = [
         f"| {r['task']} | {r['modality']} | {r['count']} | {number(r['dice'])} ({interval(r['dice_interval'])}) | "
         f"{number(r['dice_published'])} ({r['published_left_out']}) |"
         for r in rows
     ]
-    return "\n".join([*lines, *found]) if found else ""
+    return _part("Masks that come with words", head, found)
 
 
 def _texts(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        "## Texts",
-        "",
-        "| task | modality | how | items | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | METEOR | ROUGE-L | |",
-        "|---" * 11 + "|",
-    ]
+    head = "| task | modality | how | items | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | METEOR | ROUGE-L | |"
+    found = []
     hows = {"published": "as published", "nothing_dropped": "nothing dropped", "copied": "commonest text, copied"}
     for row in rows:
         for key, how in hows.items():
@@ -173,11 +162,11 @@ def _texts(rows: Sequence[Mapping[str, Any]]) -> str:
             )
             beats = row["nothing_dropped"]["rouge_l"] > row["copied"]["rouge_l"]
             fails = "fails" if key == "nothing_dropped" and not beats else ""
-            lines.append(
+            found.append(
                 f"| {row['task']} | {row['modality']} | {how} | {part.get('count', '')} | {bleus} | {meteor} | "
                 f"{rouge} | {fails} |"
             )
-    return "\n".join(lines) if rows else ""
+    return _part("Texts", head, found)
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from unibiomed_core.metrics import published
 from unibiomed_core.metrics.overlap import dice
-from unibiomed_core.metrics.statistics import case_interval
+from unibiomed_core.metrics.statistics import case_interval, mean
 from unibiomed_core.metrics.words import bleu, meteor, rouge_l
 
 from .baselines import Baselines
@@ -166,13 +166,13 @@ def _answer_row(task: str, modality: str, scores: Sequence[AnswerScore]) -> dict
         "task": task,
         "modality": modality,
         "count": len(scores),
-        "accuracy": _mean(s.right for s in scores),
+        "accuracy": mean(s.right for s in scores),
         "accuracy_interval": _interval(scores, lambda s: float(s.right)),
-        "accuracy_published": _mean(hits),
+        "accuracy_published": mean(hits),
         "published_left_out": sum(not s.hits for s in scores) if hits else 0,
-        "majority": _mean(s.majority_right for s in scores),
+        "majority": mean(s.majority_right for s in scores),
         "majority_answer": usual[0] if len(usual) == 1 else "by modality",
-        "majority_overall": _mean(s.overall_right for s in scores),
+        "majority_overall": mean(s.overall_right for s in scores),
     }
 
 
@@ -184,21 +184,21 @@ def _text_row(task: str, modality: str, scores: Sequence[AnswerScore]) -> dict[s
         "published": {
             "count": len(kept),
             "bleu": bleu([s.said for s in kept], [s.reference for s in kept]),
-            "meteor": _mean(s.meteor for s in kept),
-            "rouge_l": _mean(s.rouge_l for s in kept),
+            "meteor": mean(s.meteor for s in kept),
+            "rouge_l": mean(s.rouge_l for s in kept),
         },
         "nothing_dropped": {
             "count": len(scores),
             "bleu": bleu([s.said for s in scores], [s.reference for s in scores]),
-            "meteor": _mean(s.meteor for s in scores),
+            "meteor": mean(s.meteor for s in scores),
             "meteor_interval": _interval(scores, lambda s: s.meteor),
-            "rouge_l": _mean(s.rouge_l for s in scores),
+            "rouge_l": mean(s.rouge_l for s in scores),
             "rouge_l_interval": _interval(scores, lambda s: s.rouge_l),
         },
         "copied": {
             "bleu": bleu([s.usual for s in scores], [s.reference for s in scores]),
-            "meteor": _mean(meteor(s.usual, s.reference) for s in scores),
-            "rouge_l": _mean(rouge_l(s.usual, s.reference) for s in scores),
+            "meteor": mean(meteor(s.usual, s.reference) for s in scores),
+            "rouge_l": mean(rouge_l(s.usual, s.reference) for s in scores),
         },
     }
 
@@ -210,17 +210,12 @@ def _grounded_row(task: str, modality: str, scores: Sequence[AnswerScore]) -> di
         "task": task,
         "modality": modality,
         "count": len(scores),
-        "dice": _mean(s.dice for s in scores),
+        "dice": mean(s.dice for s in scores),
         "dice_interval": _interval(scores, lambda s: s.dice),
-        "dice_published": _mean(found),
+        "dice_published": mean(found),
         "published_left_out": len(scores) - len(found),
     }
 
 
 def _interval(scores: Sequence[AnswerScore], value: Callable[[AnswerScore], float]) -> tuple[float, float]:
     return case_interval([value(s) for s in scores], [s.case for s in scores])
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return float(np.mean(found)) if found else float("nan")

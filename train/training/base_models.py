@@ -29,6 +29,7 @@ from unibiomed_core.model.folder import (
     read_tokenizer,
     require_safetensors,
 )
+from unibiomed_core.model.library_config import language_sizes, vision_sizes
 from unibiomed_core.model.processor import ADDED_TOKENS, Processor
 from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.model.weights import assign, empty
@@ -163,27 +164,8 @@ def _library_internvl(folder: Path) -> tuple[VisionSizes, LanguageSizes]:
     vision, text = config.vision_config, config.text_config
     if text.model_type != "qwen2":
         raise WeightsError(UNFIT, f"{folder.name} has a language model of type '{text.model_type}'", "'qwen2'")
-    return (
-        VisionSizes(
-            hidden=vision.hidden_size,
-            layers=vision.num_hidden_layers,
-            heads=vision.num_attention_heads,
-            mlp=vision.intermediate_size,
-            image_size=vision.image_size[0],
-            patch_size=vision.patch_size[0],
-        ),
-        LanguageSizes(
-            hidden=text.hidden_size,
-            layers=text.num_hidden_layers,
-            heads=text.num_attention_heads,
-            kv_heads=text.num_key_value_heads,
-            mlp=text.intermediate_size,
-            vocabulary=text.vocab_size,
-            rope_theta=text.rope_parameters["rope_theta"],
-            max_positions=text.max_position_embeddings,
-            rms_norm_eps=text.rms_norm_eps,
-        ),
-    )
+    sizes = vision_sizes(vision.to_dict(), vision.image_size[0], vision.patch_size[0])
+    return sizes, language_sizes(text.to_dict(), text.rope_parameters["rope_theta"])
 
 
 def _library_sam(folder: Path, kind: str, memory: bool) -> GroundingSizes:

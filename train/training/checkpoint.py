@@ -6,7 +6,6 @@ synced, the manifest of sizes and SHA-256 last, and then renamed; only then are 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from unibiomed_core.errors import ConfigError, DataError, WriteError
-from unibiomed_core.files import read_json
+from unibiomed_core.files import describe_file, read_json
 
 FORMAT = 1
 WEIGHTS, OPTIMISER, RANDOM = "weights.safetensors", "optimiser.safetensors", "random.safetensors"
@@ -94,7 +93,7 @@ class Checkpoints:
             _write_json(aside / STATE, head)
             for name in (WEIGHTS, OPTIMISER, RANDOM, STATE):
                 _sync(aside / name)
-            _write_json(aside / MANIFEST, {f: _describe(aside / f) for f in (WEIGHTS, OPTIMISER, RANDOM, STATE)})
+            _write_json(aside / MANIFEST, {f: describe_file(aside / f) for f in (WEIGHTS, OPTIMISER, RANDOM, STATE)})
             _sync(aside / MANIFEST)
             _sync(aside)
             self._put(aside, target)
@@ -198,18 +197,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _describe(file: Path) -> dict[str, Any]:
-    with file.open("rb") as handle:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
-
-
 def _damage(path: Path) -> str:
     """What is wrong with the files; empty where all agree with the manifest."""
     try:
         manifest = read_json(path / MANIFEST, DataError)
         if STATE not in manifest:
             return f"{MANIFEST} does not name {STATE}"
-        return ", ".join(f"{name} differs" for name in manifest if _describe(path / name) != manifest[name])
+        return ", ".join(f"{name} differs" for name in manifest if describe_file(path / name) != manifest[name])
     except (OSError, ValueError, TypeError) as cause:
         return str(cause)
     except DataError as cause:
@@ -327,9 +321,4 @@ def _sharded_like(parameter: Tensor, value: Tensor) -> Tensor:
 def _raise_unfit(wrong: list[str]) -> None:
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise DataError(
-            "Checkpoint does not fit",
-            "; ".join(wrong[:3]) + more,
-            "one of the same model",
-            "Move the folder away to start this stage anew.",
-        )
+        raise DataError("Checkpoint does not fit", "; ".join(wrong[:3]) + more, "one of the same model", START_ANEW)

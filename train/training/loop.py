@@ -126,7 +126,7 @@ def run_stage(run: TrainingRun, stage: Stage) -> None:
             if progress is not None:
                 progress.flops_per_step = flops
         parts = _accumulate(accelerator, prepared, micro_batches, totals)
-        losses = _over_processes(accelerator, parts, totals)
+        losses = _over_processes(accelerator, parts)
         if not all(map(math.isfinite, losses.values())):
             raise DataError(
                 "Loss is not finite",
@@ -229,9 +229,7 @@ def _totals(accelerator: Accelerator, task: StageTask, batches: Sequence[Any]) -
     for batch in batches:
         for name, count in task.counts(batch).items():
             counts[name] = counts.get(name, 0.0) + count
-    names = sorted(counts)
-    summed = accelerator.reduce(torch.tensor([counts[n] for n in names], device=accelerator.device), "sum")
-    return {name: max(1.0, float(value)) for name, value in zip(names, summed, strict=True)}
+    return {name: max(1.0, total) for name, total in _over_processes(accelerator, counts).items()}
 
 
 def _accumulate(
@@ -252,8 +250,9 @@ def _accumulate(
     return parts
 
 
-def _over_processes(accelerator: Accelerator, parts: dict[str, float], totals: dict[str, float]) -> dict[str, float]:
-    names = sorted(totals)
+def _over_processes(accelerator: Accelerator, parts: dict[str, float]) -> dict[str, float]:
+    """The sums over all processes of what each has under a name; all have the same names."""
+    names = sorted(parts)
     summed = accelerator.reduce(torch.tensor([parts[n] for n in names], device=accelerator.device), "sum")
     return {name: float(value) for name, value in zip(names, summed, strict=True)}
 

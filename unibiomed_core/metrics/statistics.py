@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 1000
 LEVEL = 95.0
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean; NaN for none, and NaN values count as NaN."""
+    found = list(values)
+    return float(np.mean(found)) if found else float("nan")
 
 
 def case_interval(values: Sequence[float], cases: Sequence[str]) -> tuple[float, float]:
