@@ -70,14 +70,15 @@ def head_of(path: Path) -> bytes:
 def sniff(head: bytes) -> str:
     """What the first bytes of a file say that it is: "png", "jpeg", "tiff", "dicom", "nrrd", "metaimage", "nifti",
     "gzip", "text", or "unknown"."""
+    # First: the 128 bytes before the mark are free, and some programs begin them as a TIFF, so that both can open it.
+    if head[128:132] == b"DICM":
+        return "dicom"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if head.startswith((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
         return "tiff"
-    if head[128:132] == b"DICM":
-        return "dicom"
     if _bare_dicom(head):
         return "dicom"
     if head.startswith(b"NRRD0"):

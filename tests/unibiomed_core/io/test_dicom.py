@@ -326,6 +326,17 @@ def test_pixels_that_are_two_bytes_short_are_damage(series: SeriesWriter, deflat
         read(path)
 
 
+def test_dicom_that_begins_as_a_tiff_is_read_alone_and_in_a_folder(series: SeriesWriter) -> None:
+    """The preamble is free, and a file that is both has the head of the other there."""
+    series.axial()
+    for path in series.folder.iterdir():
+        path.write_bytes(b"II*\x00\xe8\x05\x08\x00" + path.read_bytes()[8:])
+    assert read(series.folder).shape == (6, 18, 20)
+    assert read(series.folder / "im99.dcm").shape == (1, 18, 20)
+    (series.folder / "im99.dcm").rename(series.folder / "IM0")
+    assert read(series.folder / "IM0").shape == (1, 18, 20)
+
+
 def test_text_named_as_dicom_is_refused(series: SeriesWriter) -> None:
     series.axial()
     (series.folder / "im50.dcm").write_text("words " * 200)
