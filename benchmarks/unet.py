@@ -68,7 +68,7 @@ def _block(given: int, made: int) -> nn.Sequential:
 
 
 def loss(logits: Tensor, batch: MaskBatch) -> Tensor:
-    """Cross-entropy and soft Dice of the asked channels, weighted as in ``train/objective.py``."""
+    """Cross-entropy and soft Dice of the asked channels, weighted as in ``train/training/objective.py``."""
     asked = logits[batch.image, batch.target]  # (K, S, S)
     there = batch.present.float()
     weight = there + ABSENT_WEIGHT * (1 - there)

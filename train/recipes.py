@@ -121,7 +121,7 @@ def unibiomed_1b() -> RunConfig:
 
 
 def as_published() -> RunConfig:
-    """The published training, waste included: see ``train/published_stage.py``."""
+    """The published training, waste included: see ``train/training/published/stage.py``."""
     return replace(
         unibiomed_1b(),
         recipe="as_published",

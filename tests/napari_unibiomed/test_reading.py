@@ -1,4 +1,4 @@
-"""What the reader takes and leaves to others. Formats themselves are tested in tests/io."""
+"""What the reader takes and leaves to others. Formats themselves are tested in tests/unibiomed_core/io."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class DatasetEntry:
         reason: Why there is no converter, and the step that makes one fit; empty where there is one.
         after: The layout that reads the data set after that step; empty where there is a converter.
         labels: Target -> label values, where neither the source nor the converter names them; none is all above 0.
-        body: Body part, as :class:`train.datasets.request.Job` has it.
+        body: Body part, as :class:`train.datasets.request.ConversionRequest` has it.
         findings_known: A picture without a finding label shows none of the source's findings.
         step: Every n-th slice of a volume.
     """

@@ -36,7 +36,7 @@ class DevicePlacement:
         dtype: Precision of the language side. SAM 2's weights stay float32 on every device: its positional matrix
             loses its meaning in half precision, and outlines move. On CUDA its image encoder runs under autocast.
         free_bytes: Memory that was free when this was decided.
-        int8: The language side's linear layers are int8 (``engine/quantise.py``) between values of ``dtype``.
+        int8: The language side's linear layers are int8 (``engine/int8.py``) between values of ``dtype``.
     """
 
     device: torch.device
