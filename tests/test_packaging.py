@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
+import json
 import os
 import re
 import shutil
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import unibiomed_core
+from tests.fresh_environment import FreshEnvironment, NotInstalledError, install
+from tests.train.tiny_data import write_tree
 from unibiomed_core.samples import samples
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +52,7 @@ def names(rows: list[str]) -> set[str]:
 
 
 def test_extras_are_the_promised_ones() -> None:
-    assert set(EXTRAS) == {"gui", "dicom", "train", "cluster", "dev", "docs", "all"}
+    assert set(EXTRAS) == {"gui", "dicom", "train", "dev", "docs", "all"}
     (everything,) = EXTRAS["all"]
     assert Requirement(everything).extras == {"gui", "dicom", "train", "dev"}
 
@@ -124,18 +128,32 @@ def test_licence_and_citation_are_the_promised_ones() -> None:
     assert all((ROOT / name).is_file() for name in PROJECT["license-files"])
 
 
-def test_a_wheel_holds_all_it_needs_and_its_samples_are_found(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("hatchling", reason="hatchling, of the extra dev, is not installed")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+INSTALLED_AS = {"unibiomed_core": "unibiomed_core", "napari_unibiomed": "napari_unibiomed", "train": "unibiomed_train"}
+"""Folder -> package in site-packages, where ``train`` would hide anybody's."""
+
+FOLDER = {package: folder for folder, package in INSTALLED_AS.items()}
+
+
+def test_a_wheel_holds_all_it_needs_and_its_samples_are_found(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         inside = set(packed.namelist())
         packed.extractall(tmp_path / "site")
-    tracked = [f for p in OWN for f in (ROOT / p).rglob("*") if f.is_file() and "__pycache__" not in f.parts]
-    missing = {f.relative_to(ROOT).as_posix() for f in tracked} - inside
-    assert not missing
-    assert not {name for name in inside if name.startswith(("tests/", "runs/", "benchmarks/", "out/"))}
+    for folder, package in INSTALLED_AS.items():
+        tracked = [f for f in (ROOT / folder).rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+        missing = {f"{package}/{f.relative_to(ROOT / folder).as_posix()}" for f in tracked} - inside
+        assert not missing
+    tops = {name.split("/")[0] for name in inside}
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(INSTALLED_AS.values())
     code = (
         "import unibiomed_core; from unibiomed_core.samples import samples;"
         "print(unibiomed_core.__file__); print(*[s.path for s in samples().values() if s.mask.is_file()], sep='\\n')"
@@ -147,6 +165,99 @@ def test_a_wheel_holds_all_it_needs_and_its_samples_are_found(tmp_path: Path) ->
     lines = [Path(line).resolve() for line in done.stdout.splitlines()]
     assert len(lines) == 1 + len(samples())
     assert all(line.is_file() and line.is_relative_to((tmp_path / "site").resolve()) for line in lines)
+
+
+EVERY_MODULE = """
+import importlib, importlib.util, pkgutil
+package = importlib.import_module({package!r})
+names = [module.name for module in pkgutil.walk_packages(package.__path__, {package!r} + ".")]
+for name in names:
+    importlib.import_module(name)
+print(len(names), package.__file__, *[name for name in {absent!r} if importlib.util.find_spec(name)])
+"""
+
+Install = Callable[[str], FreshEnvironment]
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
+    """The wheel with one extra, or none, in an environment of its own."""
+
+    @functools.cache
+    def made(extra: str) -> FreshEnvironment:
+        try:
+            return install(wheel, tmp_path_factory.mktemp(extra or "plain"), [extra] if extra else [])
+        except NotInstalledError as missing:
+            pytest.skip(f"the wheel asks for {missing}")
+
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("extra", "package", "absent"),
+    [
+        ("", "unibiomed_core", ("train", "tests", "napari", "pydicom", "peft", "accelerate", "pytest")),
+        ("gui", "napari_unibiomed", ("train", "tests", "pydicom", "peft", "accelerate", "pytest")),
+        ("train", "unibiomed_train", ("train", "tests", "napari", "qtpy", "pytest")),
+    ],
+)
+def test_an_extra_alone_is_enough_for_its_package(
+    extra: str, package: str, absent: tuple[str, ...], installed: Install
+) -> None:
+    if extra == "gui":
+        pytest.importorskip("qtpy.QtWidgets", reason="Qt cannot be loaded", exc_type=ImportError)
+    fresh = installed(extra)
+    count, file, *too_much = fresh.python(EVERY_MODULE.format(package=package, absent=absent)).split()
+    assert int(count) == len(list((ROOT / FOLDER[package]).rglob("*.py"))) - 1
+    assert Path(file).is_relative_to(fresh.folder)
+    assert not too_much
+
+
+@pytest.mark.slow
+def test_dicom_alone_reads_dicom_and_without_it_the_error_names_it(installed: Install) -> None:
+    pydicom_data = pytest.importorskip("pydicom.data", reason="pydicom, of the extra dicom, is not installed")
+    file = pydicom_data.get_testdata_file("CT_small.dcm", download=False)
+    code = f"import unibiomed_core; print(*unibiomed_core.read({file!r}).voxels.shape)"
+    assert installed("dicom").python(code).split() == ["1", "128", "128"]
+    done = installed("").call("python", "-c", code)
+    assert done.returncode
+    assert "pip install 'napari-unibiomed[dicom]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_installed_command_reports_on_an_installed_sample(installed: Install) -> None:
+    fresh = installed("")
+    sample = fresh.python("from unibiomed_core.samples import samples; print(samples()['dermoscopy'].path)").strip()
+    assert Path(sample).is_relative_to(fresh.folder)
+    done = fresh.call("unibiomed", "report", sample, "--modality", "dermoscopy", "--offline", "--out", "report")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "<html" in (fresh.elsewhere / "report" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_napari_finds_the_installed_plugin_and_all_that_its_manifest_names(installed: Install) -> None:
+    pytest.importorskip("qtpy.QtWidgets", reason="Qt cannot be loaded", exc_type=ImportError)
+    code = (
+        "from npe2 import PluginManager; found = PluginManager(); found.discover();"
+        "manifest = found.get_manifest('napari-unibiomed'); manifest.validate_imports();"
+        "print(len(manifest.contributions.commands))"
+    )
+    manifest = (ROOT / "napari_unibiomed" / "napari.yaml").read_text("utf-8")
+    assert int(installed("gui").python(code)) == manifest.count("python_name:") > 10
+
+
+@pytest.mark.slow
+def test_the_installed_training_trains(installed: Install) -> None:
+    fresh = installed("train")
+    data = write_tree(fresh.elsewhere / "data")
+    words = ["toy", f"data={data}", "out=run", "record_side=64", "threads=1"]
+    done = fresh.call("python", "-m", "unibiomed_train.run", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    exported = json.loads((fresh.elsewhere / "run" / "export" / "config.json").read_text("utf-8"))
+    assert exported["facts"]["trained_by"].startswith("python -m unibiomed_train.run toy")
+    done = fresh.call("python", "-m", "unibiomed_train.prepare", "--help")
+    assert "python -m unibiomed_train.prepare DATASET SOURCE OUT" in done.stdout
 
 
 def test_ci_runs_the_readme_command_and_the_slow_tier() -> None:

@@ -66,7 +66,7 @@ class RunConfig:
     Args:
         recipe: Name of the recipe that made it.
         preset: Model size.
-        data: Folder of data sets, or of records made before.
+        data: Folder of data sets, or of records made before; a run without it is refused.
         modality: Of a data folder that does not tell, e.g. "ultrasound".
         labels: JSON file, target name -> label values, for masks that name nothing.
         out: Run folder; a run that stopped goes on from it.
@@ -88,7 +88,7 @@ class RunConfig:
 
     recipe: str
     preset: str
-    data: str = "../shared/data"
+    data: str = ""
     modality: str = ""
     labels: str = ""
     out: str = ""

@@ -29,6 +29,7 @@ import torch
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError
 
+from .commands import as_called
 from .config import RunConfig
 from .data import records as record_files
 from .data.records import Record
@@ -163,7 +164,8 @@ def _evaluate(arguments: Sequence[str], command: str) -> str:
     try:
         evaluate(arguments[0], Path(arguments[1]), out, settings(arguments[3:]), command)
     except KeyboardInterrupt:
-        _say(f"Stopped. {out} holds what was predicted; 'python train/evaluate.py score' makes numbers of it.")
+        again = as_called("python train/evaluate.py score")
+        _say(f"Stopped. {out} holds what was predicted; '{again}' makes numbers of it.")
         raise
     return (out / "table.md").read_text("utf-8")
 
@@ -213,11 +215,11 @@ def main(arguments: Sequence[str]) -> int:
     function, fewest, most = COMMANDS.get(name, (_evaluate, 3, None))
     own = arguments[1:] if name in COMMANDS else arguments
     if len(own) < fewest or (most is not None and len(own) > most):
-        print(__doc__, file=sys.stderr)
+        print(as_called(__doc__), file=sys.stderr)
         return 2
     torch.set_num_threads(1)
     try:
-        print(function(own, shlex.join(["python", "train/evaluate.py", *arguments])))
+        print(function(own, shlex.join([*as_called("python train/evaluate.py").split(), *arguments])))
     except UniBiomedError as error:
         print(error, file=sys.stderr)
         return 1

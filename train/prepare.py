@@ -22,6 +22,7 @@ if __package__ in (None, ""):
 
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError, WriteError
 
+from .commands import as_called
 from .data.counts import RecordCounts, summary_of, summary_text
 from .data.leakage import LeakageCheck
 from .data.records import Record, RecordWriter
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     """Prepare one data set; returns the exit status."""
     asked = bool(arguments) and arguments[0] in {"-h", "--help"}
     if asked or len(arguments) < 3:
-        _say(f"{__doc__}\nSettings: {', '.join(f'{name}=' for name in SETTINGS)}")
+        _say(f"{as_called(__doc__)}\nSettings: {', '.join(f'{name}=' for name in SETTINGS)}")
         return 0 if asked else 2
     dataset, source, out, *settings = arguments
     try:

@@ -27,6 +27,7 @@ from accelerate.utils import DistributedType
 
 from unibiomed_core.errors import ConfigError, UniBiomedError, WriteError
 
+from .commands import as_called
 from .config import RunConfig, override
 from .data.examples import vocabulary_texts
 from .data.targets import trained_targets
@@ -43,7 +44,7 @@ from .training.validate import Validation
 def main(arguments: Sequence[str]) -> int:
     """Run a recipe or one of the other commands; returns the exit status."""
     if not arguments or arguments[0] in {"-h", "--help"}:
-        print(f"{__doc__}\nRecipes: {', '.join(RECIPES)}")
+        print(f"{as_called(__doc__)}\nRecipes: {', '.join(RECIPES)}")
         return 0 if arguments else 2
     try:
         if arguments[0] == "datasets":
@@ -67,7 +68,7 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
     """Train every stage of a recipe that is not finished and export the model; returns the exported folder.
 
     Raises:
-        ConfigError: The recipe or a setting is unknown.
+        ConfigError: The recipe or a setting is unknown, or no data are named.
     """
     if recipe not in RECIPES:
         near = difflib.get_close_matches(recipe, RECIPES, n=2, cutoff=0.3)
@@ -76,6 +77,11 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
     selected = [s for s in config.only.split(",") if s]
     if unknown := set(selected) - {"export", *(s.name for s in config.stages)}:
         raise ConfigError("Unknown stage", ", ".join(unknown), ", ".join([*(s.name for s in config.stages), "export"]))
+    if not config.data:
+        raise ConfigError(
+            "No data named", f"recipe {recipe} without data=", "a folder of records or of data sets",
+            "Name it: data=FOLDER.",
+        )  # fmt: skip
     if config.threads:
         torch.set_num_threads(config.threads)
     accelerator = Accelerator(

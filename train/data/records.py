@@ -21,6 +21,7 @@ from PIL import Image
 
 from unibiomed_core.errors import DataError, WriteError
 
+from ..commands import as_called
 from .run_lengths import decode_mask, encode_mask
 
 if TYPE_CHECKING:
@@ -381,7 +382,7 @@ def load(path: Path) -> RecordSet:
     import datasets
     import pyarrow as pa
 
-    wanted = "a file made by train/prepare.py"
+    wanted = f"a file made by '{as_called('python train/prepare.py')}'"
     if not path.is_file():
         raise DataError("Records not found", f"there is no {path}", wanted)
     datasets.disable_progress_bars()

@@ -89,7 +89,7 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
                     "Prediction row incomplete",
                     f"{place} lacks {', '.join(missing)}",
                     ", ".join(needed),
-                    "Write it with train.evaluation.prediction_files.mask_row.",
+                    f"Write it with {__name__}.mask_row.",
                 )
             yield row
 

@@ -12,6 +12,7 @@ from unibiomed_core.errors import DataError
 from unibiomed_core.files import read_json
 from unibiomed_core.metrics.statistics import mean
 
+from ..commands import as_called
 from .baselines import Key
 from .mask_scores import macro
 from .prediction_files import with_nan
@@ -186,7 +187,7 @@ def read_table(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: It was not scored, or the file is none of ours.
     """
-    wanted = "a scored folder; 'python train/evaluate.py score' makes one"
+    wanted = f"a scored folder; '{as_called('python train/evaluate.py score')}' makes one"
     found: dict[str, Any] = with_nan(read_json(folder / TABLE_FILE, DataError, f"No scores in {folder}", wanted))
     return found
 

@@ -16,6 +16,7 @@ from unibiomed_core.model.write_published import save_published
 
 from ..calibration.calibrate import calibrated
 from ..calibration.reliability import forget_reliability, write_reliability
+from ..commands import as_called
 from ..config import RunConfig
 from ..data.examples import vocabulary_texts
 from ..data.records import RecordSet
@@ -70,7 +71,7 @@ def facts(run: TrainingRun, records: RecordSet) -> dict[str, str]:
     pictures = int((~run.material.held_out).sum())
     return {
         "licence": run.config.licence,
-        "trained_by": f"python train/run.py {run.config.recipe}"
+        "trained_by": as_called(f"python train/run.py {run.config.recipe}")
         + (f" init={run.config.init}" if run.config.init else "")
         + f", seed {run.config.seed}",
         "trained_on": f"{pictures} pictures of {len(sets)} data sets: {', '.join(sets)}",
@@ -108,5 +109,5 @@ def read_run(folder: Path) -> RunConfig:
     Raises:
         ConfigError: The folder is not a run, or one of another version.
     """
-    wanted = "a run folder, as train/run.py makes it"
+    wanted = f"a run folder, as '{as_called('python train/run.py')}' makes it"
     return RunConfig.from_dict(read_json(folder / "config.json", ConfigError, f"No run there, {folder}", wanted))

@@ -97,6 +97,8 @@ def test_unknown_names_offer_the_nearest() -> None:
         override(RECIPES["toy"](), ["save_every=often"])
     with pytest.raises(ConfigError, match="Unknown stage"):
         run("toy", ["only=grounding,languge"])
+    with pytest.raises(ConfigError, match=r"No data named.*data=FOLDER"):
+        run("toy", [])
     changed = {s.name: s.steps for s in override(RECIPES["toy"](), ["joint.steps=9"]).stages}
     assert changed["joint"] == 9
 
