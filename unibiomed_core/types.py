@@ -311,8 +311,33 @@ class Measurements:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """What one row stands for where it stands for many: a population of like things, or a network.
+
+    Args:
+        instances: How many single things, told apart also where they touch; None for a network.
+        mean_area: Mean area of one, in ``unit`` squared; None for a network.
+        sd_area: Standard deviation of the areas.
+        density: Instances on a square of ``density_side`` by ``density_side``; None for a network.
+        fraction: Share of the picture's area that they cover, 0..1.
+        length: Length of the network's centre line in ``unit``; None for a population.
+        unit: "mm" or "px": of lengths, and squared of areas.
+        density_side: 1 in millimetres, 100 in pixels.
+    """
+
+    instances: int | None
+    mean_area: float | None
+    sd_area: float | None
+    density: float | None
+    fraction: float
+    length: float | None
+    unit: Literal["mm", "px"]
+    density_side: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
-    """One connected thing in a volume.
+    """One thing in a volume or picture as a person counts it: an organ, a lesion, or a population or network of them.
 
     Args:
         number: Its value in the labels image, from 1.
@@ -322,6 +347,7 @@ class Finding:
         mask: 3D mask in canonical (Z, Y, X) order.
         slices: Canonical indices of the slices that carry it, ascending.
         flags: Any of "one_slice", "touches_edge", "low_score".
+        tally: Where the row stands for many; None where it is one thing.
     """
 
     number: int
@@ -333,6 +359,7 @@ class Finding:
     slices: tuple[int, ...]
     measurements: Measurements
     flags: tuple[str, ...] = ()
+    tally: Tally | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
+from typing import Literal
+
+Counted = Literal["one", "pair", "several", "population", "network"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,8 @@ class Target:
     Args:
         name: Canonical name, unique.
         kind: "finding", "anatomy" or "object" (tubes and lines).
+        counted: How a person counts it: "one" (an organ), "pair" (one on each side), "several" (each on its own),
+            "population" (cells and glands: how many, how dense) or "network" (vessels: how much, how long).
         contexts: Modality name -> how a prompt places it, e.g. "abdomen CT".
         side: "left" or "right" where the name says it, else None.
         snomed: SNOMED CT concept id where it is certain, else None.
@@ -26,6 +31,7 @@ class Target:
 
     name: str
     kind: str
+    counted: Counted
     contexts: Mapping[str, str]
     anatomy: str
     synonyms: tuple[str, ...]
@@ -48,6 +54,7 @@ def targets() -> Mapping[str, Target]:
             r["name"]: Target(
                 r["name"],
                 r["kind"],
+                r["counted"],
                 MappingProxyType(r["modalities"]),
                 r["anatomy"],
                 tuple(r["synonyms"]),

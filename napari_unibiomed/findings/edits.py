@@ -67,6 +67,7 @@ def measured_again(finding: Finding, mask: CroppedMask, volume: Volume) -> Findi
     Args:
         mask: (Z, Y, X) on the volume's grid.
     """
+    from unibiomed_core.engine.volume.counting import with_tallies
     from unibiomed_core.engine.volume.linking import LinkedMask, findings
 
     if not mask.count:
@@ -76,7 +77,7 @@ def measured_again(finding: Finding, mask: CroppedMask, volume: Volume) -> Findi
     slices = tuple(int(i) + mask.offset[axis] for i in np.flatnonzero(mask.crop.any(axis=others)))
     flags = ("one_slice",) if len(slices) == 1 and volume.slice_count(finding.plane) > 1 else ()
     thing = LinkedMask(finding.target, finding.phrase, finding.presence, mask, finding.plane, slices, (), flags)
-    (measured,) = findings([thing], volume, first_number=finding.number)
+    (measured,) = with_tallies(findings([thing], volume, first_number=finding.number), volume)
     return measured
 
 

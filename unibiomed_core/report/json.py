@@ -15,7 +15,7 @@ from unibiomed_core.errors import ReadError
 from unibiomed_core.files import read_json
 from unibiomed_core.json_schema import mismatch
 from unibiomed_core.modalities import MODALITIES
-from unibiomed_core.types import PLANES, Absence, CroppedMask, Finding, Measurements, ReaderEdit, Report
+from unibiomed_core.types import PLANES, Absence, CroppedMask, Finding, Measurements, ReaderEdit, Report, Tally
 
 SCHEMA = "unibiomed.report"
 VERSION = 1
@@ -53,6 +53,19 @@ _MEASUREMENTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 """JSON key -> (field of Measurements, its JSON Schema)."""
 
+_NUMBER: dict[str, Any] = {"type": ["number", "null"]}
+_TALLY: dict[str, tuple[str, dict[str, Any]]] = {
+    "instances_count": ("instances", {"type": ["integer", "null"], "minimum": 0}),
+    "mean_area": ("mean_area", _NUMBER),
+    "sd_area": ("sd_area", _NUMBER),
+    "density": ("density", _NUMBER),
+    "fraction_0_to_1": ("fraction", {"type": "number", "minimum": 0, "maximum": 1}),
+    "length": ("length", _NUMBER),
+    "unit": ("unit", {"enum": ["mm", "px"]}),
+    "density_side": ("density_side", {"type": "integer", "minimum": 1}),
+}
+"""Key -> field of a tally, and its rule."""
+
 
 def to_json(report: Report) -> dict[str, Any]:
     """A report as plain JSON values; slice indices are canonical, counted from 0, which people see too.
@@ -88,6 +101,7 @@ def to_json(report: Report) -> dict[str, Any]:
                 "slice_indices": list(f.slices),
                 "flags": list(f.flags),
                 "measurements": {key: getattr(f.measurements, name) for key, (name, _) in _MEASUREMENTS.items()},
+                **({} if f.tally is None else {"tally": _tally_to_json(f.tally)}),
                 "mask": mask_to_json(f.mask),
             }
             for f in report.findings
@@ -134,6 +148,7 @@ def from_json(data: Mapping[str, Any]) -> Report:
                 slices=tuple(f["slice_indices"]),
                 measurements=Measurements(**{name: f["measurements"][k] for k, (name, _) in _MEASUREMENTS.items()}),
                 flags=tuple(f["flags"]),
+                tally=_tally_from_json(f.get("tally")),
             )
             for f in data["findings"]
         ),
@@ -236,8 +251,10 @@ def schema() -> dict[str, Any]:
             "slice_indices": array(index, minItems=1),
             "flags": array(text),
             "measurements": record({key: dict(rule) for key, (_, rule) in _MEASUREMENTS.items()}),
+            "tally": record({key: dict(rule) for key, (_, rule) in _TALLY.items()}),
             "mask": {"$ref": "#/$defs/mask"},
-        }
+        },
+        optional=("tally",),
     )
     window = record({"name": text, "low": {"type": "number"}, "high": {"type": "number"}})
     # What a report's text and its files are made of; more is told of the image, and may be added to.
@@ -291,3 +308,11 @@ def schema() -> dict[str, Any]:
             "$defs": {"mask": mask, "finding": finding},
         },
     )
+
+
+def _tally_to_json(tally: Tally) -> dict[str, Any]:
+    return {key: getattr(tally, name) for key, (name, _) in _TALLY.items()}
+
+
+def _tally_from_json(stored: Mapping[str, Any] | None) -> Tally | None:
+    return None if stored is None else Tally(**{name: stored[key] for key, (name, _) in _TALLY.items()})

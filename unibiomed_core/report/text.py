@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import modality
 from unibiomed_core.phrases import Unknown
-from unibiomed_core.types import Caution, Finding, Plane, ReaderEdit, Report, Volume
+from unibiomed_core.types import Caution, Finding, Plane, ReaderEdit, Report, Tally, Volume
 
 PRESENCE_WORDS = ((0.85, "high"), (0.6, "moderate"), (0.0, "low"))
 """Lower limits of the words for a presence score; the score is the model's own and not a calibrated probability."""
@@ -116,7 +116,9 @@ def finding_text(finding: Finding, report: Report) -> str:
         parts.append(f"area {number_text(m.area_mm2)} mm\u00b2")
     else:
         parts.append(f"{m.voxel_count} pixels")
-    if m.longest_axial_diameter_mm is not None and m.perpendicular_diameter_mm is not None:
+    if finding.tally is not None:
+        parts.append(tally_text(finding.tally))
+    elif m.longest_axial_diameter_mm is not None and m.perpendicular_diameter_mm is not None:
         longest, across = number_text(m.longest_axial_diameter_mm), number_text(m.perpendicular_diameter_mm)
         parts.append(f"longest {'' if report.image['is_2d'] else 'axial '}diameter {longest} mm \u00d7 {across} mm")
     if m.intensity_mean is not None and m.intensity_sd is not None:
@@ -125,6 +127,19 @@ def finding_text(finding: Finding, report: Report) -> str:
     text = f"{name[:1].upper()}{name[1:]}: {', '.join(parts)}"
     notes = [FLAG_WORDS.get(flag, flag) for flag in finding.flags]
     return f"{text}; {'; '.join(notes)}." if notes else f"{text}."
+
+
+def tally_text(tally: Tally) -> str:
+    """What a row that stands for many stands for, without a full stop."""
+    share = f"{number_text(100 * tally.fraction)} % of the picture"
+    if tally.instances is None:
+        return f"{share}, {number_text(tally.length)} {tally.unit} of centre line"
+    mean, spread = number_text(tally.mean_area), number_text(tally.sd_area)
+    field = "mm\u00b2" if tally.unit == "mm" else f"{tally.density_side} \u00d7 {tally.density_side} px"
+    return (
+        f"{tally.instances} counted ({number_text(tally.density)} a {field}), mean area {mean} \u00b1 {spread} "
+        f"{tally.unit}\u00b2, {share}"
+    )
 
 
 def _plan(report: Report) -> list[str]:

@@ -12,7 +12,7 @@ from unibiomed_core import report, vocabulary
 from unibiomed_core.engine import devices
 from unibiomed_core.engine.predictor import Predictor
 from unibiomed_core.engine.prompts import resolve, without_unknown
-from unibiomed_core.engine.volume import plans, postprocessing, tracking
+from unibiomed_core.engine.volume import counting, plans, postprocessing, tracking
 from unibiomed_core.engine.volume.aggregation import Aggregation
 from unibiomed_core.engine.volume.batching import Batch, RunContext, answered
 from unibiomed_core.engine.volume.linking import findings
@@ -236,10 +236,14 @@ def _findings(
         context,
         lambda: selection.link(aggregation.masks, context.volume, context.plane, visited=aggregation.done, every=step),
     )
+    if selection.link_slices:  # else the pieces of each slice are wanted as they are
+        linked, scraps = counting.counted(linked, context.volume)
+        specks += scraps.total()
     linked, notes = selection.keep(linked)
     aggregation.warnings += notes
     linked = _retried(context, lambda: postprocessing.smooth_all(linked, context.volume, smooth_mm))
-    return _retried(context, lambda: findings(linked, context.volume)), specks
+    found = _retried(context, lambda: findings(linked, context.volume))
+    return counting.with_tallies(found, context.volume), specks
 
 
 def _retried(context: RunContext, call: Callable[[], T]) -> T:
