@@ -17,6 +17,7 @@ from unibiomed_core.report.text import (
     presence_words,
     ranges_text,
     slices_text,
+    told_apart,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "schema",
     "slices_text",
     "to_json",
+    "told_apart",
 ]

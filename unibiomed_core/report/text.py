@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import modality
 from unibiomed_core.phrases import Unknown
-from unibiomed_core.types import Caution, Finding, Plane, ReaderEdit, Report, Tally, Volume
+from unibiomed_core.types import Absence, Caution, Finding, Plane, ReaderEdit, Report, Tally, Volume
 
 PRESENCE_WORDS = ((0.85, "high"), (0.6, "moderate"), (0.0, "low"))
 """Lower limits of the words for a presence score; the score is the model's own and not a calibrated probability."""
@@ -76,9 +76,13 @@ def narrative(report: Report) -> str:
         lines += _together(report)
     elif not report.absences:
         lines.append(f"No finding was produced{'' if flat else f' on the {done} slices examined'}.")
-    if report.absences:
-        names = ", ".join(f"{a.target} (presence {a.presence:.2f})" for a in report.absences)
-        searched = max(a.slices_searched for a in report.absences)
+    missing, seen = told_apart(report)
+    if seen:
+        names = ", ".join(f"{a.target} (presence {a.presence:.2f})" for a in seen)
+        lines.append(f"Seen but not outlined, so neither found nor absent: {names}.")
+    if missing:
+        names = ", ".join(f"{a.target} (presence {a.presence:.2f})" for a in missing)
+        searched = max(a.slices_searched for a in missing)
         where = "" if flat else f", searched on {_count(searched, 'slice')}"
         lines.append(f"No findings: {names}{where}.")
     if not report.findings:
@@ -98,6 +102,13 @@ def narrative(report: Report) -> str:
         lines += [f"- {warning}" for warning in report.warnings]
     lines.append(report.notice)
     return "\n".join(lines)
+
+
+def told_apart(report: Report) -> tuple[tuple[Absence, ...], tuple[Absence, ...]]:
+    """(not found, seen but not outlined): a target that scores as present without a mask is not called absent."""
+    threshold = float(report.settings.get("presence_threshold", 0.5))
+    seen = tuple(absence for absence in report.absences if absence.presence >= threshold)
+    return tuple(absence for absence in report.absences if absence.presence < threshold), seen
 
 
 def finding_text(finding: Finding, report: Report) -> str:

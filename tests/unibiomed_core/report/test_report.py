@@ -19,7 +19,7 @@ from unibiomed_core.engine.volume.linking import LinkedMask, findings
 from unibiomed_core.errors import ReadError
 from unibiomed_core.json_schema import mismatch
 from unibiomed_core.modalities import CT_WINDOWS
-from unibiomed_core.types import NOTICE, Absence, Report, Volume
+from unibiomed_core.types import NOTICE, Absence, Report, Tally, Volume
 
 
 def small_volume(reverse: bool = False) -> Volume:
@@ -182,6 +182,28 @@ def test_narrative_tells_every_number_once_and_claims_no_more() -> None:
     assert "Axial slice 5: \u201cOne lesion, right, small.\u201d" in text
     assert "Stopped" not in text
     assert text.endswith(NOTICE)
+
+
+def test_what_is_seen_but_not_outlined_is_not_called_absent() -> None:
+    """A fundus picture was told as "No findings: optic disc (presence 1.00)"."""
+    report = a_report(small_volume(), absences=(Absence("spleen", 0.04, 9), Absence("aorta", 1.0, 9)))
+    text = report.narrative
+    assert "Seen but not outlined, so neither found nor absent: aorta (presence 1.00)." in text
+    assert "No findings: spleen (presence 0.04), searched on 9 slices." in text
+    missing, seen = reports.told_apart(report)
+    assert ([a.target for a in missing], [a.target for a in seen]) == (["spleen"], ["aorta"])
+
+
+def test_a_row_that_stands_for_many_says_for_how_many() -> None:
+    report = a_report(small_volume())
+    cells = Tally(28, 85.2, 20.1, 12.34, 0.141, None, "px", 100)
+    vessels = Tally(None, None, None, None, 0.07, 2340.0, "mm", 1)
+    findings = tuple(replace(f, tally=t) for f, t in zip(report.findings[:2], (cells, vessels), strict=True))
+    told = replace(report, findings=findings)
+    text = reports.narrative(told)
+    assert "28 counted (12.3 a 100 \u00d7 100 px), mean area 85.2 \u00b1 20.1 px\u00b2, 14.1 % of the picture" in text
+    assert "7.00 % of the picture, 2340 mm of centre line" in text
+    assert reports.from_json(reports.to_json(told)).findings[0].tally == cells
 
 
 @pytest.mark.parametrize("reverse", [False, True])

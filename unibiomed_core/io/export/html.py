@@ -17,6 +17,7 @@ from unibiomed_core.report import (
     number_text,
     presence_words,
     ranges_text,
+    told_apart,
 )
 from unibiomed_core.types import Finding, Report, Volume
 
@@ -55,6 +56,7 @@ def render(report: Report, volume: Volume, window: Window | None) -> str:
         has_side=any(f.measurements.side != "unknown" for f in report.findings),
         has_lengths=any(f.measurements.longest_axial_diameter_mm is not None for f in report.findings),
         absences=report.absences,
+        unlined=told_apart(report)[1],
         edits=[edit_text(edit) for edit in report.edits],
         number=number_text,
         presence_words=presence_words,

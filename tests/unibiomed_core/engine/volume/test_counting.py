@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,8 +110,7 @@ def test_a_slanting_line_is_as_long_as_it_is() -> None:
 
 
 def test_sizes_are_in_millimetres_where_the_picture_has_them() -> None:
-    stored = np.zeros((SIDE, SIDE, 1), np.int16)
-    volume = volume_of(stored, np.diag([0.5, 0.5, 1.0, 1.0]), "pathology", "intensity")
+    volume = replace(picture("pathology"), affine=np.diag([1.0, 0.5, 0.5, 1.0]), spatial_unit="mm")
     told = tally(cropped((disc(60, 60, 10) | disc(60, 120, 10))[None]), "population", volume)
     assert told is not None
     assert (told.unit, told.density_side, told.instances) == ("mm", 1, 2)

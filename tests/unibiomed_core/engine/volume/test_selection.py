@@ -39,7 +39,7 @@ def answering(pieces: Mapping[int, tuple[float, int]]) -> Engine:
 
 
 def report(**options: Any) -> Report:
-    updates = list(answering(PIECES).run(ct_volume(12, size=24), ["liver"], describe=False, **options))
+    updates = list(answering(PIECES).run(ct_volume(12, size=24), ["lesion"], describe=False, **options))
     done = updates[-1]
     assert isinstance(done, Done)
     assert [u.finding for u in updates if isinstance(u, FindingFound)] == list(done.report.findings)
@@ -61,13 +61,13 @@ def test_the_defaults_change_nothing_and_are_not_stated() -> None:
 def test_findings_of_low_presence_are_left_out_and_counted() -> None:
     given = report(least_presence=0.6)
     assert [(f.number, f.slices) for f in given.findings] == [(1, (2, 3, 4))]
-    assert given.warnings[-1] == "1 finding was left out for a presence below 0.6: liver."
+    assert given.warnings[-1] == "1 finding was left out for a presence below 0.6: lesion."
     assert given.settings["least_presence"] == 0.6
     assert "left out for a presence below 0.6" in given.narrative
     assert len(report(least_presence=0.55).findings) == 2, "the limit itself is kept"
     nothing = report(least_presence=0.95)
     assert nothing.findings == ()
-    assert "2 findings were left out for a presence below 0.95: liver (2)." in nothing.warnings
+    assert "2 findings were left out for a presence below 0.95: lesion (2)." in nothing.warnings
 
 
 def test_pieces_below_the_smallest_area_are_left_out() -> None:
