@@ -46,6 +46,7 @@ def read_layers(path: PathOrPaths) -> list[LayerTuple]:
     """
     from unibiomed_core.errors import ReadError
     from unibiomed_core.io import read_series
+    from unibiomed_core.types import Note
 
     name = path if isinstance(path, str) else path[0]
     try:
@@ -53,7 +54,9 @@ def read_layers(path: PathOrPaths) -> list[LayerTuple]:
     except ReadError as unknown:
         if unknown.code != "modality_not_told":
             raise
-        volumes = tuple(replace(v, notes=(*v.notes, ASSUMED)) for v in read_series(name, "mri"))
+        volumes = tuple(
+            replace(v, notes=(*v.notes, Note("modality_assumed", ASSUMED))) for v in read_series(name, "mri")
+        )
     return [image_layer(volumes[0]) if len(volumes) == 1 else series_layer(volumes)]
 
 

@@ -269,6 +269,46 @@ def test_steps_for_the_command_line_are_told_apart() -> None:
     assert not [found for found in said if re.search(r"unibiomed [a-z]|--[a-z]", found[1])]
 
 
+SAID = {"title", "found", "expected", "action", "meaning", "narrative"}
+"""Attributes that hold our own English."""
+
+
+def reads_words(code: str) -> list[str]:
+    """Where code acts on words that were made for people: compares, searches or cuts them."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        operands: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            cuts = {"startswith", "partition", "removeprefix"}
+            operands = [node.func.value] if node.func.attr in cuts else []
+            operands += node.args if ast.unparse(node.func).startswith("re.") else []
+        if any(isinstance(operand, ast.Attribute) and operand.attr in SAID for operand in operands):
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_no_module_reads_our_own_english_back() -> None:
+    renames = {"run.title", "layer.name"}  # a run's title is the name of its layer
+    read = {found for file in modules() for found in reads_words(file.read_text("utf-8"))}
+    assert not [found for found in read if not any(name in found for name in renames)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "error.title == 'Weights not found'",
+        "'offline' in error.found",
+        "error.title.startswith('Weights')",
+        "re.search('a', error.found)",
+        "report.narrative.partition(':')",
+    ],
+)
+def test_reading_our_own_english_back_is_seen(code: str) -> None:
+    assert reads_words(code) == [code]
+
+
 def test_nobody_imports_in_a_circle() -> None:
     assert house.circles(house.graph(typed=True)) == []
 

@@ -8,7 +8,7 @@ Inferior, Y towards Posterior, X towards Left. World coordinates are millimetres
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,21 @@ PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 """The plane whose slices are taken across axis 0, 1, 2 of a canonical volume."""
 
 NOTICE = "Research use only. Not a medical device. Findings are machine generated and need expert review."
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that has to be said about an image or a run.
+
+    Args:
+        code: The case, for code that acts on it.
+        text: One whole sentence or more, for people only.
+        values: What the case is about, for whoever says it in other words.
+    """
+
+    code: str
+    text: str
+    values: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,7 @@ class Volume:
         stored: The way back to the file's own order.
         name: A short name for display, never a path.
         source: Where it came from, for the user's own report only; never logged.
-        notes: What a reader had to assume, in whole sentences, for the report's warnings.
+        notes: What a reader had to assume, for the report's warnings.
     """
 
     voxels: NDArray[Any]
@@ -81,7 +96,7 @@ class Volume:
     stored: StoredOrder
     name: str = "image"
     source: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def is_rgb(self) -> bool:

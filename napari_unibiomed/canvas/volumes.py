@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +19,13 @@ from unibiomed_core.errors import ReadError
 from unibiomed_core.io.geometry import CANONICAL_DIRECTIONS, SMALLEST_TILT_DEG, tilt_deg
 from unibiomed_core.io.interpret import decide_unit
 from unibiomed_core.io.stored import Stored, to_volume
-from unibiomed_core.types import StoredOrder, Volume
+from unibiomed_core.types import Note, StoredOrder, Volume
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 _RIGHT_ANGLE_TOLERANCE = 1e-4
 """Relative size of a matrix element that still counts as rounding and not as a rotation."""
-
-_GAP = re.compile(r"Gap of ([\d.]+) mm between slices (\d+) and (\d+)")
-"""In the note that a reader of DICOM leaves."""
 
 _choices: WeakKeyDictionary[Layer, dict[int, int]] = WeakKeyDictionary()
 """The volume that was last taken of a layer with more dimensions: {layer axis: index}."""
@@ -73,7 +69,8 @@ def volume_of(layer: Image, modality: str, *, choice: Mapping[int, int] | None =
         data = np.ascontiguousarray(_eight_bit(data[..., :3]))
     linear, offset = _shown_axes(layer, kept)
     step_mm, unit, assumed = _lengths(layer, kept)
-    notes = ["This layer has no direction from its file: it is taken as it is shown, and sides are unknown.", *assumed]
+    text = "This layer has no direction from its file: it is taken as it is shown, and sides are unknown."
+    notes = [Note("orientation_unknown", text), *assumed]
     if len(kept) == 2:
         row, column = (float(n) * step_mm for n in np.abs(linear).max(axis=0)) if unit == "mm" else (1.0, 1.0)
         stored = Stored(data, None, (row, column), unit, False, notes=tuple(notes))
@@ -92,13 +89,18 @@ def warnings_of(volume: Volume) -> tuple[Message, ...]:
     found = []
     if not volume.orientation_known and not volume.is_2d:
         found.append(catalogue.orientation_unknown())
-    if volume.modality == "ct" and volume.intensity_unit != "HU" and not volume.is_rgb:
+    if is_no_hounsfield(volume):
         found.append(catalogue.not_hounsfield(float(volume.voxels.min()), float(volume.voxels.max())))
-    if gap := re.search(_GAP, " ".join(volume.notes)):
-        found.append(catalogue.uneven_spacing(float(gap[1]), int(gap[2]), int(gap[3])))
+    if uneven := next((note for note in volume.notes if note.code == "uneven_spacing"), None):
+        found.append(catalogue.uneven_spacing(**uneven.values))
     if volume.orientation_known and not volume.is_2d and (angle := tilt_deg(volume.affine)) >= SMALLEST_TILT_DEG:
         found.append(catalogue.tilted_acquisition(angle))
     return tuple(found)
+
+
+def is_no_hounsfield(volume: Volume) -> bool:
+    """Whether an image is a CT whose values were not taken as Hounsfield units."""
+    return volume.modality == "ct" and volume.intensity_unit != "HU" and not volume.is_rgb
 
 
 def _as_modality(volume: Volume, modality: str) -> Volume:
@@ -187,7 +189,7 @@ def _shown_axes(layer: Image, kept: list[int]) -> tuple[NDArray[np.float64], NDA
     return np.where(significant, whole, 0.0)[inside], origin[kept]
 
 
-def _lengths(layer: Image, kept: list[int]) -> tuple[float, Literal["mm", "px"], list[str]]:
+def _lengths(layer: Image, kept: list[int]) -> tuple[float, Literal["mm", "px"], list[Note]]:
     """Millimetres per unit of the layer's scale, the unit of the volume, and what was assumed."""
     import pint
 
@@ -207,4 +209,4 @@ def _lengths(layer: Image, kept: list[int]) -> tuple[float, Literal["mm", "px"],
         return factor, "mm", []
     if len(kept) == 2 or np.allclose(np.abs(layer.scale), 1.0):
         return 1.0, "px", []
-    return 1.0, "mm", ["The layer names no unit: its scale is taken as millimetres."]
+    return 1.0, "mm", [Note("unit_assumed", "The layer names no unit: its scale is taken as millimetres.")]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_unibiomed.canvas.volumes import warnings_of
+from napari_unibiomed.canvas.volumes import is_no_hounsfield, warnings_of
 from napari_unibiomed.jobs import Job
 from napari_unibiomed.messages import catalogue, notices
 from napari_unibiomed.messages.catalogue import clock
@@ -54,7 +54,7 @@ def preflight(job: Job, *, seconds_per_slice: float | None = None, free_bytes: i
     volume = job.volume
     count = slice_count(job)
     said = [*_slices(job, count), *_memory(volume, free_bytes), *warnings_of(volume)]
-    if not any(message.title == catalogue.not_hounsfield(0, 0).title for message in said):
+    if not is_no_hounsfield(volume):  # that is said already
         said += _values(job)
     ordered = sorted(said, key=lambda message: ("error", "warning", "info").index(message.kind))
     plane = "" if volume.is_2d or job.kind == "roi" else job.plane

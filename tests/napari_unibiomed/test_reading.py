@@ -14,6 +14,7 @@ from napari_unibiomed import reading
 from napari_unibiomed.canvas.placement import AXIS_LABELS, KEY
 from unibiomed_core.errors import ReadError
 from unibiomed_core.samples import samples
+from unibiomed_core.types import Note
 
 VALUES = np.random.default_rng(0).integers(0, 900, (24, 20, 17), dtype=np.int16)
 
@@ -44,7 +45,7 @@ def test_a_volume_becomes_a_layer_with_its_geometry(name: str, tmp_path: Path) -
     volume = about["metadata"][KEY]["volume"]
     assert data is volume.voxels
     assert volume.modality == "mri"
-    assert reading.ASSUMED in volume.notes
+    assert Note("modality_assumed", reading.ASSUMED) in volume.notes
 
 
 def test_a_4d_file_becomes_one_layer_of_volumes(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_a_4d_file_becomes_one_layer_of_volumes(tmp_path: Path) -> None:
 
 def test_a_name_that_tells_the_modality_is_believed(tmp_path: Path) -> None:
     ((_, about, _),) = reading.read_layers([str(nifti(tmp_path / "brain_t1.nii"))])
-    assert reading.ASSUMED not in about["metadata"][KEY]["volume"].notes
+    assert "modality_assumed" not in [note.code for note in about["metadata"][KEY]["volume"].notes]
 
 
 def test_other_folders_and_several_files_are_left_to_others(tmp_path: Path) -> None:

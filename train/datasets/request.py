@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unibiomed_core.types import Note
+
 from ..data.records import Record
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -45,11 +47,11 @@ class Summary:
         self.notes[code, detail] += count
         self.examples.setdefault((code, detail), example)
 
-    def note_reader(self, sentences: Iterable[object], item: str) -> None:
+    def note_reader(self, notes: Iterable[Note], item: str) -> None:
         """Count what the reader of a picture or volume had to assume."""
-        for sentence in map(str, sentences):
+        for note in notes:
             # Values differ from file to file; what was assumed is the same.
-            self.note("reader", f"{item}: {sentence}", _NUMBER.sub("N", sentence))
+            self.note("reader", f"{item}: {note.text}", _NUMBER.sub("N", note.text))
 
 
 @dataclass(frozen=True)

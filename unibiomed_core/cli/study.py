@@ -171,7 +171,7 @@ def answer_slice(
         place = {"plane": study.plane, "number": index, "total": total, "counting": COUNTING, "middle": not chosen}
         how = "" if chosen else ", the middle one; --slice chooses another"
         terminal.note(f"{study.plane.capitalize()} slice {index}{how} (0 to {total - 1}, counted {COUNTING}).")
-    warnings = list(study.volume.notes)
+    warnings = [note.text for note in study.volume.notes]
     if unknown:
         warnings.append(unknown_text(unknown))
     if answer.truncated:

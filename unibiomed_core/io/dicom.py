@@ -21,6 +21,7 @@ from unibiomed_core import modalities
 from unibiomed_core.errors import ConfigError, ReadError
 from unibiomed_core.io import decoding, dicom_objects, functional_groups, geometry, guard, transfer_syntax
 from unibiomed_core.io.stored import Stored
+from unibiomed_core.types import Note
 
 _KIND = "a DICOM file"
 _SUFFIXES = {".dcm", ".dicom", ".ima"}
@@ -33,7 +34,7 @@ _TAGS = [
 ]  # fmt: skip
 """Read no more than this: patient data never enter the program."""
 
-_WHITE_IS_LOW = "Stored with white as low (MONOCHROME1); values were inverted so that white is high."
+_WHITE_IS_LOW = Note("inverted", "Stored with white as low (MONOCHROME1); values were inverted so that white is high.")
 
 SAME_POSITION_MM = 0.01
 SAME_DIRECTION = 0.01
@@ -77,7 +78,7 @@ def load(path: Path) -> Stored:
         ReadError: Nothing is there, the files are damaged, are of several series or volumes, or form no volume.
     """
     with guard.reading(path, "a DICOM series" if path.is_dir() else _KIND):
-        notes: list[str] = []
+        notes: list[Note] = []
         headers = _one_series(_headers(path, notes), path)
         first = headers[0]
         if len(headers) == 1 and not (
@@ -94,7 +95,7 @@ def load(path: Path) -> Stored:
         return Stored(values, affine, modality=_modality(first, notes), unit=_unit(first), notes=tuple(notes))
 
 
-def _headers(path: Path, notes: list[str]) -> list[_Header]:
+def _headers(path: Path, notes: list[Note]) -> list[_Header]:
     """The headers of all DICOM images of a folder, or of one file; a note tells what lies beside them."""
     try:
         import pydicom
@@ -144,7 +145,7 @@ def _headers(path: Path, notes: list[str]) -> list[_Header]:
         )
     objects = [h.text("Modality") for h in beside if _class_of(h) != dicom_objects.DIRECTORY_CLASS]
     if note := dicom_objects.left_out_note(objects):
-        notes.append(note)
+        notes.append(Note("objects_left_out", note))
     return images
 
 
@@ -231,7 +232,7 @@ def _same(header: _Header, other: _Header, tag: str, tolerance: float) -> bool:
     return len(ours) == len(theirs) and np.allclose(ours, theirs, rtol=0, atol=tolerance)
 
 
-def _geometry(headers: list[_Header], path: Path, notes: list[str]) -> tuple[list[_Header], NDArray[np.float64]]:
+def _geometry(headers: list[_Header], path: Path, notes: list[Note]) -> tuple[list[_Header], NDArray[np.float64]]:
     """The headers sorted by position along the slice normal, and the affine.
 
     Equation C.7.6.2.1-1 of DICOM PS3.3, with the mean step between slices as third column.
@@ -267,11 +268,11 @@ def _geometry(headers: list[_Header], path: Path, notes: list[str]) -> tuple[lis
     return headers, affine
 
 
-def _thickness_mm(header: _Header, notes: list[str]) -> float:
+def _thickness_mm(header: _Header, notes: list[Note]) -> float:
     thickness = header.numbers("SliceThickness")
     if thickness and thickness[0] > 0:
         return thickness[0]
-    notes.append("The slice tells no thickness; 1 mm is assumed.")
+    notes.append(Note("thickness_assumed", "The slice tells no thickness; 1 mm is assumed."))
     return 1.0
 
 
@@ -307,7 +308,7 @@ def _check_steps(
     step: NDArray[np.float64],
     turned: bool,
     path: Path,
-    notes: list[str],
+    notes: list[Note],
 ) -> None:
     """Note gaps that differ and slices that are missing.
 
@@ -320,25 +321,30 @@ def _check_steps(
     if uneven.size == 0:
         return
 
-    def between(gap: int) -> str:
+    def beside(gap: int) -> tuple[int, int]:
         first = len(gaps) - 1 - gap if turned else gap
-        return f"between slices {first} and {first + 1}"
+        return first, first + 1
+
+    def between(gap: int) -> str:
+        return "between slices {} and {}".format(*beside(gap))
 
     shown = ", ".join(f"{gaps[i]:.2f} mm {between(int(i))}" for i in uneven[:5])
     more = f" and {uneven.size - 5} more" if uneven.size > 5 else ""
     line = places[0] + np.arange(len(places))[:, np.newaxis] * step
     off = float(np.linalg.norm(places - line, axis=1).max())
-    notes.append(
+    text = (
         f"Uneven slice spacing. Gap of {shown}{more} where {usual:.2f} mm is usual; slices are taken as evenly spaced, "
         f"so positions are off by up to {off:.1f} mm and volumes are approximate."
     )
+    gap_mm, (first, second) = round(float(gaps[uneven[0]]), 2), beside(int(uneven[0]))
+    notes.append(Note("uneven_spacing", text, {"gap_mm": gap_mm, "first": first, "second": second}))
     missing = [(int(i), round(float(gaps[i]) / usual) - 1) for i in uneven]
     named = [f"{n} {between(i)}" for i, n in missing if n >= 1 and abs(gaps[i] - (n + 1) * usual) < 0.1 * usual]
     if named:
-        notes.append(f"Missing slices. The gaps fit {', '.join(named[:5])}.")
+        notes.append(Note("slices_missing", f"Missing slices. The gaps fit {', '.join(named[:5])}."))
 
 
-def _pixels(headers: list[_Header], path: Path, notes: list[str]) -> NDArray[Any]:
+def _pixels(headers: list[_Header], path: Path, notes: list[Note]) -> NDArray[Any]:
     """Rescaled pixels (slice, row, column, channel) in the order of ``headers``."""
     first = headers[0]
     rows, columns = int(first.tags.Rows), int(first.tags.Columns)
@@ -385,7 +391,7 @@ def _stored_bytes(header: _Header, size: tuple[int, ...]) -> int:
     return int(np.prod(size, dtype=object)) * max(1, int(header.tags.get("BitsAllocated") or 16) // 8)
 
 
-def _frame_pixels(headers: list[_Header], path: Path, size: tuple[int, int, int], notes: list[str]) -> NDArray[Any]:
+def _frame_pixels(headers: list[_Header], path: Path, size: tuple[int, int, int], notes: list[Note]) -> NDArray[Any]:
     """As :func:`_pixels`, of enhanced objects, whose frames have scales of their own."""
     white_is_low = headers[0].text("PhotometricInterpretation") == "MONOCHROME1"
     parts: dict[Path, NDArray[Any]] = {}
@@ -401,7 +407,7 @@ def _frame_pixels(headers: list[_Header], path: Path, size: tuple[int, int, int]
     return np.stack([parts[h.path][h.frame] for h in headers])
 
 
-def _without_padding(values: NDArray[Any], headers: Sequence[_Header], notes: list[str]) -> NDArray[Any]:
+def _without_padding(values: NDArray[Any], headers: Sequence[_Header], notes: list[Note]) -> NDArray[Any]:
     """Rescaled pixels with what the header calls padding (PS3.3 C.7.5.1.1.2) brought to the lowest value beside it.
 
     Air of a CT is left to the check that all formats have.
@@ -418,10 +424,11 @@ def _without_padding(values: NDArray[Any], headers: Sequence[_Header], notes: li
     if not padded.any() or padded.all():
         return values
     lowest = values[~padded].min()
-    notes.append(
+    text = (
         f"Padding. {max(padded.mean(), 0.0001):.2%} of the pixels are marked in the header as outside of the image; "
         f"they are read as {float(lowest):g}, the lowest value beside them."
     )
+    notes.append(Note("padding", text))
     return np.where(padded, lowest, values)
 
 
@@ -432,7 +439,7 @@ def _signed(header: _Header, value: float) -> float:
     return value - 2**bits if signed and value >= 2 ** (bits - 1) else value
 
 
-def _picture(header: _Header, notes: list[str]) -> Stored:
+def _picture(header: _Header, notes: list[Note]) -> Stored:
     """A projection or photograph: no place in the patient, sometimes a pixel size."""
     values = _without_padding(_pixels([header], header.path, notes), [header], notes)[0]  # H, W, C
     modality = _modality(header, notes)
@@ -445,20 +452,20 @@ def _picture(header: _Header, notes: list[str]) -> Stored:
         )
     values = values[..., 0] if values.shape[2] == 1 else values
     spacing_mm = header.numbers("PixelSpacing")
-    notes.append("The image has no position in the patient; left and right are not known.")
+    notes.append(Note("position_unknown", "The image has no position in the patient; left and right are not known."))
     if len(spacing_mm) != 2:
-        notes.append("The image tells no pixel size; lengths are in pixels.")
+        notes.append(Note("size_unknown", "The image tells no pixel size; lengths are in pixels."))
         return Stored(values, None, spatial_unit="px", orientation_known=False, modality=modality, notes=tuple(notes))
     return Stored(values, None, (spacing_mm[0], spacing_mm[1]), "mm", False, modality=modality, notes=tuple(notes))
 
 
-def _modality(header: _Header, notes: list[str]) -> str:
+def _modality(header: _Header, notes: list[Note]) -> str:
     """The file's modality, or empty where its code is none of ours."""
     code = header.text("Modality")
     try:
         return modalities.modality(code).name
     except ConfigError:
-        notes.append(f"The file's modality code '{code}' is none that is known.")
+        notes.append(Note("modality_code_unknown", f"The file's modality code '{code}' is none that is known."))
         return ""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibiomed_core.errors import ReadError
-from unibiomed_core.types import StoredOrder
+from unibiomed_core.types import Note, StoredOrder
 
 CANONICAL_AXCODES = ("I", "P", "L")
 """The direction in which each canonical axis grows, in nibabel's letters."""
@@ -137,12 +137,13 @@ def tilt_deg(canonical_affine: NDArray[np.float64]) -> float:
     return float(np.degrees(np.arccos(cosines)).max())
 
 
-def tilt_note(canonical_affine: NDArray[np.float64]) -> tuple[str, ...]:
-    """A sentence about the tilt, where there is one."""
+def tilt_note(canonical_affine: NDArray[np.float64]) -> tuple[Note, ...]:
+    """What has to be said about the tilt, where there is one."""
     angle = tilt_deg(canonical_affine)
     if angle < SMALLEST_TILT_DEG:
         return ()
-    return (
+    text = (
         f"Tilted acquisition ({angle:.0f}°). Slices are used as acquired and not resampled to the patient's axes; "
-        "positions in mm follow the tilt.",
+        "positions in mm follow the tilt."
     )
+    return (Note("tilted", text),)

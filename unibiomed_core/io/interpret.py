@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unibiomed_core import modalities
 from unibiomed_core.errors import ReadError
-from unibiomed_core.types import Volume
+from unibiomed_core.types import Note, Volume
 
 NAME_HINTS: Mapping[str, str] = MappingProxyType(
     {
@@ -54,7 +54,7 @@ def values_look_like_hu(values: NDArray[Any]) -> bool:
 
 def without_padding(
     values: NDArray[Any], modality_name: str, unit_in_file: str
-) -> tuple[NDArray[Any], tuple[str, ...]]:
+) -> tuple[NDArray[Any], tuple[Note, ...]]:
     """A CT with what lies outside of the scan brought to air, so that it enters neither windows nor statistics.
 
     Returns:
@@ -68,11 +68,11 @@ def without_padding(
     _, counts = np.unique(below[:: 1 + below.size // _MOST_LOOKED_AT], return_counts=True)
     if counts.max() < 0.5 * counts.sum():  # padding is one value; this is another scale
         return values, ()
-    note = (
+    text = (
         f"Padding. {max(below.size / values.size, 0.0001):.2%} of the voxels lie below {LOWEST_NOISE_HU} HU (down to "
         f"{float(below.min()):.0f}), as is written where nothing was scanned; they are read as {AIR_HU}."
     )
-    return np.maximum(values, np.asarray(AIR_HU, values.dtype)), (note,)
+    return np.maximum(values, np.asarray(AIR_HU, values.dtype)), (Note("padding", text),)
 
 
 def modality_of_name(name: str) -> tuple[str, str]:
@@ -84,7 +84,7 @@ def modality_of_name(name: str) -> tuple[str, str]:
     return next(iter(found.items()))
 
 
-def decide_modality(values: NDArray[Any], name: str, in_file: str, given: str) -> tuple[str, tuple[str, ...]]:
+def decide_modality(values: NDArray[Any], name: str, in_file: str, given: str) -> tuple[str, tuple[Note, ...]]:
     """The modality of an image: from the file, else from the caller, else inferred with a note that says why.
 
     Args:
@@ -114,10 +114,12 @@ def decide_modality(values: NDArray[Any], name: str, in_file: str, given: str) -
     hu = values_look_like_hu(values)
     # "pt" also stands for "patient"; PET has no negative values of this size, so the values win there.
     if hint and not (hint == "pet" and hu):
-        return hint, (f"Modality inferred as {modalities.MODALITIES[hint].label} from '{word}' in the file's name.",)
+        text = f"Modality inferred as {modalities.MODALITIES[hint].label} from '{word}' in the file's name."
+        return hint, (Note("modality_inferred", text),)
     if hu:
         low, high = float(values.min()), float(values.max())
-        return "ct", (f"Modality inferred as CT because values run from {low:.0f} to {high:.0f}.",)
+        text = f"Modality inferred as CT because values run from {low:.0f} to {high:.0f}."
+        return "ct", (Note("modality_inferred", text),)
     raise ReadError(
         "Modality not told",
         f"Neither the header nor the name nor the values of '{name}' tell its modality",
@@ -127,7 +129,7 @@ def decide_modality(values: NDArray[Any], name: str, in_file: str, given: str) -
     )
 
 
-def decide_unit(volume: Volume, unit_in_file: str) -> tuple[str, tuple[str, ...]]:
+def decide_unit(volume: Volume, unit_in_file: str) -> tuple[str, tuple[Note, ...]]:
     """The unit of the intensities, "HU", "SUV" or "intensity", with a note where it is assumed or refused.
 
     Args:
@@ -140,14 +142,14 @@ def decide_unit(volume: Volume, unit_in_file: str) -> tuple[str, tuple[str, ...]
         eight_bit = low >= 0 and high <= 255
         if modalities.looks_like_hu(volume) or (unit_in_file == "HU" and not eight_bit):
             return "HU", ()
-        return "intensity", (f"CT values are not taken as Hounsfield units because {run}.",)
+        return "intensity", (Note("unit_refused", f"CT values are not taken as Hounsfield units because {run}."),)
     if volume.modality == "pet":
         if unit_in_file == "SUV":
-            return "SUV", ("PET values are taken as SUV because the file says so.",)
+            return "SUV", (Note("unit_assumed", "PET values are taken as SUV because the file says so."),)
         if unit_in_file:
-            return "intensity", (f"PET values are in {unit_in_file} and not in SUV.",)
+            return "intensity", (Note("unit_refused", f"PET values are in {unit_in_file} and not in SUV."),)
         # SUV is a ratio: without a scale factor whole numbers are counts or a windowed picture.
         if volume.voxels.dtype.kind == "f" and low >= 0 and high <= HIGHEST_PLAUSIBLE_SUV:
-            return "SUV", (f"PET values are taken as SUV because scaled {run}.",)
-        return "intensity", (f"PET values are not taken as SUV because {run}.",)
+            return "SUV", (Note("unit_assumed", f"PET values are taken as SUV because scaled {run}."),)
+        return "intensity", (Note("unit_refused", f"PET values are not taken as SUV because {run}."),)
     return "intensity", ()

@@ -11,6 +11,7 @@ import numpy as np
 
 from unibiomed_core.io import decoding, geometry, guard
 from unibiomed_core.io.stored import Stored
+from unibiomed_core.types import Note
 
 _KINDS = {
     ".nrrd": ("nrrd", "an NRRD file", "NrrdImageIO"),
@@ -105,7 +106,7 @@ def _numbers(text: str) -> list[str]:
 
 def _told(
     image_io: str, space: str, fields: dict[str, str], dimensions: int
-) -> tuple[bool, Literal["mm", "px"], tuple[str, ...]]:
+) -> tuple[bool, Literal["mm", "px"], tuple[Note, ...]]:
     """Whether the file tells direction and size, as ITK fills in an identity where it does not."""
     if image_io == "NrrdImageIO":
         # ITK brings all patient spaces to this one and leaves scanner or unnamed spaces as they are.
@@ -117,9 +118,13 @@ def _told(
     notes = []
     if dimensions == 2:
         known = False
-        notes.append("The file is 2D; it is read as a volume of one slice, 1 mm thick.")
+        notes.append(
+            Note("stored_in_other_dimensions", "The file is 2D; it is read as a volume of one slice, 1 mm thick.")
+        )
     if not known:
-        notes.append("The file tells no patient orientation; left and right are not known.")
+        notes.append(
+            Note("orientation_unknown", "The file tells no patient orientation; left and right are not known.")
+        )
     if not sized:
-        notes.append("The file tells no spacing; lengths are in pixels.")
+        notes.append(Note("size_unknown", "The file tells no spacing; lengths are in pixels."))
     return known, "mm" if sized else "px", tuple(notes)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from unibiomed_core.io import guard, tiff
 from unibiomed_core.io.stored import Stored
+from unibiomed_core.types import Note
 
 MOST_PIXELS = 4096 * 4096
 """Of the reduced picture; several times what a model sees of it."""
@@ -46,13 +47,14 @@ def load(path: Path, kind: str, most_pixels: int) -> Stored:
         _tiff(path, factor, most_pixels) if kind == "tiff" else _pillow(path, kind, factor, most_pixels)
     )
     rows, columns = values.shape[:2]
-    notes: list[str] = []
+    notes: list[Note] = []
     values = tiff.turned(values, orientation, notes)
     spacing = height / rows, width / columns
-    notes.append(
+    text = (
         f"The picture has {width} x {height} pixels and is read whole at low power ({columns} x {rows}). Masks have "
         "this size, and lengths are in pixels of the file. For details, save a region as its own picture."
     )
+    notes.append(Note("low_power", text))
     return Stored(values, None, spacing[::-1] if orientation in _SIDEWAYS else spacing, "px", False, notes=tuple(notes))
 
 

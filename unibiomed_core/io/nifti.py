@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from unibiomed_core.errors import ReadError
 from unibiomed_core.io import geometry, guard
 from unibiomed_core.io.stored import Stored, rescale
+from unibiomed_core.types import Note
 
 _KIND = "a NIfTI file"
 LARGEST_FORM_CODE = 5
@@ -60,9 +61,8 @@ def _load(path: Path, several: bool) -> list[Stored]:
         notes += said
     values = values.reshape((*(*shape, 1, 1, 1)[:3], -1), order="A")
     if len(shape) != 3 and values.shape[3] == 1:
-        notes.append(
-            f"Stored as {len(shape)}D; read as a volume of {'one slice' if len(shape) == 2 else 'three dimensions'}."
-        )
+        kind = "one slice" if len(shape) == 2 else "three dimensions"
+        notes.append(Note("stored_in_other_dimensions", f"Stored as {len(shape)}D; read as a volume of {kind}."))
     return [
         Stored(volume, affine, spatial_unit=spatial_unit, orientation_known=orientation_known, notes=tuple(notes))
         for volume in np.moveaxis(values, 3, 0)
@@ -93,7 +93,7 @@ def _raw_header(path: Path) -> Any:
     return kind(binaryblock=block[: kind.sizeof_hdr], check=False)
 
 
-def _stored_values(path: Path, header: Any, shape: tuple[int, ...], notes: list[str]) -> NDArray[Any]:
+def _stored_values(path: Path, header: Any, shape: tuple[int, ...], notes: list[Note]) -> NDArray[Any]:
     """The values as stored, in the shape of the header, from a complete and undamaged file.
 
     nibabel's own way to them refuses whole files for header fields that nothing depends on.
@@ -130,7 +130,7 @@ def _first_voxel_at_most(header: Any) -> int:
     return int(told) if _smallest_offset(header) <= told < _LARGEST_OFFSET else _smallest_offset(header) + _PIECE_BYTES
 
 
-def _first_voxel(path: Path, header: Any, content: bytearray, length: int, notes: list[str]) -> int:
+def _first_voxel(path: Path, header: Any, content: bytearray, length: int, notes: list[Note]) -> int:
     """Where the voxels begin.
 
     Some programs leave ``vox_offset`` at 0 in a single file, or at the size of the header; taken at its word it would
@@ -149,9 +149,8 @@ def _first_voxel(path: Path, header: Any, content: bytearray, length: int, notes
     flagged = not not_even_four_bytes and any(content[bare : bare + 1])
     if flagged and (extensions == 0 or len(content) != start + length):
         raise guard.damaged(path, _KIND, "its header has extensions and does not say where the voxels begin")
-    notes.append(
-        f"The header says that the voxels begin at byte {told:g}, inside of itself; they are read from byte {start}."
-    )
+    text = f"The header says that the voxels begin at byte {told:g}, inside of itself; they are read from byte {start}."
+    notes.append(Note("start_corrected", text))
     return start
 
 
@@ -170,7 +169,7 @@ def _extension_bytes(header: Any, content: bytearray) -> int:
     return end - start
 
 
-def _sound_form(header: Any, path: Path) -> list[str]:
+def _sound_form(header: Any, path: Path) -> list[Note]:
     """Leave the orientation that can be used where the other one of sform and qform can't, with a note.
 
     A header may carry both; one that is broken is no reason to refuse a file that the other one places. Where the
@@ -186,7 +185,12 @@ def _sound_form(header: Any, path: Path) -> list[str]:
     if odd and not sound:
         raise guard.damaged(path, _KIND, f"its orientation codes are {codes['sform']} and {codes['qform']}")
     for name in odd:
-        notes.append(f"The {name} of the header has the unknown code {codes[name]} and is not used.")
+        notes.append(
+            Note(
+                "orientation_code_unknown",
+                f"The {name} of the header has the unknown code {codes[name]} and is not used.",
+            )
+        )
         header[f"{name}_code"] = 0
     if int(header["qform_code"]) == 0:
         return notes
@@ -199,10 +203,14 @@ def _sound_form(header: Any, path: Path) -> list[str]:
         quaternion *= (1.0 - 1e-7) / np.sqrt(1.0 + excess)
         for axis, value in zip("bcd", quaternion, strict=True):
             header[f"quatern_{axis}"] = value
-        notes.append("The header's quaternion is longer than 1 by rounding and was brought to length 1.")
+        notes.append(
+            Note(
+                "quaternion_scaled", "The header's quaternion is longer than 1 by rounding and was brought to length 1."
+            )
+        )
     elif int(header["sform_code"]) > 0:
         header["qform_code"] = 0
-        notes.append("The header's quaternion (qform) is no rotation; the sform is used.")
+        notes.append(Note("orientations_differ", "The header's quaternion (qform) is no rotation; the sform is used."))
     else:
         raise ReadError(
             "Impossible geometry",
@@ -239,27 +247,42 @@ def _voxel_sizes(header: Any) -> tuple[float, ...]:
     return tuple(float(s) for s in header["pixdim"][1 : 1 + min(int(header["dim"][0]), 3)])
 
 
-def _geometry(header: Any) -> tuple[NDArray[np.float64], bool, Literal["mm", "px"], list[str]]:
+def _geometry(header: Any) -> tuple[NDArray[np.float64], bool, Literal["mm", "px"], list[Note]]:
     """Affine in mm, whether the orientation is known, the spatial unit, and notes."""
     notes = []
     unit = int(header["xyzt_units"]) & 7
     affine = np.asarray(header.get_best_affine(), np.float64)
     if _MM_PER_UNIT.get(unit, 1.0) != 1.0:
         affine = np.diag([*[_MM_PER_UNIT[unit]] * 3, 1.0]) @ affine
-        notes.append(f"The file counts in {'metres' if unit == 1 else 'micrometres'}; lengths were converted to mm.")
+        notes.append(
+            Note(
+                "lengths_converted",
+                f"The file counts in {'metres' if unit == 1 else 'micrometres'}; lengths were converted to mm.",
+            )
+        )
     if not geometry.is_spacing(_voxel_sizes(header)):  # beside a sform only; without one this was refused
         header["qform_code"] = 0  # it takes its sizes from pixdim
         sizes = _voxel_sizes(header), np.linalg.norm(affine[:3, :3], axis=0)
         told, used = (" x ".join(f"{length:g}" for length in lengths) for lengths in sizes)
-        notes.append(
+        text = (
             f"The header's voxel sizes (pixdim {told}) are impossible and are not used; sizes and positions are those "
             f"of its sform ({used} mm)."
         )
+        notes.append(Note("sizes_of_sform", text))
     sform, qform = int(header["sform_code"]), int(header["qform_code"])
     if sform == 0 and qform == 0:
-        notes.append("The file tells no orientation (sform and qform are unset); left and right are not known.")
+        notes.append(
+            Note(
+                "orientation_unknown",
+                "The file tells no orientation (sform and qform are unset); left and right are not known.",
+            )
+        )
         no_size = unit == 0 and np.allclose(header["pixdim"][1:4], 1.0)
         return affine, False, "px" if no_size else "mm", notes
     if sform > 0 and qform > 0 and not np.allclose(header.get_sform(), header.get_qform(), atol=0.05):
-        notes.append("The two orientations in the header (sform and qform) differ; the sform is used.")
+        notes.append(
+            Note(
+                "orientations_differ", "The two orientations in the header (sform and qform) differ; the sform is used."
+            )
+        )
     return affine, True, "mm", notes

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from unibiomed_core.errors import ReadError
 from unibiomed_core.io import guard, large_picture, tiff
 from unibiomed_core.io.stored import Stored
+from unibiomed_core.types import Note
 
 _KINDS = {
     ".png": ("png", "a PNG picture", "PNG"),
@@ -41,7 +42,7 @@ def load(path: Path) -> Stored:
 
     magic, kind_name, pillow_format = _KINDS[path.suffix.lower()]
     guard.check_kind(path, magic, kind_name)
-    notes: list[str] = []
+    notes: list[Note] = []
     with guard.reading(path, kind_name), guard.quiet(), warnings.catch_warnings():
         # Pillow warns about a picture twice its limit's half and only raises above it: both are refused here.
         warnings.simplefilter("ignore")
@@ -63,11 +64,11 @@ def load(path: Path) -> Stored:
             deep_colour = _bits(path, image) > 8 and len(image.getbands()) > 1
             values = _values(_upright(image, notes), path, notes)
     if deep_colour:
-        notes.append("The picture has 16 bits for each colour and is read with 8.")
+        notes.append(Note("bits_reduced", "The picture has 16 bits for each colour and is read with 8."))
     return Stored(values, None, spatial_unit="px", orientation_known=False, notes=tuple(notes))
 
 
-def load_mask(path: Path, colours: bool = False) -> tuple[NDArray[Any], tuple[str, ...]]:
+def load_mask(path: Path, colours: bool = False) -> tuple[NDArray[Any], tuple[Note, ...]]:
     """A picture whose values are labels, in any format that Pillow or tifffile reads; turned as :func:`load` turns it.
 
     Args:
@@ -82,7 +83,7 @@ def load_mask(path: Path, colours: bool = False) -> tuple[NDArray[Any], tuple[st
     """
     from PIL import Image
 
-    notes: list[str] = []
+    notes: list[Note] = []
     most = int(Image.MAX_IMAGE_PIXELS or 0)
     with guard.reading(path, "a picture"), guard.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -121,10 +122,10 @@ def _check_promise(image: Any, path: Path) -> None:
         raise guard.damaged(path, "a picture", f"it has too few bytes for {image.width} x {image.height} pixels")
 
 
-def _check_pages(image: Any, path: Path, notes: list[str]) -> None:
+def _check_pages(image: Any, path: Path, notes: list[Note]) -> None:
     pages = int(getattr(image, "n_frames", 1))
     if pages > 1 and image.format == "MPO":
-        notes.append(f"The file holds {pages} pictures; the main one is read.")
+        notes.append(Note("further_pictures", f"The file holds {pages} pictures; the main one is read."))
     elif pages > 1:
         raise guard.picture_stack(path, pages)
 
@@ -136,7 +137,7 @@ def _bits(path: Path, image: Any) -> int:
     return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) if image.format == "TIFF" else 8
 
 
-def _upright(image: Any, notes: list[str]) -> Any:
+def _upright(image: Any, notes: list[Note]) -> Any:
     """The decoded picture as the file asks viewers to show it.
 
     Masks are drawn on the picture as it is shown: annotation tools turn it by this tag, and write masks without one.
@@ -153,7 +154,7 @@ def _upright(image: Any, notes: list[str]) -> Any:
     return image if is_tiff else ImageOps.exif_transpose(image)
 
 
-def _values(image: Any, path: Path, notes: list[str]) -> NDArray[Any]:
+def _values(image: Any, path: Path, notes: list[Note]) -> NDArray[Any]:
     """(H, W) or (H, W, 3) of any mode that has one meaning."""
     if image.has_transparency_data:
         grey = image.mode in {"L", "LA", "La", "1"}
@@ -167,19 +168,19 @@ def _values(image: Any, path: Path, notes: list[str]) -> NDArray[Any]:
                 "an opaque picture, as what shows through is not in the file",
                 "Flatten it onto its background and save it again.",
             )
-        notes.append("The picture's alpha channel is opaque throughout and was left out.")
+        notes.append(Note("alpha_dropped", "The picture's alpha channel is opaque throughout and was left out."))
         return np.asarray(image.convert("L" if grey else "RGB"))
     if image.mode in _GREY:
         return np.asarray(image)
     if image.mode == "1":
         return np.asarray(image.convert("L"))
     if image.mode == "P":
-        notes.append("The palette's colours were looked up.")
+        notes.append(Note("palette", "The palette's colours were looked up."))
         return np.asarray(image.convert("RGB"))
     if image.mode in {"RGB", "YCbCr"}:
         return np.asarray(image.convert("RGB"))
     if image.mode == "CMYK":
-        notes.append("The picture is in CMYK (print colours) and was converted to RGB.")
+        notes.append(Note("cmyk", "The picture is in CMYK (print colours) and was converted to RGB."))
         return np.asarray(image.convert("RGB"))
     raise ReadError(
         "Unsupported colour mode",

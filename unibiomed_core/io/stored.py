@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unibiomed_core.io import geometry, guard, interpret
 from unibiomed_core.modalities import MODALITIES
-from unibiomed_core.types import Volume
+from unibiomed_core.types import Note, Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Stored:
     orientation_known: bool = True
     modality: str = ""
     unit: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def compact(values: NDArray[Any]) -> NDArray[Any]:
@@ -93,7 +93,12 @@ def to_volume(stored: Stored, path: Path, modality: str) -> Volume:
         slices, rows, columns = (shape[axis] for axis in order.axes)
         guard.check_sides(rows, columns, path, "An axial slice")
         if slices == 1:
-            notes.append("The volume has one slice; volumes and lengths across slices rest on its thickness alone.")
+            notes.append(
+                Note(
+                    "one_slice",
+                    "The volume has one slice; volumes and lengths across slices rest on its thickness alone.",
+                )
+            )
         if stored.orientation_known:
             notes.extend(geometry.tilt_note(affine))
     guard.check_values(values, path)
@@ -104,7 +109,7 @@ def to_volume(stored: Stored, path: Path, modality: str) -> Volume:
     is_grey_rgb = values.ndim == 3 and stored.affine is None and not MODALITIES[name].colour
     if is_grey_rgb and (values == values[..., :1]).all():
         values = values[..., 0]
-        notes.append("The three colour channels are equal and are read as one grey channel.")
+        notes.append(Note("grey_from_colour", "The three colour channels are equal and are read as one grey channel."))
     volume = Volume(
         voxels=order.to_canonical(values),
         affine=affine,

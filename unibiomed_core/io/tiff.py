@@ -19,8 +19,12 @@ from numpy.typing import NDArray
 
 from unibiomed_core.errors import ReadError
 from unibiomed_core.io import decoding, guard
+from unibiomed_core.types import Note
 
-TURNED = "The file asks viewers to turn or mirror the picture; it is read, and masks are written, as it is then shown."
+TURNED = Note(
+    "turned",
+    "The file asks viewers to turn or mirror the picture; it is read, and masks are written, as it is then shown.",
+)
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
 ORIENTATION = 274
@@ -47,7 +51,7 @@ _UNSIGNED = 1
 _UNCOMPRESSED = 1
 
 
-def grey(path: Path, notes: list[str], most_pixels: int) -> NDArray[Any] | None:
+def grey(path: Path, notes: list[Note], most_pixels: int) -> NDArray[Any] | None:
     """(H, W) of a grey picture, white as its highest value; None of a colour picture that Pillow can read.
 
     Values of 1 bit are bool, True where light. Nothing is decoded before its size was checked.
@@ -101,7 +105,7 @@ def grey(path: Path, notes: list[str], most_pixels: int) -> NDArray[Any] | None:
     return turned(values, orientation, notes)
 
 
-def turned(values: NDArray[Any], orientation: int, notes: list[str]) -> NDArray[Any]:
+def turned(values: NDArray[Any], orientation: int, notes: list[Note]) -> NDArray[Any]:
     """A stored picture (H, W[, C]) as its orientation tag asks viewers to show it, with a note where that differs."""
     if orientation not in _TURNS:
         return values

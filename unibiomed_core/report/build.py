@@ -60,7 +60,7 @@ def build(
     Raises:
         TypeError: ``model`` or ``settings`` hold a value that JSON cannot.
     """
-    stated = [*volume.notes, *warnings]
+    stated = [*(note.text for note in volume.notes), *warnings]
     cut = sorted(set(truncated))
     axis = volume.plane_axis(plane)
     image = {

@@ -20,7 +20,7 @@ from napari_unibiomed.canvas import volumes as layer_volumes
 from napari_unibiomed.canvas.placement import Placement, image_layer, series_layer
 from napari_unibiomed.canvas.volumes import placement_of, warnings_of
 from unibiomed_core.errors import ReadError
-from unibiomed_core.types import StoredOrder, Volume
+from unibiomed_core.types import Note, StoredOrder, Volume
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # napari and pydantic warn of one another's changes
 
@@ -86,8 +86,8 @@ def test_a_negative_scale_is_taken_as_it_is_shown(scale: tuple[float, ...], flip
     assert volume.spacing_mm == pytest.approx((3, 1, 2))
     assert volume.stored.flips == flips
     assert not volume.orientation_known
-    assert "sides are unknown" in volume.notes[0]
-    assert "taken as millimetres" in " ".join(volume.notes)
+    assert "sides are unknown" in volume.notes[0].text
+    assert "taken as millimetres" in " ".join(note.text for note in volume.notes)
     assert hashlib.sha256(layer.data.tobytes()).hexdigest() == before
 
 
@@ -211,8 +211,8 @@ def test_what_has_to_be_said_about_an_image() -> None:
     assert titles(ct()) == []
     assert titles(replace(ct(), orientation_known=False)) == ["Orientation unknown"]
     assert titles(replace(ct(), intensity_unit="intensity")) == ["Values do not look like Hounsfield units"]
-    note = "Uneven slice spacing. Gap of 7.50 mm between slices 34 and 35 where 5.00 mm is usual; slices are taken"
-    (uneven,) = warnings_of(replace(ct(), notes=("Something.", note)))
+    note = Note("uneven_spacing", "Anything.", {"gap_mm": 7.5, "first": 34, "second": 35})
+    (uneven,) = warnings_of(replace(ct(), notes=(Note("padding", "Gap of 9 mm between slices 1 and 2"), note)))
     assert "7.5 mm between slices 34 and 35" in uneven.text
     turned = volume_of(ct().voxels, tilted(canonical_affine((4, 1, 1)), (12, 0, 0)))
     assert titles(turned) == ["Tilted acquisition (12°)"]

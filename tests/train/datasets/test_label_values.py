@@ -27,6 +27,7 @@ from train.datasets.request import ConversionRequest, Summary
 from train.datasets.source_files import read_mask
 from train.datasets.volumes import LARGEST_LABEL, whole_numbers
 from unibiomed_core.errors import DataError
+from unibiomed_core.types import Note
 
 ABOUT = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "tumour": 2}, "file_ending": ".nii.gz"}
 
@@ -171,7 +172,8 @@ def test_what_readers_assume_is_counted_by_what_it_is_not_by_its_values(tmp_path
     """bugs 10: the notes of pictures and volumes reach the summary, a line a kind."""
     summary = Summary()
     for number in range(3):
-        summary.note_reader([f"Values run from {number} to {number + 0.5}.", "No position."], f"case{number}")
+        said = Note("values", f"Values run from {number} to {number + 0.5}."), Note("position", "No position.")
+        summary.note_reader(said, f"case{number}")
     assert [(row["detail"], row["count"], row["example"]) for row in noted(summary)] == [
         ("No position.", 3, "case0: No position."),
         ("Values run from N to N.", 3, "case0: Values run from 0 to 0.5."),

@@ -40,7 +40,7 @@ def test_series_in_every_plane(series: SeriesWriter, code: str, tilt: tuple[floa
     volume = read(series.folder)
     assert volume.modality == "ct"
     check_same_place(volume, phantom, atol_mm=0.01)
-    assert any("Tilted acquisition" in n for n in volume.notes) is (tilt != (0, 0, 0))
+    assert any("Tilted acquisition" in n.text for n in volume.notes) is (tilt != (0, 0, 0))
 
 
 def test_values_are_hounsfield_units(series: SeriesWriter) -> None:
@@ -74,7 +74,7 @@ def test_fractional_scale_differs_between_slices(series: SeriesWriter) -> None:
     expected = pixels * (1 + 0.25 * np.arange(4))[:, np.newaxis, np.newaxis]
     assert volume.voxels == pytest.approx(expected[::-1])
     assert volume.intensity_unit == "intensity"
-    assert any("Bq/mL and not in SUV" in n for n in volume.notes)
+    assert any("Bq/mL and not in SUV" in n.text for n in volume.notes)
 
 
 def test_pet_in_suv_is_told_by_the_file(series: SeriesWriter) -> None:
@@ -114,7 +114,7 @@ def test_other_dicom_objects_are_left_out_with_a_note(series: SeriesWriter) -> N
     assert np.array_equal(volume.voxels, alone.voxels)
     assert np.array_equal(volume.affine, alone.affine)
     assert alone.notes == ()
-    assert volume.notes == (
+    assert tuple(note.text for note in volume.notes) == (
         "Other DICOM objects in the folder were left out: 1 RTSTRUCT (radiotherapy structure set), "
         "2 SEG (segmentation), 1 SR (structured report).",
     )
@@ -160,7 +160,7 @@ def test_single_file_is_a_volume_of_one_slice(series: SeriesWriter) -> None:
     assert volume.shape == (1, 18, 20)
     assert not volume.is_2d
     assert volume.spacing_mm == pytest.approx((2.5, 1.1, 0.9))
-    assert any("one slice" in n for n in volume.notes)
+    assert any("one slice" in n.text for n in volume.notes)
     assert volume.affine[2, 3] == pytest.approx(5 + 2 * 2.5)
 
 
@@ -168,7 +168,7 @@ def test_file_without_suffix_and_thickness(series: SeriesWriter) -> None:
     pixels = np.random.default_rng(0).integers(0, 2000, (18, 20)).astype(np.uint16)
     volume = read(series.slice("IM0001", pixels, (0, 0, 0), SliceThickness=None))
     assert volume.spacing_mm[0] == 1
-    assert any("1 mm is assumed" in n for n in volume.notes)
+    assert any("1 mm is assumed" in n.text for n in volume.notes)
 
 
 def test_colour_photograph_is_a_picture(series: SeriesWriter) -> None:
@@ -190,7 +190,7 @@ def test_radiograph_with_white_as_low(series: SeriesWriter) -> None:
     assert volume.modality == "xray"
     assert volume.is_2d
     assert np.array_equal(volume.voxels[0], 65535 - pixels)
-    assert any("MONOCHROME1" in n for n in volume.notes)
+    assert any("MONOCHROME1" in n.text for n in volume.notes)
     assert volume.spatial_unit == "mm"
     assert volume.spacing_mm[1:] == pytest.approx((0.2, 0.1))
 
@@ -199,15 +199,18 @@ def test_uneven_spacing_and_missing_slices_are_named(series: SeriesWriter) -> No
     """By the numbers of napari's slider, 0 at the head (ux 5); the file's positions grow towards it."""
     series.axial(6, [0, 2, 4, 6, 10, 12])
     notes = read(series.folder).notes
-    assert any("Uneven slice spacing. Gap of 4.00 mm between slices 1 and 2 where 2.00 mm is usual" in n for n in notes)
-    assert any("Missing slices. The gaps fit 1 between slices 1 and 2" in n for n in notes)
+    assert any(
+        "Uneven slice spacing. Gap of 4.00 mm between slices 1 and 2 where 2.00 mm is usual" in n.text for n in notes
+    )
+    assert any("Missing slices. The gaps fit 1 between slices 1 and 2" in n.text for n in notes)
+    assert {n.code: n.values for n in notes}["uneven_spacing"] == {"gap_mm": 4.0, "first": 1, "second": 2}
 
 
 def test_uneven_spacing_without_missing_slices(series: SeriesWriter) -> None:
     series.axial(6, [0, 2, 4, 7, 9, 11])
     notes = read(series.folder).notes
-    assert any("Gap of 3.00 mm" in n for n in notes)
-    assert not any("Missing slices" in n for n in notes)
+    assert any("Gap of 3.00 mm" in n.text for n in notes)
+    assert not any("Missing slices" in n.text for n in notes)
 
 
 def test_modality_of_the_file_wins_or_is_contradicted(series: SeriesWriter) -> None:
@@ -222,7 +225,7 @@ def test_unknown_modality_code_is_asked_for(series: SeriesWriter) -> None:
     refused(series.folder, "Modality not told", "--modality")
     volume = read(series.folder, "mr")
     assert volume.modality == "mri"
-    assert any("'OT'" in n for n in volume.notes)
+    assert any("'OT'" in n.text for n in volume.notes)
 
 
 def test_two_series_are_listed_without_patient_data(series: SeriesWriter) -> None:
@@ -381,7 +384,7 @@ def test_padding_of_the_header_is_outside_of_the_image(series: SeriesWriter) -> 
     volume = read(series.folder)
     expected = np.where(pixels == -2000, pixels[pixels > 0].min(), pixels)
     assert np.array_equal(volume.stored.to_stored(volume.voxels), expected.transpose(2, 1, 0))
-    assert any(note.startswith("Padding. 15.00%") for note in volume.notes)
+    assert any(note.text.startswith("Padding. 15.00%") for note in volume.notes)
 
 
 def test_padding_of_a_ct_is_air(series: SeriesWriter) -> None:

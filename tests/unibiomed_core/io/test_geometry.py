@@ -70,7 +70,7 @@ def test_tilt_is_measured_and_noted(tmp_path: Path, tilt: tuple[float, float, fl
     nibabel.save(reoriented(make_phantom(tilt), "LPI"), path)
     volume = read(path)
     assert geometry.tilt_deg(volume.affine) == pytest.approx(angle, abs=0.01)
-    told = [n for n in volume.notes if "Tilted acquisition" in n]
+    told = [n.text for n in volume.notes if "Tilted acquisition" in n.text]
     assert len(told) == (1 if angle else 0)
     assert not angle or f"({angle}°)" in told[0]
 

@@ -49,7 +49,9 @@ def test_hu_needs_whole_numbers_in_range() -> None:
 def test_ct_is_inferred_from_values_with_the_reason(nifti: Callable[..., Path]) -> None:
     volume = read(nifti(HU, name="scan.nii"))
     assert (volume.modality, volume.intensity_unit) == ("ct", "HU")
-    assert f"Modality inferred as CT because values run from {HU.min()} to {HU.max()}." in volume.notes
+    assert f"Modality inferred as CT because values run from {HU.min()} to {HU.max()}." in [
+        n.text for n in volume.notes
+    ]
 
 
 def test_name_wins_over_values_except_where_it_cannot_be(nifti: Callable[..., Path]) -> None:
@@ -88,7 +90,7 @@ def test_unknown_modality_is_named(nifti: Callable[..., Path]) -> None:
 def test_windowed_ct_has_no_hu(nifti: Callable[..., Path]) -> None:
     volume = read(nifti(EIGHT_BIT, name="scan_ct.nii"))
     assert (volume.modality, volume.intensity_unit) == ("ct", "intensity")
-    assert any("not taken as Hounsfield units because values run from 0 to 255" in n for n in volume.notes)
+    assert any("not taken as Hounsfield units because values run from 0 to 255" in n.text for n in volume.notes)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_windowed_ct_has_no_hu(nifti: Callable[..., Path]) -> None:
 def test_pet_is_suv_only_where_plausible(nifti: Callable[..., Path], values: np.ndarray, unit: str, words: str) -> None:
     volume = read(nifti(values, name="scan.nii"), "pet")
     assert volume.intensity_unit == unit
-    assert any(words in n for n in volume.notes)
+    assert any(words in n.text for n in volume.notes)
 
 
 def with_padding(value: int) -> np.ndarray:
@@ -118,8 +120,8 @@ def test_padding_of_a_ct_is_read_as_air_and_said(value: int) -> None:
     values, (note,) = interpret.without_padding(with_padding(value), "ct", "")
     assert values.min() == interpret.AIR_HU
     assert np.array_equal(values[4:], with_padding(value)[4:])
-    assert str(value) in note
-    assert "20.00%" in note
+    assert str(value) in note.text
+    assert "20.00%" in note.text
 
 
 def test_what_is_no_padding_stays() -> None:

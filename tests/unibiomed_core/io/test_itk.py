@@ -75,7 +75,7 @@ def test_lps_identity_is_already_near_canonical(tmp_path: Path) -> None:
 def test_nrrd_tells_orientation_and_size(tmp_path: Path, extra: str, known: bool, unit: str) -> None:
     volume = read(nrrd(tmp_path / "a_ct.nrrd", extra))
     assert (volume.orientation_known, volume.spatial_unit) == (known, unit)
-    assert any("no patient orientation" in n for n in volume.notes) is not known
+    assert any("no patient orientation" in n.text for n in volume.notes) is not known
     assert volume.spacing_mm == pytest.approx((2 if extra else 1, 1, 1))
 
 

@@ -52,7 +52,7 @@ def test_tiff_is_averaged_part_by_part(
     assert np.abs(volume.voxels[0].astype(float) - means(values, 4)).max() <= 1
     assert volume.spacing_mm[1:] == pytest.approx((203 / 51, 4.0))
     assert volume.spatial_unit == "px"
-    assert any("300 x 203 pixels and is read whole at low power (75 x 51)" in note for note in volume.notes)
+    assert any("300 x 203 pixels and is read whole at low power (75 x 51)" in note.text for note in volume.notes)
 
 
 def test_of_a_pyramid_the_level_that_fits_is_read(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_jpeg_and_png_are_reduced_and_turned(tmp_path: Path, suffix: str, orient
     rows, columns = volume.voxels.shape[1:3]
     assert rows * columns <= 5200
     assert np.abs(volume.voxels[0].astype(float) - expected[:rows, :columns]).mean() < 6  # JPEG changes values
-    assert any("low power" in note for note in volume.notes)
+    assert any("low power" in note.text for note in volume.notes)
 
 
 def test_what_cannot_be_reduced_is_refused_in_words(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_unset_orientation_is_unknown(nifti: Writer) -> None:
     assert not volume.orientation_known
     assert volume.spatial_unit == "mm"
     assert volume.spacing_mm == pytest.approx((3, 1.5, 1.5))
-    assert any("no orientation" in n for n in volume.notes)
+    assert any("no orientation" in n.text for n in volume.notes)
 
 
 def test_no_orientation_unit_nor_size_is_in_pixels(nifti: Writer) -> None:
@@ -97,7 +97,7 @@ def test_other_units_become_mm(nifti: Writer, code: int, factor: float, word: st
 
     volume = read(nifti(NOISE, np.diag([2.0, 3.0, 4.0, 1.0]), edit=edit))
     assert volume.spacing_mm == pytest.approx((4 * factor, 3 * factor, 2 * factor))
-    assert any(f"counts in {word}" in n for n in volume.notes)
+    assert any(f"counts in {word}" in n.text for n in volume.notes)
 
 
 def test_differing_forms_are_noted(nifti: Writer) -> None:
@@ -106,7 +106,7 @@ def test_differing_forms_are_noted(nifti: Writer) -> None:
         header["sform_code"] = 1
 
     volume = read(nifti(NOISE, np.eye(4), edit=edit))
-    assert any("differ; the sform is used" in n for n in volume.notes)
+    assert any("differ; the sform is used" in n.text for n in volume.notes)
     assert np.array_equal(volume.stored.affine, np.eye(4))
 
 
@@ -116,7 +116,7 @@ def test_one_slice_is_a_volume(nifti: Writer, shape: tuple[int, ...]) -> None:
     assert volume.shape == (1, 18, 20)
     assert not volume.is_2d
     assert volume.stored.shape == (20, 18, 1)
-    assert any("one slice" in n for n in volume.notes)
+    assert any("one slice" in n.text for n in volume.notes)
 
 
 def test_a_single_volume_stored_as_4d_is_read(nifti: Writer) -> None:
@@ -143,7 +143,7 @@ def test_an_offset_of_zero_reads_behind_the_header(nifti: Writer, suffix: str) -
     path.write_bytes(gzip.compress(raw) if suffix == "nii.gz" else raw)
     volume = read(path)
     assert np.array_equal(volume.stored.to_stored(volume.voxels), NOISE)
-    assert any("read from byte 352" in note for note in volume.notes)
+    assert any("read from byte 352" in note.text for note in volume.notes)
     raw[348] = 1
     path.write_bytes(gzip.compress(raw) if suffix == "nii.gz" else raw)
     refused(path, "Damaged file", "does not say where the voxels begin")
@@ -179,7 +179,7 @@ def test_one_sound_orientation_is_enough(
     volume = read(nifti(NOISE, name="a_ct.nii", edit=_forms(sform, qform, quaternion)))
     assert volume.orientation_known
     assert np.array_equal(volume.stored.to_stored(volume.voxels), NOISE)
-    assert any(note in said for said in volume.notes)
+    assert any(note in said.text for said in volume.notes)
 
 
 def test_a_quaternion_that_is_no_rotation_and_stands_alone_is_refused(nifti: Writer) -> None:
@@ -267,7 +267,7 @@ def test_a_sound_sform_is_enough_beside_bad_spacing(nifti: Writer, value: float,
     assert volume.spatial_unit == "mm"
     assert np.array_equal(volume.affine, wanted.affine)
     assert np.array_equal(volume.voxels, wanted.voxels)
-    assert set(volume.notes) - set(wanted.notes) == {
+    assert {n.text for n in volume.notes} - {n.text for n in wanted.notes} == {
         f"The header's voxel sizes (pixdim 1.5 x 1.5 x {value:g}) are impossible and are not used; sizes and positions "
         "are those of its sform (1.5 x 1.5 x 3 mm)."
     }
@@ -401,7 +401,7 @@ def test_real_pet_is_suv(shared: Path) -> None:
     path = shared / "data/soft-tissue-sarcoma-pet-ct-mr/images/STS_006_PET.nii.gz"
     volume = read(path)
     assert (volume.modality, volume.intensity_unit) == ("pet", "SUV")
-    assert any("taken as SUV because" in n for n in volume.notes)
+    assert any("taken as SUV because" in n.text for n in volume.notes)
     assert volume.stored.to_stored(volume.voxels) == pytest.approx(nibabel.load(path).get_fdata(), abs=1e-4)
 
 
@@ -420,7 +420,7 @@ def test_a_bad_quaternion_beside_a_sound_sform_is_a_note(nifti: Writer, vector: 
     volume = read(nifti(NOISE, affine, name="a_ct.nii", edit=quaternion(*vector, sform=1)))
     assert np.array_equal(volume.stored.to_stored(volume.voxels), NOISE)
     assert volume.spacing_mm == pytest.approx((2.5, 1.1, 0.9))
-    assert any("sform is used" in note for note in volume.notes)
+    assert any("sform is used" in note.text for note in volume.notes)
 
 
 def test_a_quaternion_alone_may_be_rounded_and_not_impossible(nifti: Writer) -> None:
@@ -431,7 +431,7 @@ def test_a_quaternion_alone_may_be_rounded_and_not_impossible(nifti: Writer) -> 
     near = read(nifti(NOISE, shift, name="b_ct.nii", edit=quaternion(rounded, rounded, 0, sform=0)))
     # Five digits of a direction over 20 voxels of 2.5 mm.
     assert np.allclose(near.affine, right.affine, atol=1e-3)
-    assert any("by rounding" in note for note in near.notes)
+    assert any("by rounding" in note.text for note in near.notes)
     with pytest.raises(ReadError, match="Impossible geometry"):
         read(nifti(NOISE, shift, name="c_ct.nii", edit=quaternion(0.8, 0.8, 0, sform=0)))
 
@@ -446,7 +446,7 @@ def test_an_offset_inside_of_the_header_does_not_make_voxels_of_it(nifti: Writer
 
     volume = read(nifti(NOISE, name=name, edit=edit))
     assert np.array_equal(volume.stored.to_stored(volume.voxels), NOISE)
-    assert any("read from byte 352" in note for note in volume.notes)
+    assert any("read from byte 352" in note.text for note in volume.notes)
 
 
 def test_voxels_right_behind_a_bare_header_and_behind_extensions(tmp_path: Path) -> None:

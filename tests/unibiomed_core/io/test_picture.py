@@ -83,7 +83,7 @@ def test_deep_colour_is_reduced_with_a_note(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
     volume = read(path, "pathology")
     assert np.array_equal(volume.voxels[0], (deep >> 8).astype(np.uint8))
-    assert any("16 bits for each colour" in n for n in volume.notes)
+    assert any("16 bits for each colour" in n.text for n in volume.notes)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -91,7 +91,7 @@ def test_opaque_alpha_is_left_out(tmp_path: Path, suffix: str) -> None:
     opaque = np.dstack([RGB, np.full((18, 24), 255, np.uint8)])
     volume = read(save(tmp_path / f"a.{suffix}", opaque), "pathology")
     assert np.array_equal(volume.voxels[0], RGB)
-    assert any("alpha channel is opaque" in n for n in volume.notes)
+    assert any("alpha channel is opaque" in n.text for n in volume.notes)
     grey = save(tmp_path / f"b.{suffix}", opaque[..., [0, 3]])
     assert np.array_equal(read(grey, "xray").voxels[0], RGB[..., 0])
 
@@ -106,7 +106,7 @@ def test_palette_becomes_rgb(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", RGB, "P")
     volume = read(path, "pathology")
     assert np.array_equal(volume.voxels[0], np.asarray(Image.open(path).convert("RGB")))
-    assert any("palette" in n for n in volume.notes)
+    assert any("palette" in n.text for n in volume.notes)
 
 
 def test_equal_channels_are_grey_where_colour_means_nothing(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_equal_channels_are_grey_where_colour_means_nothing(tmp_path: Path) -> N
     grey = read(path, "ultrasound")
     assert not grey.is_rgb
     assert np.array_equal(grey.voxels[0], GREY)
-    assert any("read as one grey channel" in n for n in grey.notes)
+    assert any("read as one grey channel" in n.text for n in grey.notes)
     assert read(path, "pathology").is_rgb
 
 
@@ -139,7 +139,7 @@ def test_display_orientation_is_applied_to_image_and_mask_alike(
     mask, notes = load_mask(turned)
     assert np.array_equal(mask, shown)
     for said in (volume.notes, notes):
-        assert any("turn or mirror" in n for n in said) is (orientation != 1)
+        assert any("turn or mirror" in n.text for n in said) is (orientation != 1)
 
 
 def test_stack_is_refused(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_mislabelled_picture_is_refused(tmp_path: Path, name: str, content: byte
 def test_print_colours_are_converted_with_a_note(tmp_path: Path) -> None:
     volume = read(save(tmp_path / "a.jpg", RGB, "CMYK"), "pathology")
     assert volume.is_rgb
-    assert any("CMYK" in n for n in volume.notes)
+    assert any("CMYK" in n.text for n in volume.notes)
 
 
 def test_unsupported_mode_is_refused(tmp_path: Path) -> None:

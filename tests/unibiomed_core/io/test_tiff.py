@@ -87,7 +87,7 @@ def test_colour_layouts(tmp_path: Path, planar: str) -> None:
 
 def test_palette_and_a_reduced_copy_beside(tmp_path: Path) -> None:
     Image.fromarray(ramp(np.uint8)).convert("P").save(tmp_path / "p.tif")
-    assert any("palette" in note for note in read(tmp_path / "p.tif", "xray").notes)
+    assert any("palette" in note.text for note in read(tmp_path / "p.tif", "xray").notes)
     with tifffile.TiffWriter(tmp_path / "pyramid.tif") as file:
         file.write(ramp(np.uint16), photometric="minisblack", tile=(16, 16))
         file.write(ramp(np.uint16)[::2, ::2], photometric="minisblack", tile=(16, 16), subfiletype=1)
