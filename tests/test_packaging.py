@@ -167,6 +167,24 @@ def test_a_wheel_holds_all_it_needs_and_its_samples_are_found(wheel: Path, tmp_p
     assert all(line.is_file() and line.is_relative_to((tmp_path / "site").resolve()) for line in lines)
 
 
+def test_training_names_itself_only_by_its_place() -> None:
+    """An import or resource by the name ``train``, in a function too, would be missing where the wheel is installed."""
+    for file in (ROOT / "train").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            called = node.args[:1] if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(BY_NAME) else []
+            named = [text.value for arg in called for text in ast.walk(arg) if isinstance(text, ast.Constant)]
+            if isinstance(node, ast.Import):
+                named = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                named = [node.module]
+            absolute = [name for name in named if str(name).split(".")[0] == "train"]
+            assert not absolute, f"{file.relative_to(ROOT)}, line {getattr(node, 'lineno', 0)}: {absolute}"
+
+
+BY_NAME = ("import_module", "find_spec", "files")
+"""Functions that take a module by its name."""
+
+
 EVERY_MODULE = """
 import importlib, importlib.util, pkgutil
 package = importlib.import_module({package!r})
