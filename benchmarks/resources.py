@@ -16,6 +16,7 @@ from benchmarks.bars import Row
 from benchmarks.subject import Subject, medians
 from unibiomed_core import read
 from unibiomed_core.engine.engine import Engine
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.samples import samples
 from unibiomed_core.types import StoredOrder, Volume
 
@@ -50,7 +51,7 @@ def peak_mib(slices: int) -> float:
     import resource
 
     engine = Engine.load("mini", device="cpu")
-    for _ in engine.run(anatomy((slices, 256, 256)), ["liver"], describe=False):
+    for _ in engine.run(anatomy((slices, 256, 256)), RunRequest.segment("liver", describe=False)):
         pass
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -63,7 +64,7 @@ def disk(subject: Subject) -> list[Row]:
 
     def examine(volume: Volume) -> None:
         subject.engine.free()
-        for _ in subject.engine.run(volume, ["liver"], describe=False):
+        for _ in subject.engine.run(volume, RunRequest.segment("liver", describe=False)):
             pass
 
     held, stored = medians(lambda: examine(given), lambda: examine(read(path)))

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from train.datasets import volumes
 from train.datasets.shared_layout import SOURCES, Source
 from unibiomed_core.engine.engine import Engine
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import ConfigError
 from unibiomed_core.io import read
 from unibiomed_core.metrics.labels import auc
@@ -125,7 +126,8 @@ def run(engine: Engine, case: Case, plan: str, smooth_mm: float) -> tuple[Report
     """The report of one plan and its CPU seconds, nothing being cached before."""
     engine.free()
     began = time.process_time()
-    *_, last = engine.run(case.volume, list(case.truth), describe=False, smooth_mm=smooth_mm, **PLANS[plan])
+    request = RunRequest.segment(*case.truth, describe=False, smooth_mm=smooth_mm, **PLANS[plan])
+    *_, last = engine.run(case.volume, request)
     assert isinstance(last, Done)
     return last.report, time.process_time() - began
 

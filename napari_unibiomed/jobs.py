@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 from unibiomed_core import report as reports
-from unibiomed_core.modalities import Window, with_labels
+from unibiomed_core.engine.volume.request import RunRequest
+from unibiomed_core.modalities import with_labels
 from unibiomed_core.types import Caution, CroppedMask, Finding, Plane, Prediction, Prompt, Region, Report, Volume
 
 JobKind = Literal["report", "segment", "ask", "roi"]
@@ -21,67 +22,35 @@ LONGEST_NAME = 60
 """Characters of a layer's name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How slices are planned and masks become findings; arguments of ``Engine.run`` with its defaults.
-
-    Args:
-        plan: Name of a plan over slices.
-        smooth_mm: Standard deviation of a 3D smoothing of each finding; 0 is off.
-        least_presence: Findings of a lower presence are left out, 0..1.
-        min_area_mm2: Smaller mask pieces of a slice are left out; None takes the usual rule for specks.
-        link_slices: Join the pieces of neighbouring slices.
-    """
-
-    plan: str = "all"
-    smooth_mm: float = 0.0
-    least_presence: float = 0.0
-    min_area_mm2: float | None = None
-    link_slices: bool = True
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """Those that differ from the defaults."""
-        usual = asdict(Options())
-        return {name: value for name, value in asdict(self).items() if value != usual[name]}
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """One request, bound to the volume it was made for.
 
     Args:
-        asks: Prompts, or names of targets to segment; for a report, empty means all that the model looks for. Every
-            prompt of a "roi" job carries its region, and each is asked on the slice of its own region.
-        indices: Canonical slice indices; None takes all slices that show something. Not used by "roi".
-        every: Step between slices where ``indices`` is None.
-        window: What the model is given; None takes the modality's.
-        describe: Let the model describe key slices in its own words (reports).
+        request: What is asked, of which slices, and how masks become findings. Every prompt of a "roi" job carries its
+            region, and each is asked on the slice of its own region; slices and options are not used then.
         within: Keep only findings that meet this box.
-        options: How slices are planned and masks become findings. Not used by "roi".
         label: How a list of runs names it; empty for a name made of kind and prompts.
     """
 
     kind: JobKind
     volume: Volume
-    asks: tuple[Prompt | str, ...] = ()
-    plane: Plane = "axial"
-    indices: tuple[int, ...] | None = None
-    every: int = 1
-    window: Window | None = None
-    describe: bool = True
+    request: RunRequest = field(default_factory=RunRequest)
     within: Region | None = None
-    options: Options = Options()
     label: str = ""
+
+    @property
+    def words(self) -> str:
+        """What is asked, for people: targets and questions, each once; empty for a report on all that is known."""
+        asked = [prompt.target or prompt.question for prompt in self.request.prompts]
+        return ", ".join(dict.fromkeys(word for word in asked if word))
 
     @property
     def name(self) -> str:
         """For people: the label, or the kind with what was asked."""
         if self.label:
             return self.label
-        asked = [ask if isinstance(ask, str) else ask.target or ask.question for ask in self.asks]
-        words = ", ".join(dict.fromkeys(word for word in asked if word))
-        return f"{KIND_WORDS[self.kind]}: {words}" if words else KIND_WORDS[self.kind]
+        return f"{KIND_WORDS[self.kind]}: {self.words}" if self.words else KIND_WORDS[self.kind]
 
 
 def layer_name(job: Job, image: str, taken: Collection[str] = ()) -> str:
@@ -91,9 +60,8 @@ def layer_name(job: Job, image: str, taken: Collection[str] = ()) -> str:
         image: Name of the image layer.
         taken: Names of layers that are there.
     """
-    asked = [ask if isinstance(ask, str) else ask.target or ask.question for ask in job.asks]
-    words = ", ".join(dict.fromkeys(word for word in asked if word))
-    name = f"{image} {job.label or (words if job.kind == 'segment' and words else KIND_WORDS[job.kind].lower())}"
+    told = job.words if job.kind == "segment" and job.words else KIND_WORDS[job.kind].lower()
+    name = f"{image} {job.label or told}"
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 1].rstrip(' ,')}\u2026"
     return unused_name(name, taken)

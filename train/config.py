@@ -130,6 +130,18 @@ class RunConfig:
             ) from cause
 
 
+def named_value(setting: str) -> tuple[str, str]:
+    """Name and value of a ``name=value`` word of a command line.
+
+    Raises:
+        ConfigError: It has no value.
+    """
+    name, found, value = setting.partition("=")
+    if not found:
+        raise ConfigError("Setting without a value", f"'{setting}'", "name=value")
+    return name, value
+
+
 def override(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     """Apply ``name=value`` settings; ``stage.name=value`` reaches into one stage.
 
@@ -138,9 +150,7 @@ def override(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     """
     stages = {stage.name: stage for stage in config.stages}
     for setting in settings:
-        name, found, value = setting.partition("=")
-        if not found:
-            raise ConfigError("Setting without a value", f"'{setting}'", "name=value")
+        name, value = named_value(setting)
         stage, dot, inner = name.partition(".")
         if dot and stage in stages:
             stages[stage] = _replace(stages[stage], inner, value, prefix=f"{stage}.")

@@ -30,7 +30,7 @@ from unibiomed_core.engine.engine import Engine
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError
 
 from .commands import as_called
-from .config import RunConfig
+from .config import RunConfig, named_value
 from .data import records as record_files
 from .data.records import Record
 from .evaluation import compare, figures
@@ -78,7 +78,7 @@ def settings(arguments: Sequence[str]) -> EvaluationSettings:
     """
     found = EvaluationSettings()
     for argument in arguments:
-        name, _, value = argument.partition("=")
+        name, value = named_value(argument)
         if name == "limit" and value.isdecimal():
             found = replace(found, limit=int(value))
         elif name == "image" and value in IMAGES:

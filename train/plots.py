@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from unibiomed_core.errors import WriteError
+from unibiomed_core.files import replaced_file
 
 
 def write_figure(figure: Figure, path: Path) -> Path:
@@ -15,12 +16,10 @@ def write_figure(figure: Figure, path: Path) -> Path:
     Raises:
         WriteError: The disk is full or the folder cannot be written.
     """
-    aside = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(aside, format="png", dpi=110)
-        aside.replace(path)
+        with replaced_file(path) as aside:
+            figure.savefig(aside, format="png", dpi=110)
     except OSError as cause:
-        aside.unlink(missing_ok=True)
         raise WriteError("Picture not written", f"{path}: {cause}", "a folder with space") from cause
     return path

@@ -9,6 +9,7 @@ __version__ = "0.2.0"
 
 _HOME = {
     "Engine": "engine.engine",
+    "RunRequest": "engine.volume.request",
     "read": "io",
     **dict.fromkeys(
         ("Volume", "Slice", "Region", "Prompt", "Prediction", "Phrase", "Finding", "Absence", "Report", "NOTICE"),

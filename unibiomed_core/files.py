@@ -216,6 +216,26 @@ def _write_error(error: OSError, out_dir: Path) -> WriteError:
 
 
 @contextmanager
+def replaced_file(file: Path) -> Iterator[Path]:
+    """A path beside ``file`` for a new one, which takes its place when the block ends without an error.
+
+    A process that is killed leaves the whole old file or the whole new one, and after an error nothing of the new one
+    is left. Not synced: for what can be made again when a power cut takes it.
+
+    Raises:
+        OSError: The system refused; the caller knows what it means.
+    """
+    aside = file.with_name(file.name + ".new")
+    try:
+        yield aside
+        os.replace(aside, file)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def replaced_folder(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
     """An empty folder that takes the place of ``folder`` when the block ends without an error.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -400,6 +400,12 @@ class ReaderEdit:
     numbers: tuple[int, ...]
 
 
+Ended = Literal["finished", "cancelled", "failed", "interrupted"]
+"""How a run ended: to its end; stopped by the user; by an error; or with its program, before it had an end."""
+
+ENDINGS: tuple[Ended, ...] = get_args(Ended)
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What one run over a volume says. Can be rebuilt from its own JSON (``report.from_json``)."""
@@ -416,9 +422,14 @@ class Report:
     slices_skipped: tuple[int, ...]
     slices_total: int
     seconds: float
-    cancelled: bool = False
+    ended: Ended = "finished"
     notice: str = NOTICE
     edits: tuple[ReaderEdit, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all was examined that was asked for."""
+        return self.ended == "finished"
 
     def renumbered(self, findings: tuple[Finding, ...]) -> Report:
         """The same report with other findings, numbered from 1 in the order given."""

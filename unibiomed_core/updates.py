@@ -33,7 +33,7 @@ class FindingFound:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end of the stream; ``report.cancelled`` tells whether the user stopped it."""
+    """The end of the stream; ``report.ended`` tells how it came about."""
 
     report: Report
 

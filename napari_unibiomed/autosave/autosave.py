@@ -18,13 +18,11 @@ import numpy as np
 
 from napari_unibiomed.autosave import run_files
 from napari_unibiomed.jobs import Job, Run, RunAnswer, limited
-from napari_unibiomed.salvage import salvage
 from napari_unibiomed.settings import Settings
-from unibiomed_core.errors import ReadError
+from unibiomed_core.engine.volume.finish import finish_answered
+from unibiomed_core.errors import PromptError, ReadError
 from unibiomed_core.types import Prediction, Report, Volume
 from unibiomed_core.updates import Done, Progress, SliceDone, Update
-
-INTERRUPTED = "The run was interrupted before all slices; what follows is restored from the slices that were finished."
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +135,12 @@ class Autosave:
             run.answers = [RunAnswer.of(p) for given in predictions.values() for p in given]
         report = run_files.read_report(saved.folder, volume)
         if report is None and job.kind != "roi":
-            report = salvage(job, predictions, model, run.seconds, INTERRUPTED)
+            report = _interrupted(run)
         if report is not None:
             run.report = limited(report, job)
             run.findings = list(run.report.findings)
             run.seconds = report.seconds
-        run.cancelled = run.places_done < total if report is None else report.cancelled
+        run.cancelled = run.places_done < total if report is None else not report.complete
         run.complete = not run.cancelled
         return run
 
@@ -160,6 +158,19 @@ class Autosave:
                 digest.update(np.ascontiguousarray(plane).data)
             self._hashed = volume, digest.hexdigest()
         return self._hashed[1]
+
+
+def _interrupted(run: Run) -> Report:
+    """The report of a run that has no end on the disk.
+
+    Raises:
+        ReadError: The request that was read cannot have been run on this image.
+    """
+    asked, answered = run.job.request, run.predictions
+    try:
+        return finish_answered(run.volume, asked, answered, ended="interrupted", model=run.model, seconds=run.seconds)
+    except PromptError as cause:
+        raise ReadError("Saved run cannot be read", cause.found, cause.expected) from cause
 
 
 def _began(folder: Path) -> float:
@@ -214,7 +225,7 @@ class Keeper:
                     self._on_folder(self._keeping.folder)
                 case SliceDone(predictions=predictions) if self._keeping is not None:
                     self._keeping.keep(predictions)
-                case Done(report) if self._keeping is not None and not report.cancelled:
+                case Done(report) if self._keeping is not None and report.complete:
                     self._keeping.end(report)
         except OSError as error:
             self._autosave = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -13,14 +12,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from napari_unibiomed.jobs import Job, Options
+from napari_unibiomed.jobs import Job
 from unibiomed_core import report as reports
+from unibiomed_core.engine.volume.request import from_json, prompt_from_json, to_json
 from unibiomed_core.errors import ReadError
-from unibiomed_core.files import parse_json, read_json
-from unibiomed_core.modalities import Window
+from unibiomed_core.files import parse_json, read_json, replaced_file
 from unibiomed_core.types import Caution, CroppedMask, Phrase, Prediction, Prompt, Region, Report, Volume
 
 VERSION = 1
+
+JOB_VERSION = 2
+"""Jobs of the first version are read, too."""
+
 JOB_FILE, REPORT_FILE, NAME_FILE = "job.json", "report.json", "name.json"
 
 Slices = dict[int, tuple[Prediction, ...]]
@@ -29,16 +32,10 @@ Slices = dict[int, tuple[Prediction, ...]]
 def write_job(folder: Path, job: Job, model: Mapping[str, Any], total: int) -> None:
     """Begin a folder; the volume itself is not stored."""
     about = {
-        "version": VERSION,
+        "version": JOB_VERSION,
         "kind": job.kind,
-        "asks": [ask if isinstance(ask, str) else asdict(ask) for ask in job.asks],
-        "plane": job.plane,
-        "indices": None if job.indices is None else list(job.indices),
-        "every": job.every,
-        "window": None if job.window is None else asdict(job.window),
-        "describe": job.describe,
+        "request": to_json(job.request),
         "within": None if job.within is None else asdict(job.within),
-        "options": asdict(job.options),
         "label": job.label,
         "model": dict(model),
         "slices_total": total,
@@ -54,24 +51,29 @@ def read_job(folder: Path, volume: Volume) -> tuple[Job, dict[str, Any], int]:
     """
     about = read_json(folder / JOB_FILE, title="Saved run cannot be read", expected="a job")
     try:
-        if about["version"] != VERSION:
+        if about["version"] not in (1, JOB_VERSION):
             raise ValueError(f"version {about['version']}")
         job = Job(
             kind=about["kind"],
             volume=volume,
-            asks=tuple(ask if isinstance(ask, str) else _prompt(ask) for ask in about["asks"]),
-            plane=about["plane"],
-            indices=None if about["indices"] is None else tuple(about["indices"]),
-            every=about["every"],
-            window=None if about["window"] is None else Window(**about["window"]),
-            describe=about["describe"],
+            request=from_json(about["request"] if about["version"] == JOB_VERSION else _first_request(about)),
             within=None if about["within"] is None else Region(**about["within"]),
-            options=Options(**about.get("options", {})),  # runs of earlier versions have none
             label=about["label"],
         )
         return job, about["model"], int(about["slices_total"])
     except (OSError, EOFError, ValueError, KeyError, TypeError) as cause:
-        raise ReadError("Saved run cannot be read", f"{JOB_FILE}: {cause}", f"version {VERSION}") from cause
+        raise ReadError("Saved run cannot be read", f"{JOB_FILE}: {cause}", f"version {JOB_VERSION}") from cause
+
+
+def _first_request(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The request of a job in the first version of the file, which named targets without their prompts.
+
+    Raises:
+        KeyError: A part is missing.
+    """
+    names = ("plane", "indices", "every", "window", "describe")
+    prompts = [asdict(Prompt("segment", ask)) if isinstance(ask, str) else ask for ask in about["asks"]]
+    return {"prompts": prompts, **{name: about[name] for name in names}, **about.get("options", {})}
 
 
 def write_slice(folder: Path, number: int, predictions: tuple[Prediction, ...]) -> None:
@@ -169,7 +171,7 @@ def _read_slice(file: Path) -> tuple[Prediction, ...]:
         stated = parse_json(arrays["predictions"].tobytes(), file.name)
         return tuple(
             Prediction(
-                prompt=_prompt(given["prompt"]),
+                prompt=prompt_from_json(given["prompt"]),
                 phrases=tuple(
                     Phrase(
                         **{name: phrase[name] for name in _PHRASE},
@@ -193,15 +195,6 @@ def _mask(arrays: Mapping[str, Any], about: Mapping[str, Any]) -> CroppedMask:
     return CroppedMask(arrays[about["array"]], tuple(about["offset"]), tuple(about["shape"]))
 
 
-def _prompt(values: Mapping[str, Any]) -> Prompt:
-    region = values["region"]
-    return Prompt(**{**values, "region": None if region is None else Region(**region)})
-
-
 def _write(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Aside, then renamed: a process that is killed leaves the whole file or none. Not synced: a power cut may cost
-    slices, and each of them can be computed again."""
-    aside = file.with_suffix(".part")
-    with aside.open("wb") as out:
+    with replaced_file(file) as aside, aside.open("wb") as out:
         write(out)
-    os.replace(aside, file)

@@ -213,12 +213,12 @@ class LayerGateway(LayerEvents):
         new = [index for index, count in counts.items() if about["painted"].get(index) != count]
         canonical = about["placement"].to_canonical(layer.data)
         for index in new:
-            painting.paint_slice(canonical, run.job.plane, index, run.predictions[index], about["names"])
+            painting.paint_slice(canonical, run.job.request.plane, index, run.predictions[index], about["names"])
         about["painted"] = counts
         if len(about["names"]) + 1 != len(layer.features):
             rows = [{"index": number, "finding": name} for name, number in about["names"].items()]
             self.set_features(layer, rows)
-        elsewhere = bool(new) and self.displayed_plane(run.job.volume) != run.job.plane
+        elsewhere = bool(new) and self.displayed_plane(run.job.volume) != run.job.request.plane
         if refreshed := shown_slice is None or shown_slice in new or elsewhere:
             layer.refresh()
         return refreshed

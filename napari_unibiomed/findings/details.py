@@ -40,7 +40,7 @@ def facts_of(run: Run, row: FindingRow) -> list[Fact]:
 
 
 def _run_facts(run: Run) -> list[Fact]:
-    asked = [ask if isinstance(ask, str) else ask.target or ask.question or ask.task for ask in run.job.asks]
+    asked = [prompt.target or prompt.question or prompt.task for prompt in run.job.request.prompts]
     facts = [("Task", run.job.name)]
     if run.began is not None:
         facts.append(("Begun", moment_text(run.began)))

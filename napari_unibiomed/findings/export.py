@@ -32,7 +32,7 @@ Writer = Callable[[Report, Volume, "Window | None", Path], None]
 
 def window_of(run: Run) -> Window:
     """The intensity window that the model was given."""
-    return run.job.window or choose_window(run.job.volume)
+    return run.job.request.window or choose_window(run.job.volume)
 
 
 def edited_report(run: Run, rows: Sequence[FindingRow]) -> Report:

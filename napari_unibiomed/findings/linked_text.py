@@ -137,7 +137,7 @@ def _header(run: Run, report: Report | None) -> Line:
             low, high = number_text(window["low"]), number_text(window["high"])
             parts.append(f"{window['name']} {low} to {high} {report.image.get('window_unit', '')}".rstrip())
     if not run.job.volume.is_2d and run.job.kind != "roi":
-        parts.append(run.job.plane)
+        parts.append(run.job.request.plane)
     return (Span(" · ".join(parts), kind="title"),)
 
 

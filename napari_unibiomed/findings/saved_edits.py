@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import zipfile
 import zlib
@@ -22,7 +21,7 @@ from napari_unibiomed.findings.rows import FindingRow, row_of
 from napari_unibiomed.findings.streaming import collect
 from napari_unibiomed.jobs import Run
 from unibiomed_core.errors import ReadError
-from unibiomed_core.files import parse_json
+from unibiomed_core.files import parse_json, replaced_file
 from unibiomed_core.types import CroppedMask, Finding, Volume
 
 VERSION = 1
@@ -86,10 +85,8 @@ def write(folder: Path, edits: Edits) -> None:
             about["mask"] = {"offset": mask.offset, "box": mask.crop.shape}
         stated.append(about)
     text = np.frombuffer(json.dumps({"version": VERSION, "rows": stated}).encode(), np.uint8)
-    aside = file.with_suffix(".part")
-    with aside.open("wb") as out:
+    with replaced_file(file) as aside, aside.open("wb") as out:
         np.savez_compressed(out, edits=text, **arrays)
-    os.replace(aside, file)
 
 
 def read(folder: Path, run: Run) -> Edits:

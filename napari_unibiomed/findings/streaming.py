@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def provisional_rows(run: Run) -> tuple[FindingRow, ...]:
     """One row for each target with a mask so far, in the order met; sizes are known only once masks are linked."""
-    volume, plane = run.job.volume, run.job.plane
+    volume, plane = run.job.volume, run.job.request.plane
     areas: dict[str, dict[int, int]] = {}
     scores: dict[str, float] = {}
     # In the order of arrival, as the labels are painted, so that a row has the number of its label.

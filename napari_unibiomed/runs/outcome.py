@@ -18,7 +18,7 @@ def closing_messages(run: Run) -> list[Message]:
         return [*_notes(run), catalogue.cancelled(done, run.slices_total)]
     if run.job.kind in ("ask", "roi"):
         return [notices.answered(len(run.answers), run.seconds), *_notes(run)]
-    searched = [ask if isinstance(ask, str) else ask.target for ask in run.job.asks]
+    searched = [prompt.target for prompt in run.job.request.prompts]
     unknown = () if run.report is None else run.report.settings.get("unknown_targets", ())
     missing = [n for n in searched if n and not _has_mask(run, n) and n not in {one["name"] for one in unknown}]
     said = [] if missing and not run.findings else [notices.finished(len(run.findings), done, run.seconds)]

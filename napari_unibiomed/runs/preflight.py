@@ -57,7 +57,7 @@ def preflight(job: Job, *, seconds_per_slice: float | None = None, free_bytes: i
     if not is_no_hounsfield(volume):  # that is said already
         said += _values(job)
     ordered = sorted(said, key=lambda message: ("error", "warning", "info").index(message.kind))
-    plane = "" if volume.is_2d or job.kind == "roi" else job.plane
+    plane = "" if volume.is_2d or job.kind == "roi" else job.request.plane
     return Preflight(tuple(ordered), count, estimate_text(count, seconds_per_slice, plane))
 
 
@@ -67,13 +67,14 @@ def slice_count(job: Job) -> int:
     A plan with further passes looks at so many at most. Nought where the engine would refuse the slices.
     """
     if job.kind == "roi":
-        regions = [ask.region for ask in job.asks if not isinstance(ask, str) and ask.region is not None]
+        regions = [prompt.region for prompt in job.request.prompts if prompt.region is not None]
         return len({(region.plane, region.index) for region in regions})
     from unibiomed_core.engine.volume import plans
 
-    window = job.window or choose_window(job.volume)
+    asked = job.request
+    window = asked.window or choose_window(job.volume)
     try:
-        route = plans.route(job.options.plan, job.volume, job.plane, window, job.every, job.indices)
+        route = plans.route(asked.plan, job.volume, asked.plane, window, asked.every, asked.indices)
     except PromptError:
         return 0
     return len(route.usable) if route.plan.further else len(route.first_pass)
@@ -87,11 +88,11 @@ def estimate_text(slices: int, seconds_per_slice: float | None, plane: str = "")
 
 
 def _slices(job: Job, count: int) -> list[Message]:
-    total = job.volume.slice_count(job.plane)
-    outside = [index for index in job.indices or () if not 0 <= index < total]
+    total = job.volume.slice_count(job.request.plane)
+    outside = [index for index in job.request.indices or () if not 0 <= index < total]
     if outside:
         return [notices.no_such_slice(outside[0], total)]
-    nothing = not count and (job.kind == "roi" or job.indices is not None)
+    nothing = not count and (job.kind == "roi" or job.request.indices is not None)
     return [notices.nothing_to_examine()] if nothing else []  # of an image that shows air only the engine tells
 
 
@@ -117,9 +118,9 @@ def _values(job: Job) -> list[Message]:
     usual_low, usual_high = (float(v) for v in np.percentile(sample, (1, 99)))
     if volume.intensity_unit == "HU" and (usual_low < LOWEST_HU or usual_high > HIGHEST_HU):
         return [catalogue.not_hounsfield(usual_low, usual_high)]
-    if job.window is None and volume.intensity_unit != "HU":
+    if job.request.window is None and volume.intensity_unit != "HU":
         return []  # made from the values themselves
-    window = job.window or choose_window(volume)
+    window = job.request.window or choose_window(volume)
     if high <= window.low or low >= window.high:
         return [notices.window_shows_nothing(window.low, window.high, low, high)]
     return []

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from napari_unibiomed.canvas.boxes import Box, box_prompts
-from napari_unibiomed.jobs import Job, JobKind, Options
+from napari_unibiomed.jobs import Job, JobKind
 from unibiomed_core import vocabulary
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import Window
 from unibiomed_core.report import checked_slice
@@ -52,7 +53,7 @@ class TaskOptions:
         text: Phrases to segment, separated by commas or lines, or a question.
         describe: Let the model describe key slices in its own words.
         max_new_tokens: Longest answer.
-        options: How slices are planned and masks become findings.
+        options: How slices are planned and masks become findings; the rest of this request is made from the above.
     """
 
     task: JobKind = "report"
@@ -60,7 +61,7 @@ class TaskOptions:
     slices: Slices = Slices()
     describe: bool = True
     max_new_tokens: int = 256
-    options: Options = field(default_factory=Options)
+    options: RunRequest = field(default_factory=RunRequest)
 
 
 def phrases_in(text: str) -> tuple[str, ...]:
@@ -139,12 +140,12 @@ def prompts_of(wishes: TaskOptions, boxes: Sequence[Box]) -> tuple[Prompt, ...]:
     return tuple(prompt for box in boxes for prompt in box_prompts(box.region))
 
 
-def usable_options(wishes: TaskOptions, volume: Volume) -> Options:
+def usable_options(wishes: TaskOptions, volume: Volume) -> RunRequest:
     """The options that mean something for a task: none for questions, no plan beside single slices or in a picture."""
     if wishes.task not in WITH_FINDINGS:
-        return Options()
+        return RunRequest()
     if volume.is_2d:
-        return Options(least_presence=wishes.options.least_presence, min_area_mm2=wishes.options.min_area_mm2)
+        return RunRequest(least_presence=wishes.options.least_presence, min_area_mm2=wishes.options.min_area_mm2)
     return wishes.options if wishes.slices.span == "all" else replace(wishes.options, plan="all")
 
 
@@ -166,19 +167,18 @@ def make_job(
     Raises:
         PromptError: Something to ask is missing, or a slice does not exist.
     """
-    asks = prompts_of(wishes, boxes)
+    prompts = prompts_of(wishes, boxes)
     roi = wishes.task == "roi"
-    return Job(
-        kind=wishes.task,
-        volume=volume,
-        asks=asks,
+    request = replace(
+        usable_options(wishes, volume),
+        prompts=prompts,
         plane=boxes[0].region.plane if roi else plane,
         indices=None if roi else chosen_indices(wishes.slices, volume, plane, current),
         every=1 if roi or wishes.slices.span == "current" else wishes.slices.every,
         window=window,
         describe=wishes.describe and wishes.task == "report",
-        options=usable_options(wishes, volume),
     )
+    return Job(wishes.task, volume, request)
 
 
 def segment_in_box(phrase: str, region: Region, volume: Volume, window: Window | None) -> Job:
@@ -189,13 +189,5 @@ def segment_in_box(phrase: str, region: Region, volume: Volume, window: Window |
     """
     if not phrase:
         raise PromptError("No phrase", "the answer names nothing that could be segmented", "a name", "Ask again.")
-    return Job(
-        kind="segment",
-        volume=volume,
-        asks=(Prompt("segment", target=phrase),),
-        plane=region.plane,
-        indices=(region.index,),
-        window=window,
-        describe=False,
-        within=region,
-    )
+    request = RunRequest.segment(phrase, plane=region.plane, indices=(region.index,), window=window, describe=False)
+    return Job("segment", volume, request, within=region)

@@ -172,7 +172,7 @@ class SessionState:
             case Done(report):
                 run.report = limited(report, run.job)
                 run.findings[:] = run.report.findings
-                run.cancelled = report.cancelled
+                run.cancelled = not report.complete
 
     def _ended(self, run: Run, seconds: float, known: int) -> None:
         """The stream of a run is over."""

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +17,12 @@ from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.messages import catalogue, notices
 from napari_unibiomed.messages.catalogue import download_text
 from napari_unibiomed.messages.from_error import from_error
-from napari_unibiomed.salvage import salvage
 from napari_unibiomed.session import models
 from napari_unibiomed.session.models import Download, LoadEngine, ModelChoice
 from napari_unibiomed.session.phases import Phase
 from napari_unibiomed.session.state import SessionState
 from napari_unibiomed.settings import Settings
+from unibiomed_core.engine.volume.finish import finish_answered
 from unibiomed_core.errors import Cancelled, PromptError, ReadError
 from unibiomed_core.modalities import choose_window
 from unibiomed_core.types import Plane, Prediction, Prompt, Volume
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Deliver = Callable[[Callable[[], None]], None]
-
-STOPPED_BY_ERROR = "An error ended the run before all slices were examined."
 
 
 class SessionWork(SessionState):
@@ -136,7 +133,10 @@ class SessionWork(SessionState):
         except Exception:
             if answered and run.job.kind != "roi":
                 seconds = before_s + time.monotonic() - began
-                report = salvage(run.job, answered, model, seconds, STOPPED_BY_ERROR)
+                report = finish_answered(
+                    run.volume, run.job.request, answered, ended="failed", model=model, seconds=seconds,
+                    learnt=engine.info.targets,
+                )  # fmt: skip
                 self._post(self._take, run, Done(report), seconds, had)
             raise
         self._post(self._ended, run, time.monotonic() - began, had)
@@ -276,18 +276,7 @@ def updates(engine: Engine, job: Job, known: Known, cancel: CancelToken) -> Iter
     """
     if job.kind == "roi":
         return _boxes(engine, job, known, cancel)
-    return engine.run(
-        job.volume,
-        job.asks,
-        plane=job.plane,
-        every=job.every,
-        indices=job.indices,
-        window=job.window,
-        cancel=cancel,
-        describe=job.describe and job.kind == "report",
-        known=known,
-        **asdict(job.options),
-    )
+    return engine.run(job.volume, job.request, cancel=cancel, known=known)
 
 
 def _boxes(engine: Engine, job: Job, known: Known, cancel: CancelToken) -> Iterator[Update]:
@@ -298,15 +287,15 @@ def _boxes(engine: Engine, job: Job, known: Known, cancel: CancelToken) -> Itera
     """
     began = time.monotonic()
     by_slice: dict[tuple[Plane, int], list[Prompt]] = {}
-    for ask in job.asks:
-        if isinstance(ask, str) or ask.region is None:
+    for prompt in job.request.prompts:
+        if prompt.region is None:
             raise PromptError("No region", "a question about a box was given without one", "a box", "Draw a box.")
-        by_slice.setdefault((ask.region.plane, ask.region.index), []).append(ask)
+        by_slice.setdefault((prompt.region.plane, prompt.region.index), []).append(prompt)
     answered = {
         (prediction.plane, prediction.index) for predictions in known.values() for prediction in predictions
     }.intersection(by_slice)
     left = [place for place in by_slice if place not in answered]
-    window = job.window or choose_window(job.volume)
+    window = job.request.window or choose_window(job.volume)
     yield Progress(len(answered), len(by_slice))
     for number, (plane, index) in enumerate(left, start=1):
         if cancel.cancelled:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFormLayout, QSizePolicy, QToolButton, QWidget
 
-from napari_unibiomed.jobs import Options
 from napari_unibiomed.runs.requests import PLANS
 from napari_unibiomed.widgets.section import Chooser, describe
+from unibiomed_core.engine.volume.request import RunRequest
 
 TITLE = "Advanced"
 
@@ -54,9 +54,9 @@ class AdvancedOptions(QWidget):
         self._fold(True)
 
     @property
-    def options(self) -> Options:
+    def options(self) -> RunRequest:
         """What the controls say; the usual where nothing was changed."""
-        return Options(
+        return RunRequest(
             plan=self.plan.currentData(),
             smooth_mm=self.smooth_mm.value(),
             least_presence=self.least_presence.value(),

@@ -26,9 +26,10 @@ from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.widgets import glyphs
 from napari_unibiomed.widgets.contrast import ink
 from napari_unibiomed.widgets.detail_card import pixmap_of
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import WriteError
 from unibiomed_core.modalities import Window
-from unibiomed_core.report import EDITED, edit_text, number_text
+from unibiomed_core.report import EDITED, ENDING_WORDS, edit_text, number_text
 from unibiomed_core.types import Report, Volume
 
 RESOLUTION_DPI = 150
@@ -107,7 +108,7 @@ def _document(report: Report, volume: Volume, window: Window | None) -> QTextDoc
         "h1 {font-size:16px} h2 {font-size:12px} h3 {font-size:9px} td, th {padding:2px} .dim {color:#555}"
     )
     rows = [row_of(finding, volume) for finding in report.findings]
-    run = Run(Job("report", volume, plane=report.image["plane"], window=window), 0, report=report)
+    run = Run(Job("report", volume, RunRequest(plane=report.image["plane"], window=window)), 0, report=report)
     parts = [_head(report), _table(rows, report), *_pictures(document, run, rows), _narrative(report)]
     text = "".join(parts)
     missing = [c for c in sorted(set(text)) if not glyphs.is_drawn(c, document.defaultFont())]
@@ -148,8 +149,8 @@ def _head(report: Report) -> str:
     facts = [f"model {model_name}", f"run time {number_text(report.seconds)} s"]
     if not image["is_2d"]:
         facts.insert(0, f"{len(report.slices_done)} of {report.slices_total} {image['plane']} slices examined")
-    if report.cancelled:
-        facts.append("stopped by the user")
+    if not report.complete:
+        facts.append(ENDING_WORDS[report.ended].lower())
     warnings = "".join(f"<li>{html.escape(warning)}</li>" for warning in report.warnings)
     listed = f"<h2>▲ Warnings</h2><ul>{warnings}</ul>" if warnings else ""
     edits = "".join(f"<li>{html.escape(edit_text(edit))}</li>" for edit in report.edits)

@@ -17,6 +17,7 @@ from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.messages.from_error import from_error
 from napari_unibiomed.messages.message import Message
 from napari_unibiomed.widgets.canvas_link import CanvasLink
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import UniBiomedError
 
 if TYPE_CHECKING:
@@ -95,9 +96,10 @@ class RowActions:
         if run is None or row is None or row.finding is None or index is None or source is None:
             self._say(NO_LAYER)
             return
-        job = Job(
-            "segment", run.volume, (row.finding.target,), row.plane, (index,), window=run.job.window, describe=False
+        request = RunRequest.segment(
+            row.finding.target, plane=row.plane, indices=(index,), window=run.job.request.window, describe=False
         )
+        job = Job("segment", run.volume, request)
         if self.session.start(job):
             self.started = self.session.runs[-1]
             self.link.gateway.add_labels(self.started, source)

@@ -90,5 +90,5 @@ class RunLayers:
         run = self.running
         layer = None if run is None else self.layer_of(run)
         if run is not None and layer is not None:
-            shown = self._gateway.current_index(run.job.volume, run.job.plane)
+            shown = self._gateway.current_index(run.job.volume, run.job.request.plane)
             self._gateway.update_labels(layer, run, shown)

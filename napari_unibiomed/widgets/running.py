@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
 
@@ -18,8 +18,10 @@ from napari_unibiomed.runs.requests import TaskOptions, make_job, range_around, 
 from napari_unibiomed.session.phases import Phase
 from napari_unibiomed.session.shared_findings import findings_of
 from napari_unibiomed.widgets.run_layers import LAYER_KINDS
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import UniBiomedError
 from unibiomed_core.report import answer_text
+from unibiomed_core.types import Volume
 
 if TYPE_CHECKING:
     from napari_unibiomed.session.session import Session
@@ -49,7 +51,7 @@ class Running:
         self._open_panel = open_panel
         self._notes: tuple[Message, ...] = ()
         self._named: RunAnswer | None = None
-        self._counted: tuple[tuple[Any, ...], int] | None = None
+        self._counted: tuple[Volume, RunRequest, int] | None = None
         """What the last estimate was made of, and its number of slices."""
         signals = (
             (session.slice_done, self._on_slice),
@@ -88,7 +90,7 @@ class Running:
             return False
         before = self.session.current.job
         phrase, region = phrase_of(self._named.text), self._named.region
-        return self.begin(segment_in_box(phrase, region, before.volume, before.window))
+        return self.begin(segment_in_box(phrase, region, before.volume, before.request.window))
 
     def begin(self, job: Job, notes: list[Message] | None = None) -> bool:
         """Pre-flight, then run; what blocks is said, and everything else is said beside the progress."""
@@ -164,11 +166,11 @@ class Running:
             job = make_job(looked_at, volume, plane, window, current=current)
         except UniBiomedError:
             return ""
-        key = (volume, job.plane, job.window, job.indices, job.every, job.options)
-        if self._counted is None or self._counted[0][0] is not volume or self._counted[0][1:] != key[1:]:
-            self._counted = key, slice_count(job)  # every slice is looked at for it, and this is asked at every key
-        shown = "" if volume.is_2d else job.plane
-        return estimate_text(self._counted[1], self.session.pace.get(job.kind), shown)
+        if self._counted is None or self._counted[0] is not volume or self._counted[1] != job.request:
+            # Every slice is looked at for it, and this is asked at every key.
+            self._counted = volume, job.request, slice_count(job)
+        shown = "" if volume.is_2d else job.request.plane
+        return estimate_text(self._counted[2], self.session.pace.get(job.kind), shown)
 
     def range_from_view(self) -> tuple[int, int]:
         """Slice numbers around the shown slice."""

@@ -17,13 +17,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unibiomed.jobs import JobKind, Options
+from napari_unibiomed.jobs import JobKind
 from napari_unibiomed.runs.requests import STARTERS, WITH_FINDINGS, Slices, Span, TaskOptions, phrases_in, suggestions
 from napari_unibiomed.session.phases import Controls, Phase, enabled
 from napari_unibiomed.shortcuts import with_keys
 from napari_unibiomed.widgets.advanced_options import AdvancedOptions
 from napari_unibiomed.widgets.phrase_completer import PhraseCompleter
 from napari_unibiomed.widgets.section import Chooser, Section, describe, row
+from unibiomed_core.engine.volume.request import RunRequest
 
 TASKS: dict[JobKind, tuple[str, str]] = {
     "report": ("Report", "Look for everything the model knows, slice by slice, and write a report."),
@@ -116,7 +117,7 @@ class TaskSection(Section):
     def wishes(self) -> TaskOptions:
         """What the controls say."""
         slices = Slices(self.span.currentData(), self.first.value(), self.last.value(), self.every.value())
-        options = self.advanced.options if self._task in WITH_FINDINGS else Options()
+        options = self.advanced.options if self._task in WITH_FINDINGS else RunRequest()
         return TaskOptions(
             self._task, self.prompt.currentText(), slices, self.describe_box.isChecked(), options=options
         )

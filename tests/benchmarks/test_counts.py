@@ -19,6 +19,7 @@ from tests.unibiomed_core.engine.toy import (
     toy_engine,
 )
 from unibiomed_core.engine.engine import Engine
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.model import weights
 from unibiomed_core.model.presets import toy
 from unibiomed_core.model.processor import Processor
@@ -52,7 +53,7 @@ def test_r4_known_wordings_are_not_written() -> None:
 
 def test_air_costs_nothing() -> None:
     engine = toy_engine()
-    for _ in engine.run(ct_volume(6, empty=(0, 4, 5)), NAMES[:2], describe=False):
+    for _ in engine.run(ct_volume(6, empty=(0, 4, 5)), RunRequest.segment(*NAMES[:2], describe=False)):
         pass
     assert engine.counts.grounding_encodes == 3
 

@@ -13,8 +13,9 @@ import torch
 from tests.alike import same_findings
 from tests.unibiomed_core.engine.toy import ct_volume, toy_engine
 from unibiomed_core.engine.engine import Engine
+from unibiomed_core.engine.volume import finish as finish_module
 from unibiomed_core.engine.volume import postprocessing as selection_module
-from unibiomed_core.engine.volume import run as volume_module
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import DeviceError
 from unibiomed_core.types import Prompt, Report
 from unibiomed_core.updates import CancelToken, Done, Progress, SliceDone
@@ -24,7 +25,7 @@ STAGES = ("encode", "tiles", "read", "decode")
 
 
 def finish(engine: Engine, count: int = 5, **options: Any) -> Report:
-    *_, last = engine.run(ct_volume(count, size=32), TARGETS, **{"describe": False, **options})
+    *_, last = engine.run(ct_volume(count, size=32), RunRequest.segment(*TARGETS, **{"describe": False, **options}))
     assert isinstance(last, Done)
     return last.report
 
@@ -90,7 +91,7 @@ def test_linking_is_tried_again_without_cached_features(
     stage: str, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = toy_engine()
-    place = selection_module if stage == "link" else volume_module
+    place = selection_module if stage == "link" else finish_module
     original, left, held = getattr(place, stage), [times], []
 
     def failing(*given: Any, **named: Any) -> Any:
@@ -131,20 +132,20 @@ def test_findings_outlive_a_description_that_does_not_fit() -> None:
 def test_cancel_at_any_update_ends_within_a_batch_and_holds_nothing(kind: type, nth: int) -> None:
     engine, cancel, seen = toy_engine(batch_size=2), CancelToken(), []
     at_cancel = 0
-    for update in engine.run(ct_volume(9, size=32), TARGETS, describe=False, cancel=cancel):
+    for update in engine.run(ct_volume(9, size=32), RunRequest.segment(*TARGETS, describe=False), cancel=cancel):
         seen.append(update)
         if isinstance(update, kind) and sum(isinstance(u, kind) for u in seen) == nth and not cancel.cancelled:
             cancel.cancel()
             at_cancel = engine.counts.grounding_encodes
     assert isinstance(seen[-1], Done)
-    assert seen[-1].report.cancelled
+    assert seen[-1].report.ended == "cancelled"
     assert engine.counts.grounding_encodes == at_cancel, "what runs is the batch that was running"
     assert engine.features.held_bytes == 0
 
 
 def test_a_stream_that_is_dropped_holds_nothing() -> None:
     engine = toy_engine()
-    stream = engine.run(ct_volume(9, size=32), TARGETS, describe=False)
+    stream = engine.run(ct_volume(9, size=32), RunRequest.segment(*TARGETS, describe=False))
     while not isinstance(next(stream), SliceDone):
         pass
     assert engine.features.held_bytes > 0
@@ -155,8 +156,10 @@ def test_a_stream_that_is_dropped_holds_nothing() -> None:
 SOAK = """
 import resource, sys
 from tests.unibiomed_core.engine.toy import ct_volume, toy_engine
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.updates import Progress
-for update in toy_engine(batch_size=10).run(ct_volume({slices}, size=20), ["liver"], describe=False):
+request = RunRequest.segment("liver", describe=False)
+for update in toy_engine(batch_size=10).run(ct_volume({slices}, size=20), request):
     if isinstance(update, Progress) and update.done in ({slices} // 4, {slices}):
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

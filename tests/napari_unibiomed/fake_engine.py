@@ -2,7 +2,7 @@
 
     engine = FakeEngine(found={"liver": {1: (4, 4, 20, 20), 2: (4, 4, 20, 20)}}, held=True)
     session = Session(load_engine=engine.load)
-    session.start(Job("report", ct(), ("liver",)))
+    session.start(Job("report", ct(), RunRequest.segment("liver")))
     engine.wait_until_in_work()      # the first slice is in work
     engine.let(1)                    # let one slice through
     engine.let_all()
@@ -22,15 +22,17 @@ import numpy as np
 
 from tests.patience import GUARD_S
 from unibiomed_core import report as reports
-from unibiomed_core.engine.volume.linking import SliceMask, canonical_target, findings
-from unibiomed_core.engine.volume.postprocessing import Selection, smooth_all
+from unibiomed_core.engine.volume import plans
+from unibiomed_core.engine.volume.finish import Examined, find
+from unibiomed_core.engine.volume.linking import canonical_target
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import Window, choose_window
 from unibiomed_core.types import (
     Absence,
     CroppedMask,
+    Ended,
     Phrase,
-    Plane,
     Prediction,
     Prompt,
     Slice,
@@ -110,7 +112,7 @@ class FakeEngine:
         self.info = info or FakeInfo()
         self.asked: list[tuple[int, tuple[Prompt, ...]]] = []
         self.windows: list[Window] = []
-        self.options: list[dict[str, Any]] = []
+        self.requests: list[RunRequest] = []
         self.threads: set[str] = set()
         self.freed = 0
         self.loads: list[tuple[Any, ...]] = []
@@ -175,28 +177,17 @@ class FakeEngine:
     def run(
         self,
         volume: Volume,
-        asks: Sequence[Prompt | str] = (),
+        request: RunRequest = RunRequest(),
         *,
-        plane: Plane = "axial",
-        every: int = 1,
-        indices: Sequence[int] | None = None,
-        window: Window | None = None,
         cancel: CancelToken | None = None,
-        describe: bool = True,
-        settings: Mapping[str, Any] | None = None,
         known: Mapping[int, tuple[Prediction, ...]] | None = None,
-        plan: str = "all",
-        smooth_mm: float = 0.0,
-        least_presence: float = 0.0,
-        min_area_mm2: float | None = None,
-        link_slices: bool = True,
     ) -> Iterator[Update]:
+        self.requests.append(request)
         cancel, known = cancel or CancelToken(), known or {}
-        selection = Selection(least_presence, min_area_mm2, link_slices)
-        self.options.append({"plan": plan, "smooth_mm": smooth_mm, **selection.stated()})
-        window = window or choose_window(volume)
-        asks = asks or self.info.default_targets.get(volume.modality, TARGETS)
-        prompts = [Prompt("segment", ask) if isinstance(ask, str) else ask for ask in asks]
+        plane, every, indices = request.plane, request.every, request.indices
+        window = request.window or choose_window(volume)
+        names = self.info.default_targets.get(volume.modality, TARGETS)
+        prompts = request.prompts or RunRequest.segment(*names).prompts
         if any(prompt.target == "nonsense" for prompt in prompts):
             raise PromptError("Target not learnt", "the model 'fake' was not trained on 'nonsense'", "liver or spleen")
         count = volume.slice_count(plane)
@@ -213,20 +204,17 @@ class FakeEngine:
             yield SliceDone(index, done[index])
             gone = SECONDS_A_SLICE * len(done)
             yield Progress(len(done), len(planned), gone / len(done) * (len(planned) - len(done)))
-        masks = [
-            SliceMask(p.index, canonical_target(x.target or x.text, volume.modality), x.text, x.score, x.mask)
-            for predictions in done.values()
-            for p in predictions
-            for x in p.phrases
-            if x.mask is not None
-        ]
-        linked, specks = selection.link(masks, volume, plane, visited=list(done), every=every)
-        linked, left_out = selection.keep(linked)
-        found = findings(smooth_all(linked, volume, smooth_mm), volume)
+        route = plans.route(request.plan, volume, plane, window, every, indices)
+        examined = Examined(volume, request, prompts, (), route)
+        for index, given in done.items():
+            examined.aggregation.take(index, given, volume.modality)
+        ended: Ended = "cancelled" if len(done) < len(planned) else "finished"
+        linked = find(examined, ended)
+        found = linked.findings
         for finding in found:
             yield FindingFound(finding)
         sentences = []
-        if describe and self.answers["report"] and found and len(done) == len(planned):
+        if request.describe and self.answers["report"] and found and len(done) == len(planned):
             ((said,),) = self.predict(
                 [volume.slice(found[0].measurements.slice_largest, plane)], [Prompt("report")], window
             )
@@ -243,17 +231,16 @@ class FakeEngine:
                 settings={
                     "targets": [p.target for p in prompts if p.target],
                     "every": every,
-                    **selection.stated(),
-                    **(settings or {}),
+                    **examined.selection.stated(),
                 },
                 slices_done=done,
                 slices_skipped=(),
                 seconds=SECONDS_A_SLICE * len(done),
                 sentences=sentences,
                 truncated=[i for i in done if i in self.truncated],
-                specks_dropped=specks,
-                warnings=[*self.warnings, *left_out],
-                cancelled=len(done) < len(planned),
+                specks_dropped=linked.specks_dropped,
+                warnings=[*self.warnings, *linked.notes],
+                ended=ended,
             )
         )
 

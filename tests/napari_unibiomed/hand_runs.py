@@ -10,6 +10,7 @@ from napari_unibiomed.jobs import Job, JobKind, Run, RunAnswer
 from tests.hand_volumes import canonical_affine, cropped, volume_of
 from unibiomed_core import report as reports
 from unibiomed_core.engine.volume.linking import LinkedMask, findings
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.modalities import CT_WINDOWS
 from unibiomed_core.types import Absence, Phrase, Prediction, Prompt, Region, Report, Volume
 
@@ -60,12 +61,12 @@ def a_run(
     number: int = 1,
     report: Report | str | None = "made",
     kind: JobKind = "report",
-    **job: Any,
+    **request: Any,
 ) -> Run:
     """A finished run; with ``report=None`` one that is still going on."""
     volume = volume or small_volume()
     made = a_report(volume) if isinstance(report, str) else report
-    asked = Job(kind, volume, **{"window": CT_WINDOWS["soft tissue"], **job})
+    asked = Job(kind, volume, RunRequest(**{"window": CT_WINDOWS["soft tissue"], **request}))
     found = list(made.findings) if made else []
     model = {"name": "mini", "device": "cpu", "dtype": "float32"}
     return Run(asked, number, model=model, findings=found, report=made, seconds=12.5)

@@ -7,9 +7,10 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from napari_unibiomed.jobs import Job, Options, Run, RunAnswer, meets
+from napari_unibiomed.jobs import Job, Run, RunAnswer, meets
 from napari_unibiomed.session.worker import updates
 from tests.napari_unibiomed.fake_engine import FakeEngine, ct
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.modalities import CT_WINDOWS
 from unibiomed_core.types import CroppedMask, Finding, Plane, Prompt, Region
 from unibiomed_core.updates import CancelToken, Done
@@ -21,8 +22,8 @@ WINDOW = CT_WINDOWS["soft tissue"]
     ("job", "name"),
     [
         (Job("report", ct()), "Report"),
-        (Job("segment", ct(), ("liver", Prompt("segment", "spleen"), "liver")), "Segment: liver, spleen"),
-        (Job("ask", ct(), (Prompt("vqa", question="Is there a mass?"),)), "Ask: Is there a mass?"),
+        (Job("segment", ct(), RunRequest.segment("liver", "spleen", "liver")), "Segment: liver, spleen"),
+        (Job("ask", ct(), RunRequest((Prompt("vqa", question="Is there a mass?"),))), "Ask: Is there a mass?"),
         (Job("report", ct(), label="Evening run"), "Evening run"),
     ],
 )
@@ -30,18 +31,18 @@ def test_a_job_has_a_name_for_people(job: Job, name: str) -> None:
     assert job.name == name
 
 
-def test_the_options_of_a_job_reach_the_engine() -> None:
+def test_the_request_of_a_job_reaches_the_engine() -> None:
     engine = FakeEngine()
-    options = Options("coarse-to-fine", 1.5, 0.4, 12.0, link_slices=False)
-    *_, done = updates(engine, Job("report", ct(4), ("liver",), options=options), {}, CancelToken())
-    assert engine.options == [options.changed]
+    request = RunRequest.segment("liver", plan="coarse-to-fine", smooth_mm=1.5, min_area_mm2=12.0, link_slices=False)
+    *_, done = updates(engine, Job("report", ct(4), request), {}, CancelToken())
+    assert engine.requests == [request]
     assert isinstance(done, Done)
     assert all(len(finding.slices) == 1 for finding in done.report.findings)
 
 
 def test_a_run_keeps_slices_and_answers() -> None:
     volume, prompt = ct(), Prompt("vqa", question="mass?")
-    run = Run(Job("ask", volume, (prompt,)), 1)
+    run = Run(Job("ask", volume, RunRequest((prompt,))), 1)
     for index in (3, 1):
         (given,) = FakeEngine(truncated=[1]).predict([volume.slice(index)], [prompt], WINDOW)
         run.take(index, given)
@@ -94,7 +95,7 @@ def test_a_finding_meets_a_box_or_not(plane: Plane, index: int, box: tuple[int, 
 def finding_at(z: int, y: int, x: int) -> Finding:
     """A real finding of the fake engine, with a mask of two voxels along x."""
     volume = ct()
-    done = next(u for u in FakeEngine().run(volume, ["liver"]) if isinstance(u, Done))
+    done = next(u for u in FakeEngine().run(volume, RunRequest.segment("liver")) if isinstance(u, Done))
     mask = np.zeros(volume.shape, bool)
     mask[z, y, x : x + 2] = True
     from dataclasses import replace

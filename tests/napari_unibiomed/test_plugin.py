@@ -16,6 +16,7 @@ from napari_unibiomed.canvas.placement import AXIS_LABELS, KEY, image_layer
 from napari_unibiomed.canvas.volumes import volume_of
 from napari_unibiomed.jobs import Job, Run
 from tests.unibiomed_core.engine.toy import ct_volume, toy_engine
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.io import read
 from unibiomed_core.report import labels
 from unibiomed_core.samples import samples
@@ -43,10 +44,10 @@ def test_a_run_becomes_labels_on_the_image_and_changes_nothing_else() -> None:
     source = gateway.add_image(ct_volume(6))
     before = hashlib.sha256(np.ascontiguousarray(source.data)).hexdigest()
     volume = volume_of(source, "ct")
-    run = Run(Job("segment", volume, ("liver", "spleen")), 1)
+    run = Run(Job("segment", volume, RunRequest.segment("liver", "spleen")), 1)
     made = gateway.add_labels(run, source)
     painted = []
-    for update in toy_engine().run(volume, ["liver", "spleen"]):
+    for update in toy_engine().run(volume, RunRequest.segment("liver", "spleen")):
         if isinstance(update, SliceDone):
             run.take(update.index, update.predictions)
             assert gateway.update_labels(made, run, shown_slice=update.index)

@@ -27,8 +27,10 @@ except ImportError as error:
 from napari_unibiomed.canvas.layers import LayerGateway
 from napari_unibiomed.canvas.orientation import OrientationLetters
 from napari_unibiomed.canvas.volumes import volume_of
+from napari_unibiomed.jobs import Job
 from napari_unibiomed.reading import read_layers
 from napari_unibiomed.writing import write_labels
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import WriteError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # napari and pydantic warn of one another's changes
@@ -66,7 +68,7 @@ def found(
 ) -> Any:
     """A labels layer of a run that found what is brighter than 300."""
     volume = volume_of(layer, modality, choice=choice)
-    job = SimpleNamespace(volume=volume, label="", kind="report", asks=(), plane="axial")
+    job = Job("report", volume, RunRequest(plane="axial"))
     labels = gateway.add_labels(SimpleNamespace(job=job, report=None, predictions={}, renamed=False), layer)  # type: ignore[arg-type]
     gateway.paint_masks(labels, {3: cropped(volume.voxels > 300 if mask is None else mask)})
     return labels

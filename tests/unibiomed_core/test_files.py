@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unibiomed_core.errors import ConfigError, DataError, ReadError, WeightsError
-from unibiomed_core.files import parse_json, read_json
+from unibiomed_core.files import parse_json, read_json, replaced_file
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -69,3 +69,23 @@ def test_configurations_of_models_are_read_by_it(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[" * 100_000)
     with pytest.raises(WeightsError, match="nested too deeply"):
         read_config(tmp_path)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    file.write_text("old", "utf-8")
+
+    def break_off() -> None:
+        with replaced_file(file) as aside:
+            aside.write_text("ne", "utf-8")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        break_off()
+    assert [f.name for f in tmp_path.iterdir()] == ["log.jsonl"]
+    assert file.read_text("utf-8") == "old"
+    with replaced_file(file) as aside:
+        aside.write_text("new", "utf-8")
+        assert file.read_text("utf-8") == "old", "nobody meets half a file"
+    assert [f.name for f in tmp_path.iterdir()] == ["log.jsonl"]
+    assert file.read_text("utf-8") == "new"

@@ -11,6 +11,8 @@ from unibiomed_core.errors import ConfigError
 from unibiomed_core.files import read_json
 from unibiomed_core.modalities import modality
 
+from ..config import named_value
+
 
 def _whole(lowest: int) -> Callable[[str], int]:
     def read(value: str) -> int:
@@ -56,9 +58,7 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for setting in settings:
-        name, found, value = setting.partition("=")
-        if not found:
-            raise ConfigError("Setting without a value", f"'{setting}'", "name=value")
+        name, value = named_value(setting)
         if name not in SETTINGS:
             near = difflib.get_close_matches(name, SETTINGS, n=3, cutoff=0.3)
             raise ConfigError("Unknown setting", f"'{name}'", f"nearest: {', '.join(near or SETTINGS)}")

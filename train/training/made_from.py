@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError, WriteError
-from unibiomed_core.files import read_json
+from unibiomed_core.files import read_json, replaced_file
 
 from ..config import RunConfig, Stage
 from ..data.records import RECORDS_FORMAT
@@ -174,11 +174,10 @@ def write(folder: Path, inputs: Mapping[str, Any]) -> None:
     Raises:
         WriteError: The folder cannot be written.
     """
-    aside = folder / (FILE + ".new")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(inputs, indent=1), "utf-8")
-        aside.replace(folder / FILE)
+        with replaced_file(folder / FILE) as aside:
+            aside.write_text(json.dumps(inputs, indent=1), "utf-8")
     except OSError as cause:
         raise WriteError("Run folder cannot be written", f"{folder}: {cause}", "a folder with space") from cause
 

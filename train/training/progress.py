@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from unibiomed_core.errors import DataError, WriteError
-from unibiomed_core.files import parse_json
+from unibiomed_core.files import parse_json, replaced_file
 
 LOG = "log.jsonl"
 CPU_SIDE, GPU_SIDE = 1024, 8192
@@ -156,11 +156,10 @@ def cut_log(file: Path, step: int) -> None:
         WriteError: The folder cannot be written.
     """
     kept = [line for line in read_log(file) if line["step"] <= step]
-    aside = file.with_name(file.name + ".new")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
-        aside.replace(file)
+        with replaced_file(file) as aside:
+            aside.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
     except OSError as cause:
         raise WriteError("Log not written", f"{file}: {cause}", "a folder with space") from cause
 

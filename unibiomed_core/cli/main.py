@@ -109,17 +109,19 @@ def report(
     are told and left out; the exit code is 3 then.
     """
     from unibiomed_core.engine.volume import plans
+    from unibiomed_core.engine.volume.request import RunRequest
     from unibiomed_core.io.export import report_names, write_report
 
     plans.find(plan)
     study = job.open(report_names)
     names = [name.strip() for value in targets or () for name in value.split(",") if name.strip()]
+    request = RunRequest.segment(
+        *names, plane=study.plane, plan=plan, every=every, window=study.window, smooth_mm=smooth_mm,
+        least_presence=least_presence, min_area_mm2=min_area_mm2, link_slices=not no_link,
+    )  # fmt: skip
     engine = job.engine()
     with stoppable() as cancel:
-        stream = engine.run(
-            study.volume, names, plane=study.plane, every=every, window=study.window, cancel=cancel, plan=plan,
-            smooth_mm=smooth_mm, least_presence=least_presence, min_area_mm2=min_area_mm2, link_slices=not no_link,
-        )  # fmt: skip
+        stream = engine.run(study.volume, request, cancel=cancel)
         result, _ = follow(stream)
         files = write_report(result, study.volume, study.window, job.out_dir, overwrite=job.overwrite)
     show(result.narrative, files)

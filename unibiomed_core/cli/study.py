@@ -198,13 +198,13 @@ def answer_volume(
     Returns:
         The token that Ctrl-C sets, and whether the model knows all targets.
     """
+    from unibiomed_core.engine.volume.request import RunRequest
     from unibiomed_core.io.export.answer import of_slices, write_answer
 
+    request = RunRequest(tuple(prompts), plane=study.plane, window=study.window, describe=False)
     engine = job.engine()
     with stoppable() as cancel:
-        stream = engine.run(
-            study.volume, prompts, plane=study.plane, window=study.window, cancel=cancel, describe=False
-        )
+        stream = engine.run(study.volume, request, cancel=cancel)
         report, predictions = follow(stream)
         answer = of_slices(predictions, study.volume, study.plane)
         # These masks are what the model gave, with their small pieces and without sides: that is said of findings only.
@@ -219,7 +219,7 @@ def answer_volume(
             },
             "model": dict(report.model),
             "seconds": report.seconds,
-            "cancelled": report.cancelled,
+            "cancelled": not report.complete,
             "unknown_targets": report.settings.get("unknown_targets", []),
             "settings": _settings(study, settings),
             "warnings": warnings,

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from unibiomed_core.engine import devices
 from unibiomed_core.engine.int8 import quantise_gated
 from unibiomed_core.engine.predictor import Predictor
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.engine.volume.run import run
-from unibiomed_core.modalities import Window
 from unibiomed_core.model import weights
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
-from unibiomed_core.types import Plane, Prediction, Prompt, Volume
+from unibiomed_core.types import Prediction, Volume
 from unibiomed_core.updates import CancelToken, Update
 
 
@@ -71,38 +70,10 @@ class Engine(Predictor):
     def run(
         self,
         volume: Volume,
-        asks: Sequence[Prompt | str] = (),
+        request: RunRequest = RunRequest(),
         *,
-        plane: Plane = "axial",
-        every: int = 1,
-        indices: Sequence[int] | None = None,
-        window: Window | None = None,
         cancel: CancelToken | None = None,
-        describe: bool = True,
-        settings: Mapping[str, Any] | None = None,
         known: Mapping[int, tuple[Prediction, ...]] | None = None,
-        plan: str = "all",
-        smooth_mm: float = 0.0,
-        least_presence: float = 0.0,
-        min_area_mm2: float | None = None,
-        link_slices: bool = True,
     ) -> Iterator[Update]:
         """A whole volume or picture as a stream of updates; see :func:`unibiomed_core.engine.volume.run.run`."""
-        return run(
-            self,
-            volume,
-            asks,
-            plane=plane,
-            every=every,
-            indices=indices,
-            window=window,
-            cancel=cancel,
-            describe=describe,
-            settings=settings,
-            known=known,
-            plan=plan,
-            smooth_mm=smooth_mm,
-            least_presence=least_presence,
-            min_area_mm2=min_area_mm2,
-            link_slices=link_slices,
-        )
+        return run(self, volume, request, cancel=cancel, known=known)

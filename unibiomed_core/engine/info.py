@@ -25,6 +25,7 @@ class ModelInfo:
         targets: Modality -> names it was trained on; empty means free text.
         default_targets: Modality -> what a report looks for when nothing is named.
         facts: Training data and the like.
+        presence_threshold: Masks of a lower presence are none, 0..1.
     """
 
     name: str
@@ -38,10 +39,11 @@ class ModelInfo:
     targets: Mapping[str, tuple[str, ...]]
     default_targets: Mapping[str, tuple[str, ...]]
     facts: Mapping[str, str]
+    presence_threshold: float
 
     def provenance(self) -> dict[str, Any]:
         """What a report states about its model."""
-        names = ("name", "layout", "folder", "licence", "parameters", "sha256", "device", "dtype")
+        names = ("name", "layout", "folder", "licence", "parameters", "sha256", "device", "dtype", "presence_threshold")
         return {**{name: getattr(self, name) for name in names}, "facts": dict(self.facts)}
 
 
@@ -61,6 +63,7 @@ def describe(model: UniBiomed, placement: DevicePlacement, folder: Path | None) 
         targets=config.targets,
         default_targets=config.default_targets,
         facts=config.facts,
+        presence_threshold=config.presence.threshold,
     )
 
 

@@ -19,7 +19,7 @@ from unibiomed_core.report.text import (
     narrative,
     slices_text,
 )
-from unibiomed_core.types import Absence, CroppedMask, Finding, Plane, Report, Volume
+from unibiomed_core.types import Absence, CroppedMask, Ended, Finding, Plane, Report, Volume
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
 
@@ -40,7 +40,7 @@ def build(
     truncated: Iterable[int] = (),
     specks_dropped: int = 0,
     warnings: Iterable[str] = (),
-    cancelled: bool = False,
+    ended: Ended = "finished",
 ) -> Report:
     """The report of one run over one volume, narrative included.
 
@@ -56,6 +56,7 @@ def build(
         sentences: (canonical slice index, the model's own text).
         truncated: Slices on which the length limit cut the answer.
         specks_dropped: Mask pieces that linking left out as too small.
+        ended: How the run ended.
 
     Raises:
         TypeError: ``model`` or ``settings`` hold a value that JSON cannot.
@@ -113,7 +114,7 @@ def build(
         slices_skipped=tuple(sorted(set(slices_skipped))),
         slices_total=total,
         seconds=float(seconds),
-        cancelled=cancelled,
+        ended=ended,
     )
     return replace(report, narrative=narrative(report))
 

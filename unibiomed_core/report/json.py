@@ -15,7 +15,17 @@ from unibiomed_core.errors import ReadError
 from unibiomed_core.files import read_json
 from unibiomed_core.json_schema import mismatch
 from unibiomed_core.modalities import MODALITIES
-from unibiomed_core.types import PLANES, Absence, CroppedMask, Finding, Measurements, ReaderEdit, Report, Tally
+from unibiomed_core.types import (
+    ENDINGS,
+    PLANES,
+    Absence,
+    CroppedMask,
+    Finding,
+    Measurements,
+    ReaderEdit,
+    Report,
+    Tally,
+)  # fmt: skip
 
 SCHEMA = "unibiomed.report"
 VERSION = 1
@@ -86,7 +96,8 @@ def to_json(report: Report) -> dict[str, Any]:
             "skipped_indices": list(report.slices_skipped),
         },
         "wall_time_s": report.seconds,
-        "cancelled": report.cancelled,
+        "cancelled": not report.complete,
+        "ended": report.ended,
         "warnings": list(report.warnings),
         "edits": [{"code": edit.code, "finding_numbers": list(edit.numbers)} for edit in report.edits],
         "narrative": report.narrative,
@@ -165,7 +176,8 @@ def from_json(data: Mapping[str, Any]) -> Report:
         slices_skipped=tuple(data["slices"]["skipped_indices"]),
         slices_total=data["slices"]["total_count"],
         seconds=data["wall_time_s"],
-        cancelled=data["cancelled"],
+        # Reports that were written before this had a code could only be stopped.
+        ended=data.get("ended", "cancelled" if data["cancelled"] else "finished"),
         notice=data["notice"],
         # Reports that were written before readers' edits had a field of their own have none.
         edits=tuple(ReaderEdit(edit["code"], tuple(edit["finding_numbers"])) for edit in data.get("edits", ())),
@@ -279,7 +291,7 @@ def schema() -> dict[str, Any]:
         "properties": {
             "plan": text,
             "every": {"type": "integer", "minimum": 1, "maximum": MOST_SLICES},
-            "unknown_targets": array(text),
+            "unknown_targets": array(record({"name": text, "code": text, "nearest": array(text)})),
         },
     }
     edit = record({"code": {"enum": ["rejected", "renamed", "redrawn"]}, "finding_numbers": array(whole)})
@@ -294,6 +306,7 @@ def schema() -> dict[str, Any]:
             "slices": record({"total_count": index, "done_indices": array(index), "skipped_indices": array(index)}),
             "wall_time_s": {"type": "number", "minimum": 0},
             "cancelled": flag,
+            "ended": {"enum": list(ENDINGS)},
             "warnings": array(text),
             "edits": array(edit),
             "narrative": text,
@@ -301,7 +314,7 @@ def schema() -> dict[str, Any]:
             "findings": array({"$ref": "#/$defs/finding"}),
             "absences": array(record({"target": text, "presence_0_to_1": score, "slices_searched_count": whole})),
         },
-        ("edits",),
+        ("edits", "ended"),
         **{
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": "UniBiomed report",

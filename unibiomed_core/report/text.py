@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import modality
 from unibiomed_core.phrases import Unknown
-from unibiomed_core.types import Absence, Caution, Finding, Plane, ReaderEdit, Report, Tally, Volume
+from unibiomed_core.types import Absence, Caution, Ended, Finding, Plane, ReaderEdit, Report, Tally, Volume
 
 PRESENCE_WORDS = ((0.85, "high"), (0.6, "moderate"), (0.0, "low"))
 """Lower limits of the words for a presence score; the score is the model's own and not a calibrated probability."""
@@ -22,6 +22,13 @@ FLAG_WORDS = {
     "smoothed": "outline smoothed in 3D",
 }
 """What a flag means; the words before the comma also stand alone."""
+
+ENDING_WORDS: dict[Ended, str] = {
+    "finished": "Finished",
+    "cancelled": "Stopped by the user",
+    "failed": "Ended by an error",
+    "interrupted": "Interrupted",
+}
 
 MOST_SENTENCES = 40
 """Findings beyond this number are counted in the text, not told one by one; the list has all of them."""
@@ -65,8 +72,8 @@ def narrative(report: Report) -> str:
     if not flat:
         lines[0] += f" {done} of {total} {plane} slices{_acquired(report)} were examined; {counting_text(report)}."
         lines += _plan(report)
-    if report.cancelled:
-        lines.append(f"Stopped by the user after {done} of {total} slices; what follows covers those only.")
+    if not report.complete:
+        lines.append(f"{ending_text(report)}; what follows covers those only.")
     if report.findings:
         lines.append("Findings:")
         lines += [f"{f.number}. {finding_text(f, report)}" for f in report.findings[:MOST_SENTENCES]]
@@ -106,9 +113,14 @@ def narrative(report: Report) -> str:
 
 def told_apart(report: Report) -> tuple[tuple[Absence, ...], tuple[Absence, ...]]:
     """(not found, seen but not outlined): a target that scores as present without a mask is not called absent."""
-    threshold = float(report.settings.get("presence_threshold", 0.5))
+    threshold = float({**report.settings, **report.model}.get("presence_threshold", 0.5))
     seen = tuple(absence for absence in report.absences if absence.presence >= threshold)
     return tuple(absence for absence in report.absences if absence.presence < threshold), seen
+
+
+def ending_text(report: Report) -> str:
+    """How a run that did not come to its end was ended, and after how much; without a full stop."""
+    return f"{ENDING_WORDS[report.ended]} after {len(report.slices_done)} of {report.slices_total} slices"
 
 
 def finding_text(finding: Finding, report: Report) -> str:
@@ -205,7 +217,7 @@ def _not_examined(report: Report, total: int, plane: str) -> list[str]:
         lines.append(f"Skipped because they show no body: {where}.")
     rest = sorted(set(range(total)) - set(report.slices_done) - set(report.slices_skipped))
     if rest:
-        why = "not reached, or not in the plan" if report.cancelled else "not in the plan"
+        why = "not reached, or not in the plan" if not report.complete else "not in the plan"
         where = slices_text(plane, rest)
         if where.count(",") >= MOST_RANGES:
             where = f"{len(rest)} {plane} slices from {rest[0]} to {rest[-1]}"

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,20 +20,21 @@ from tests.patience import GUARD_S
 pytest.importorskip("psygnal")
 from napari_unibiomed.autosave.autosave import Autosave, autosave_of, cache_folder
 from napari_unibiomed.autosave.run_files import JOB_FILE, REPORT_FILE, read_job
-from napari_unibiomed.jobs import Job, Options, Run
+from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.messages.message import Link
-from napari_unibiomed.salvage import salvage
 from napari_unibiomed.session.phases import Phase
 from napari_unibiomed.session.session import Session
 from napari_unibiomed.settings import Settings
 from tests.napari_unibiomed.fake_engine import FakeEngine, ct
 from tests.napari_unibiomed.session_kit import Watch
+from unibiomed_core.engine.volume.finish import finish_answered
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import ReadError
 from unibiomed_core.modalities import CT_WINDOWS
 from unibiomed_core.report import to_json
 from unibiomed_core.types import Prompt, Region
 
-OPTIONS = Options("coarse-to-fine", 1.0, 0.3, 9.0, link_slices=False)
+OPTIONS = RunRequest(plan="coarse-to-fine", smooth_mm=1.0, least_presence=0.3, min_area_mm2=9.0, link_slices=False)
 KILLED = """
 import sys
 from tests.napari_unibiomed.fake_engine import FakeEngine, ct
@@ -58,22 +60,31 @@ def no_word_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_saved_of_a_stopped_run_follows_its_options(tmp_path: Path, opened: list[Session]) -> None:
-    for options in (Options(), replace(OPTIONS, plan="all"), Options(least_presence=0.95)):
-        run = ran(tmp_path, opened, Job("report", ct(4), options=options))
+    for options in (RunRequest(), replace(OPTIONS, plan="all"), RunRequest(least_presence=0.95)):
+        run = ran(tmp_path, opened, Job("report", ct(4), options))
         assert run.report is not None
-        saved = salvage(run.job, run.predictions, run.model, 1.0, "It stopped.")
+        saved = finish_answered(run.volume, options, run.predictions, ended="interrupted", model=run.model, seconds=1.0)
         assert to_json(saved)["findings"] == to_json(run.report)["findings"]
-        assert saved.warnings[1:2] == run.report.warnings[:1]
+        assert saved.warnings == run.report.warnings
         assert saved.settings.items() >= options.changed.items()
 
 
-def test_a_job_that_was_saved_before_there_were_options_is_read(tmp_path: Path, opened: list[Session]) -> None:
-    run = ran(tmp_path, opened, Job("report", ct(2)))
-    assert run.folder is not None
-    about = json.loads((run.folder / JOB_FILE).read_text("utf-8"))
-    del about["options"]
-    (run.folder / JOB_FILE).write_text(json.dumps(about), "utf-8")
-    assert read_job(run.folder, ct(2))[0].options == Options()
+FIRST_VERSION: dict[str, Any] = {
+    "version": 1, "kind": "segment", "plane": "coronal", "indices": None, "every": 2, "describe": False,
+    "window": asdict(CT_WINDOWS["lung"]), "within": None, "label": "", "model": {}, "slices_total": 3,
+    "asks": ["liver", asdict(Prompt("segment", "spleen"))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [None, {"smooth_mm": 2.0, "link_slices": False}])
+def test_a_job_of_the_first_version_is_read(tmp_path: Path, options: dict[str, Any] | None) -> None:
+    """The oldest ones have no options, and name targets without their prompts."""
+    about = FIRST_VERSION if options is None else FIRST_VERSION | {"options": options}
+    (tmp_path / JOB_FILE).write_text(json.dumps(about), "utf-8")
+    job, _, total = read_job(tmp_path, ct(2))
+    rest = {"plane": "coronal", "every": 2, "window": CT_WINDOWS["lung"], "describe": False, **(options or {})}
+    assert (job.kind, total) == ("segment", 3)
+    assert job.request == RunRequest.segment("liver", "spleen", **rest)
 
 
 @pytest.fixture
@@ -123,7 +134,8 @@ def test_a_killed_process_loses_the_slice_in_work_at_most(tmp_path: Path, opened
     assert run.slices_done == [0, 1, 2]
     assert (run.cancelled, run.complete, len(run.findings)) == (True, False, 2)
     assert run.report is not None
-    assert "interrupted" in run.report.warnings[0]
+    assert run.report.ended == "interrupted"
+    assert "Interrupted after 3 of 8 slices" in run.report.narrative
     assert session.resume()
     watch.until(lambda: run.complete)
     watch.until_phase(Phase.DONE)
@@ -136,15 +148,9 @@ def test_a_killed_process_loses_the_slice_in_work_at_most(tmp_path: Path, opened
 
 
 def test_a_finished_run_comes_back_exactly(tmp_path: Path, opened: list[Session]) -> None:
-    job = Job(
-        "segment",
-        ct(6, name="secret"),
-        ("liver", Prompt("segment", "spleen")),
-        every=2,
-        window=CT_WINDOWS["lung"],
-        within=Region(0, 0, 47, 47, "axial", 2),
-        options=OPTIONS,
-    )
+    prompts = RunRequest.segment("liver", "spleen").prompts
+    request = replace(OPTIONS, prompts=prompts, every=2, window=CT_WINDOWS["lung"])
+    job = Job("segment", ct(6, name="secret"), request, within=Region(0, 0, 47, 47, "axial", 2))
     run = ran(tmp_path, opened, job)
     volume = ct(6, name="secret")
     autosave = Autosave(tmp_path)
@@ -156,8 +162,7 @@ def test_a_finished_run_comes_back_exactly(tmp_path: Path, opened: list[Session]
     assert run.report is not None
     assert to_json(again.report) == to_json(run.report)
     assert (again.number, again.complete, again.cancelled) == (7, True, False)
-    assert (again.job.asks, again.job.every, again.job.within) == (job.asks, 2, job.within)
-    assert (again.job.window, again.job.options) == (job.window, OPTIONS)
+    assert (again.job.request, again.job.within) == (job.request, job.within)
     for index, given in run.predictions.items():
         for old, new in zip(given, again.predictions[index], strict=True):
             assert replace(new, phrases=()) == replace(old, phrases=())
@@ -169,8 +174,8 @@ def test_a_finished_run_comes_back_exactly(tmp_path: Path, opened: list[Session]
 
 
 def test_answers_about_boxes_come_back(tmp_path: Path, opened: list[Session]) -> None:
-    asks = tuple(Prompt("roi_class", region=Region(2, 2, 20, 20, "axial", index)) for index in (1, 3))
-    run = ran(tmp_path, opened, Job("roi", ct(5), asks))
+    prompts = tuple(Prompt("roi_class", region=Region(2, 2, 20, 20, "axial", index)) for index in (1, 3))
+    run = ran(tmp_path, opened, Job("roi", ct(5), RunRequest(prompts)))
     autosave = Autosave(tmp_path)
     saved = autosave.restorable(ct(5))
     assert saved is not None
@@ -209,7 +214,8 @@ def test_every_run_is_kept_until_it_is_deleted(tmp_path: Path) -> None:
     """ux 11: a finished report was gone after later small runs."""
     autosave, volume = Autosave(tmp_path), ct(3)
     (given,) = FakeEngine().predict([volume.slice(0)], [Prompt("segment", "liver")], CT_WINDOWS["lung"])
-    runs = [autosave.begin(Job("segment", volume, (name,)), {}, 3) for name in ("liver", "spleen", "kidney")]
+    jobs = [Job("segment", volume, RunRequest.segment(name)) for name in ("liver", "spleen", "kidney")]
+    runs = [autosave.begin(job, {}, 3) for job in jobs]
     assert autosave.kept(volume) == []  # none has a slice
     for keeping in runs:
         keeping.keep(given)
@@ -227,7 +233,9 @@ def test_runs_that_an_earlier_version_kept_are_still_read(tmp_path: Path, opened
     run = ran(tmp_path, opened, Job("report", ct(4)))
     assert run.folder is not None
     about = json.loads((run.folder / "job.json").read_text("utf-8"))
-    del about["options"]
+    asked = about.pop("request")
+    names = ("plane", "indices", "every", "window", "describe")
+    about |= {"version": 1, "asks": asked["prompts"], **{name: asked[name] for name in names}}
     (run.folder / "job.json").write_text(json.dumps(about))
     autosave = Autosave(tmp_path)
     (saved,) = autosave.kept(ct(4))

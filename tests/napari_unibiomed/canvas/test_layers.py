@@ -20,6 +20,8 @@ except ImportError as error:
 from napari_unibiomed.canvas import layers, volumes
 from napari_unibiomed.canvas.layers import LayerGateway
 from napari_unibiomed.canvas.placement import KEY
+from napari_unibiomed.jobs import Job
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.report.build import OKABE_ITO, colour
 from unibiomed_core.types import CroppedMask, Phrase, Plane, Prediction, Prompt, Volume
 
@@ -33,7 +35,7 @@ def ct(shape: tuple[int, int, int] = (40, 36, 12)) -> Volume:
 
 def running(volume: Volume, plane: Plane = "axial") -> Any:
     """A run in work."""
-    job = SimpleNamespace(volume=volume, label="", kind="report", asks=(), plane=plane)
+    job = Job("report", volume, RunRequest(plane=plane))
     return SimpleNamespace(job=job, report=None, predictions={}, renamed=False)
 
 

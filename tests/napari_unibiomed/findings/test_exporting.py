@@ -20,6 +20,7 @@ from tests.alike import alike_files
 from tests.hand_volumes import cropped
 from tests.napari_unibiomed.hand_runs import a_run, masks, small_volume
 from unibiomed_core import report as reports
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import WriteError
 from unibiomed_core.io import read
 from unibiomed_core.types import Volume
@@ -42,7 +43,7 @@ def test_without_edits_the_files_are_those_of_the_command_line(
     assert done.exit_code == 0, done.output
 
     volume = read(tmp_path / "ct.nii.gz", "ct")
-    stream = toy_engine().run(volume, ["liver", "spleen"], plane=plane)
+    stream = toy_engine().run(volume, RunRequest.segment("liver", "spleen", plane=plane))
     report = next(update.report for update in stream if isinstance(update, Done))
     assert report.findings
     files = export_report(a_run(volume, report=report, window=None, plane=plane), FindingsModel(), tmp_path / "gui")
@@ -164,6 +165,6 @@ def test_a_picture_is_exported_as_png(tmp_path: Path) -> None:
     from tests.unibiomed_core.engine.toy import rgb_picture, toy_engine
 
     picture: Volume = rgb_picture()
-    report = next(u.report for u in toy_engine().run(picture, ["tumour"]) if isinstance(u, Done))
+    report = next(u.report for u in toy_engine().run(picture, RunRequest.segment("tumour")) if isinstance(u, Done))
     files = export_report(a_run(picture, report=report, window=None), FindingsModel(), tmp_path)
     assert {file.name for file in files} == {n for names in FORMATS.values() for n in names} - {"findings.nii.gz"}

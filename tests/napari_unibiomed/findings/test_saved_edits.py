@@ -25,6 +25,7 @@ from tests.hand_volumes import cropped
 from tests.napari_unibiomed.fake_engine import FakeEngine, ct
 from tests.napari_unibiomed.hand_runs import a_run, an_answer, masks
 from tests.napari_unibiomed.session_kit import Watch
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import ReadError
 from unibiomed_core.report import to_json
 from unibiomed_core.types import CroppedMask, Region
@@ -78,7 +79,7 @@ def written(session: Session) -> None:
 def ran_and_edited(folder: Path, opened: list[Session]) -> tuple[Run, FindingsModel]:
     session, watch = session_at(folder, opened)
     model = findings_of(session)
-    session.start(Job("report", ct(6), ("liver", "spleen")))
+    session.start(Job("report", ct(6), RunRequest.segment("liver", "spleen")))
     watch.until(lambda: watch.finished and not session.phase.busy)
     edited(model)
     written(session)
@@ -146,7 +147,7 @@ def test_a_run_that_goes_on_drops_its_edits_and_says_so(tmp_path: Path, opened: 
     engine = FakeEngine(found=FOUND, held=True)
     session, watch = session_at(tmp_path, opened, engine)
     model = findings_of(session)
-    session.start(Job("report", ct(6), ("liver", "spleen")))
+    session.start(Job("report", ct(6), RunRequest.segment("liver", "spleen")))
     for _ in range(3):
         engine.wait_until_in_work()
         engine.let(1)
@@ -172,7 +173,7 @@ def test_a_run_that_goes_on_drops_its_edits_and_says_so(tmp_path: Path, opened: 
 def test_a_run_without_edits_goes_on_without_a_word(tmp_path: Path, opened: list[Session]) -> None:
     session, watch = session_at(tmp_path, opened)
     findings_of(session)
-    session.start(Job("report", ct(6), ("liver",)))
+    session.start(Job("report", ct(6), RunRequest.segment("liver")))
     watch.until(lambda: watch.finished and not session.phase.busy)
     session.runs[0].complete = False
     assert session.resume()
@@ -246,7 +247,7 @@ def test_a_disk_that_cannot_be_written_is_said_and_a_deleted_run_is_not(tmp_path
     model.reject(1)
     heard: list[OSError] = []
     writer = EditsWriter()
-    (tmp_path / "edits.part").mkdir()
+    (tmp_path / "edits.npz.new").mkdir()
     writer.put(tmp_path, saved_edits.edits_of(run, model.rows), heard.append)
     writer.put(tmp_path / "deleted", saved_edits.edits_of(run, model.rows), heard.append)
     writer._thread.shutdown(wait=True)

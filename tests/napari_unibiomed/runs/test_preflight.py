@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("napari")
-from napari_unibiomed.jobs import Job, Options
+from napari_unibiomed.jobs import Job
 from napari_unibiomed.runs.preflight import estimate_text, preflight, slice_count
 from tests.napari_unibiomed.fake_engine import ct, picture
 from unibiomed_core.engine.volume import plans
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.modalities import CT_WINDOWS, Window, choose_window
 from unibiomed_core.types import Prompt, Region, Volume
 
@@ -50,16 +51,16 @@ def test_what_the_image_says_is_checked_and_told_once(volume: Volume, title: str
 
 
 def test_a_window_that_shows_nothing_is_told() -> None:
-    assert titles(Job("report", ct(4), window=Window("far", 3000, 3500))) == ["The window shows nothing"]
-    assert titles(Job("report", ct(4), window=CT_WINDOWS["lung"])) == []
+    assert titles(Job("report", ct(4), RunRequest(window=Window("far", 3000, 3500)))) == ["The window shows nothing"]
+    assert titles(Job("report", ct(4), RunRequest(window=CT_WINDOWS["lung"]))) == []
 
 
 @pytest.mark.parametrize(
     ("job", "title"),
     [
-        (Job("report", ct(4), indices=(1, 4)), "No such slice"),
-        (Job("report", ct(4), indices=(-1,)), "No such slice"),
-        (Job("report", ct(4), indices=()), "Nothing to examine"),
+        (Job("report", ct(4), RunRequest(indices=(1, 4))), "No such slice"),
+        (Job("report", ct(4), RunRequest(indices=(-1,))), "No such slice"),
+        (Job("report", ct(4), RunRequest(indices=())), "Nothing to examine"),
         (Job("roi", ct(4)), "Nothing to examine"),
     ],
 )
@@ -76,10 +77,10 @@ def test_memory_that_does_not_suffice_stops_the_run_and_stands_first() -> None:
 
 def test_slices_are_counted_for_every_kind_of_job() -> None:
     boxes = [Region(0, 0, 9, 9, "axial", 1), Region(5, 5, 20, 20, "axial", 1), Region(0, 0, 9, 9, "coronal", 1)]
-    assert slice_count(Job("roi", ct(4), tuple(Prompt("roi_class", region=box) for box in boxes))) == 2
-    assert slice_count(Job("report", ct(7), every=3)) == 3
-    assert slice_count(Job("report", ct(7), every=3, plane="coronal")) == 16
-    assert slice_count(Job("ask", ct(7), indices=(2, 2, 3))) == 2
+    assert slice_count(Job("roi", ct(4), RunRequest(tuple(Prompt("roi_class", region=box) for box in boxes)))) == 2
+    assert slice_count(Job("report", ct(7), RunRequest(every=3))) == 3
+    assert slice_count(Job("report", ct(7), RunRequest(every=3, plane="coronal"))) == 16
+    assert slice_count(Job("ask", ct(7), RunRequest(indices=(2, 2, 3)))) == 2
 
 
 def test_the_time_is_measured_or_left_out() -> None:
@@ -103,8 +104,8 @@ def test_slices_that_show_air_only_are_not_counted_as_the_engine_leaves_them_out
     volume.voxels[:2] = -1000
     assert slice_count(Job("report", volume)) == 7
     engines = plans.route("all", volume, "axial", choose_window(volume), 3)
-    assert slice_count(Job("report", volume, every=3)) == len(engines.first_pass) == 2
-    assert slice_count(Job("report", volume, indices=(0, 1, 2))) == 3
-    assert slice_count(Job("report", volume, options=Options(plan="coarse-to-fine"))) == 7
+    assert slice_count(Job("report", volume, RunRequest(every=3))) == len(engines.first_pass) == 2
+    assert slice_count(Job("report", volume, RunRequest(indices=(0, 1, 2)))) == 3
+    assert slice_count(Job("report", volume, RunRequest(plan="coarse-to-fine"))) == 7
     volume.voxels[:] = -1000
     assert not preflight(Job("report", volume)).blocked  # the engine tells that no slice shows more than air

@@ -39,6 +39,7 @@ from napari_unibiomed.jobs import Job
 from napari_unibiomed.session.models import choices
 from napari_unibiomed.session.session import Session
 from napari_unibiomed.settings import Settings
+from unibiomed_core.engine.volume.request import RunRequest
 settings = Settings(autosave_folder=sys.argv[1])
 offered = choices(settings)
 session = Session(settings=settings)
@@ -54,7 +55,7 @@ for choice in offered:
 volume = ct(2, size=64)
 session.choice = offered[0]
 session.set_image(volume)
-session.start(Job("segment", volume, ("liver",)))
+session.start(Job("segment", volume, RunRequest.segment("liver")))
 watch.until(lambda: watch.finished)
 watch.until_phase(Phase.DONE)
 assert session.current.complete

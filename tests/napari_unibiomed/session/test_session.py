@@ -19,6 +19,7 @@ from napari_unibiomed.settings import Settings
 from tests.napari_unibiomed.fake_engine import FakeEngine, FakeInfo, ct
 from tests.napari_unibiomed.session_kit import Watch
 from tests.patience import GUARD_S
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import DeviceError, WeightsError
 from unibiomed_core.report import to_json
 from unibiomed_core.types import Prompt, Region
@@ -92,7 +93,7 @@ def test_a_second_job_is_refused_and_not_queued(make: Make) -> None:
     session.start(Job("report", ct(2)))
     engine.wait_until_in_work()
     for refused in (
-        session.start(Job("segment", ct(2), ("liver",))),
+        session.start(Job("segment", ct(2), RunRequest.segment("liver"))),
         session.load_model(),
         session.unload(),
         session.resume(),
@@ -132,7 +133,7 @@ def test_cancel_keeps_what_is_done_and_resume_finishes_it(make: Make) -> None:
     assert run is not None
     assert (run.cancelled, run.complete, run.slices_done) == (True, False, [0, 1, 2])
     assert run.report is not None
-    assert run.report.cancelled
+    assert run.report.ended == "cancelled"
     assert len(run.findings) == 2
     assert session.messages[-1].text == "▲ Cancelled after 3 of 6 slices. 3 slices are kept. Resume · Discard."
     engine.let_all()
@@ -213,7 +214,8 @@ def test_an_error_in_the_thread_ends_in_words_and_loses_nothing(make: Make, erro
     assert run.slices_done == [0, 1, 2]
     assert run.cancelled
     assert run.report is not None
-    assert "error ended the run" in run.report.warnings[0]
+    assert run.report.ended == "failed"
+    assert "Ended by an error after 3 of 6 slices" in run.report.narrative
     assert [f.target for f in run.findings] == ["liver", "spleen"]
     assert watch.finished == [run]
     assert watch.titles == [title]
@@ -241,7 +243,7 @@ def test_loading_that_fails_is_said_and_can_be_tried_again(make: Make) -> None:
 def test_a_target_that_is_not_learnt_fails_before_any_slice(make: Make) -> None:
     session, watch = make(FakeEngine())
     session.set_image(ct(2))
-    session.start(Job("segment", ct(2), ("nonsense",)))
+    session.start(Job("segment", ct(2), RunRequest.segment("nonsense")))
     watch.until_phase(Phase.FAILED)
     assert session.runs == []
     assert watch.titles == ["Target not learnt"]
@@ -283,11 +285,11 @@ def test_undo_takes_the_last_run_whatever_is_shown(make: Make) -> None:
 def test_an_empty_result_and_a_missing_mask_are_said(make: Make) -> None:
     session, watch = make(FakeEngine(found={"liver": {1: (4, 4, 20, 20)}}, truncated=[2]))
     session.set_image(ct(4))
-    session.start(Job("segment", ct(4), ("liver", "liver lesion")))
+    session.start(Job("segment", ct(4), RunRequest.segment("liver", "liver lesion")))
     watch.until_phase(Phase.DONE)
     assert watch.titles[0].startswith("1 finding in 4 slices")
     assert watch.titles[1:] == ["No mask for “liver lesion”", "Answer truncated"]
-    session.start(Job("segment", ct(4), ("spleen",)))
+    session.start(Job("segment", ct(4), RunRequest.segment("spleen")))
     watch.until(lambda: len(watch.finished) == 2)
     watch.until_phase(Phase.DONE)
     assert watch.titles[0] == "No mask for “spleen”"
@@ -308,7 +310,7 @@ def test_less_memory_is_said(make: Make) -> None:
 def test_questions_give_answers(make: Make) -> None:
     session, watch = make(FakeEngine(answers={"vqa": "a mass"}))
     session.set_image(ct(4))
-    session.start(Job("ask", ct(4), (Prompt("vqa", question="What is it?"),), indices=(2,)))
+    session.start(Job("ask", ct(4), RunRequest((Prompt("vqa", question="What is it?"),), indices=(2,))))
     watch.until_phase(Phase.DONE)
     run = session.current
     assert run is not None
@@ -322,8 +324,8 @@ def test_boxes_are_asked_each_on_its_own_slice(make: Make) -> None:
     session, watch = make(engine)
     session.set_image(ct(4))
     regions = [Region(2, 2, 20, 20, "axial", 1), Region(2, 2, 20, 20, "axial", 1), Region(0, 0, 40, 3, "coronal", 7)]
-    asks = tuple(Prompt("roi_class", region=region) for region in regions)
-    session.start(Job("roi", ct(4), asks))
+    prompts = tuple(Prompt("roi_class", region=region) for region in regions)
+    session.start(Job("roi", ct(4), RunRequest(prompts)))
     engine.wait_until_in_work()
     session.cancel()
     engine.let(1)
@@ -345,7 +347,7 @@ def test_a_box_limits_what_is_kept(make: Make) -> None:
     session, watch = make(FakeEngine(found=found))
     volume = ct(7)
     session.set_image(volume)
-    job = Job("segment", volume, ("liver",), within=Region(0, 0, 10, 10, "axial", 2))
+    job = Job("segment", volume, RunRequest.segment("liver"), within=Region(0, 0, 10, 10, "axial", 2))
     session.start(job)
     watch.until_phase(Phase.DONE)
     run = session.current

@@ -14,6 +14,7 @@ from napari_unibiomed.session.session import Session
 from napari_unibiomed.session.shared_findings import findings_of
 from tests.napari_unibiomed.fake_engine import FakeEngine, ct
 from tests.napari_unibiomed.session_kit import Watch
+from unibiomed_core.engine.volume.request import RunRequest
 
 
 @pytest.fixture
@@ -27,13 +28,13 @@ def session() -> Iterator[Session]:
 def test_a_run_fills_the_shared_model(session: Session) -> None:
     model, watch = findings_of(session), Watch(session)
     assert findings_of(session) is model
-    assert session.start(Job("report", ct(), ("liver",)))
+    assert session.start(Job("report", ct(), RunRequest.segment("liver")))
     watch.until(lambda: watch.finished)
     watch.until_phase(Phase.DONE)
     assert model.run is session.runs[0]
     assert [(row.phrase, row.slices) for row in model.rows] == [("liver", "1–2")]
     model.reject(1)
-    assert session.start(Job("report", ct(), ("liver",)))
+    assert session.start(Job("report", ct(), RunRequest.segment("liver")))
     watch.until(lambda: len(watch.finished) == 2)
     assert model.run is session.runs[1]
     assert not model.rows[0].rejected

@@ -66,7 +66,7 @@ def test_a_run_ends_as_if_nothing_had_happened(open_dock: Open, what: Callable[[
     run = finished(kit)
     assert [layer.name for layer in kit.viewer.layers] == names, "no name and no order of the user's is changed"
     assert len(run.report.slices_done) == 14
-    assert not run.report.cancelled
+    assert run.report.complete
     assert np.array_equal(np.unique(kit.made.data[5]), [0, 1])
 
 

@@ -31,6 +31,7 @@ from napari_unibiomed.widgets.panel import FindingsPanel
 from napari_unibiomed.widgets.row_actions import entries
 from tests.napari_unibiomed.fake_engine import FakeEngine, ct
 from tests.patience import GUARD_MS
+from unibiomed_core.engine.volume.request import RunRequest
 
 pytestmark = [pytest.mark.window, pytest.mark.filterwarnings("ignore")]
 
@@ -55,7 +56,8 @@ class Desk:
         """Run to the end and paint the layer, as the dock does."""
         if found is not None:
             self.engine.found = found
-        assert self.panel.session.start(Job(kind, self.image.metadata["unibiomed"]["volume"], targets))
+        volume = self.image.metadata["unibiomed"]["volume"]
+        assert self.panel.session.start(Job(kind, volume, RunRequest.segment(*targets)))
         run = self.panel.session.runs[-1]
         layer = self.panel.gateway.add_labels(run, self.image)
         self.qtbot.waitUntil(lambda: not self.panel.session.phase.busy, timeout=GUARD_MS)
@@ -109,7 +111,7 @@ def test_states_are_said_and_never_left_empty(desk: Desk) -> None:
 def test_rows_appear_slice_by_slice(desk: Desk) -> None:
     desk.engine._held.clear()
     session = desk.panel.session
-    assert session.start(Job("report", desk.image.metadata["unibiomed"]["volume"], ("liver",)))
+    assert session.start(Job("report", desk.image.metadata["unibiomed"]["volume"], RunRequest.segment("liver")))
     assert "slice by slice" in desk.panel.state.text()
     desk.engine.let(3)
     desk.qtbot.waitUntil(lambda: desk.texts(Column.SLICES) == ["1–2"], timeout=GUARD_MS)
@@ -310,7 +312,8 @@ def test_a_row_can_be_run_again_on_its_slice(desk: Desk) -> None:
     desk.panel.actions_of_row.run_again(2)
     desk.qtbot.waitUntil(lambda: not desk.panel.session.phase.busy, timeout=GUARD_MS)
     run = desk.panel.session.runs[-1]
-    assert (run.job.kind, run.job.indices, run.job.asks) == ("segment", (2,), ("spleen",))
+    assert (run.job.kind, run.job.request.indices) == ("segment", (2,))
+    assert [prompt.target for prompt in run.job.request.prompts] == ["spleen"]
     assert set(np.unique(desk.layer.data)) == {0, 1}
 
 

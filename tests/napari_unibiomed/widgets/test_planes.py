@@ -71,11 +71,11 @@ def test_a_report_takes_the_plane_of_the_acquisition_whatever_is_shown(open_dock
     dock.run_report()
     kit.until_idle()
     run = kit.session.current
-    assert run.job.plane == acquired == "axial"
+    assert run.job.request.plane == acquired == "axial"
     assert f"{acquired} slices" in run.report.narrative
     dock.image.plane.choose("shown")
     assert "64 sagittal slices" in dock.run.estimate.text()
     dock.run_report()
     kit.until_idle()
-    assert kit.session.current.job.plane == "sagittal"
+    assert kit.session.current.job.request.plane == "sagittal"
     assert "64 sagittal slices" in kit.session.current.report.narrative

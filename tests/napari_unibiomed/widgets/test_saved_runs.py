@@ -12,6 +12,7 @@ from napari_unibiomed.messages.message import Link
 from tests.napari_unibiomed.dock_kit import Open, open_dock
 from tests.napari_unibiomed.fake_engine import FakeEngine, ct
 from tests.patience import GUARD_S
+from unibiomed_core.engine.volume.request import RunRequest
 
 __all__ = ["open_dock"]
 
@@ -25,7 +26,7 @@ def with_three_kept(open_dock: Open) -> Any:
     before = open_dock(FakeEngine(LIVER))
     volume = ct(8, 64)
     before.session.set_image(volume)
-    small = [Job("segment", volume, (name,), indices=(3,)) for name in ("liver", "spleen")]
+    small = [Job("segment", volume, RunRequest.segment(name, indices=(3,))) for name in ("liver", "spleen")]
     for job in (Job("report", volume), *small):
         assert before.session.start(job)
         before.until_idle()

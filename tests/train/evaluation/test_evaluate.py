@@ -231,6 +231,8 @@ def test_wrong_use_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert evaluate.main(["compare", str(tmp_path), str(tmp_path)]) == 1
     assert evaluate.main(["scorecard", str(tmp_path), "ours"]) == 1
     assert "NAME=OUT" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="without a value"):
+        evaluate.settings(["limit"])
     for wrong in ("limt=3", "limit=few", "image=black"):
         with pytest.raises(ConfigError, match="Unknown setting"):
             evaluate.settings([wrong])

@@ -25,8 +25,8 @@ def engine() -> Engine:
 
 
 def test_a_region_is_named_without_writing(engine: Engine) -> None:
-    asks = [ASK, *segment("liver")]
-    named, _ = engine.predict([ct_slice()], asks, SOFT_TISSUE)[0]
+    prompts = [ASK, *segment("liver")]
+    named, _ = engine.predict([ct_slice()], prompts, SOFT_TISSUE)[0]
     assert engine.counts.decode_steps == 0
     assert engine.counts.prefix_reads == 2, "the boxed picture and the plain one"
     assert named.text in ANSWERS

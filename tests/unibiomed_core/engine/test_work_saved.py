@@ -152,8 +152,8 @@ def test_slices_of_a_batch_go_through_every_part_together(engine: Engine, monkey
     counted("grounding", model.grounder, "encode")
     counted("embed", model, "embed")
     counted("logits", model, "logits")
-    asks = [*segment("liver", "spleen"), Prompt("vqa", question="Which?", max_new_tokens=4)]
-    engine.predict([ct_slice(seed=s) for s in range(5)], asks, SOFT_TISSUE)
+    prompts = [*segment("liver", "spleen"), Prompt("vqa", question="Which?", max_new_tokens=4)]
+    engine.predict([ct_slice(seed=s) for s in range(5)], prompts, SOFT_TISSUE)
     assert calls["tiles"] == calls["grounding"] == [5]
     steps = engine.counts.decode_steps
     assert calls["embed"] == [5] * (3 + steps), "prefixes, known answers, prompts of what is written, and each step"
@@ -189,8 +189,8 @@ def test_empty_masks_are_told_before_they_are_enlarged(source: str, monkeypatch:
     ],
 )
 def test_memory_that_runs_out_anywhere_leaves_whole_features_only(engine: Engine, stage: str, call: int) -> None:
-    asks = [*segment("liver"), Prompt("vqa", question="?", max_new_tokens=3)]
-    expected = toy_engine().predict([ct_slice()], asks, SOFT_TISSUE)
+    prompts = [*segment("liver"), Prompt("vqa", question="?", max_new_tokens=3)]
+    expected = toy_engine().predict([ct_slice()], prompts, SOFT_TISSUE)
     calls = 0
 
     def fails(*_: object) -> None:
@@ -201,9 +201,9 @@ def test_memory_that_runs_out_anywhere_leaves_whole_features_only(engine: Engine
 
     handle = engine.model.get_submodule(stage).register_forward_pre_hook(fails)
     with pytest.raises(torch.OutOfMemoryError):
-        engine.predict([ct_slice()], asks, SOFT_TISSUE)
+        engine.predict([ct_slice()], prompts, SOFT_TISSUE)
     handle.remove()
-    again = engine.predict([ct_slice()], asks, SOFT_TISSUE)
+    again = engine.predict([ct_slice()], prompts, SOFT_TISSUE)
     assert_equal(again[0][:1], expected[0][:1])
     assert again[0][1].raw_text == expected[0][1].raw_text
 
@@ -224,6 +224,6 @@ def test_memory_that_runs_out_while_writing_leaves_the_prefix_untouched(
 
 
 def test_a_region_drawn_on_a_picture_has_a_prefix_of_its_own(engine: Engine) -> None:
-    asks = [Prompt("vqa", question="?", region=Region(10, 12, 30, 33 + n), max_new_tokens=2) for n in range(2)]
-    engine.predict([ct_slice()], asks, SOFT_TISSUE)
+    prompts = [Prompt("vqa", question="?", region=Region(10, 12, 30, 33 + n), max_new_tokens=2) for n in range(2)]
+    engine.predict([ct_slice()], prompts, SOFT_TISSUE)
     assert engine.counts.prefix_reads == 2

@@ -219,7 +219,7 @@ def test_slices_are_numbered_as_they_are_shown_whatever_the_order_of_the_file(re
 
 def test_cancelled_truncated_and_empty_runs_say_so() -> None:
     report = a_report(
-        small_volume(), findings=(), absences=(), cancelled=True, truncated=[3], specks_dropped=2, sentences=()
+        small_volume(), findings=(), absences=(), ended="cancelled", truncated=[3], specks_dropped=2, sentences=()
     )
     assert "Stopped by the user after 9 of 12 slices" in report.narrative
     assert "No finding was produced on the 9 slices examined." in report.narrative
@@ -227,6 +227,14 @@ def test_cancelled_truncated_and_empty_runs_say_so() -> None:
     assert "cut at the length limit on axial slice 3" in report.narrative
     assert "2 mask pieces were too small to be kept as a finding." in report.warnings
     assert "Findings:" not in report.narrative
+
+
+@pytest.mark.parametrize(("cancelled", "ended"), [(True, "cancelled"), (False, "finished")])
+def test_a_report_from_before_there_were_codes_for_the_end_is_read(cancelled: bool, ended: str) -> None:
+    written = reports.to_json(a_report(small_volume(), ended=ended))
+    assert written["cancelled"] is cancelled
+    del written["ended"]
+    assert reports.from_json(written).ended == ended
 
 
 def test_sides_of_a_cut_body_carry_a_warning() -> None:

@@ -10,10 +10,12 @@ import numpy as np
 from unibiomed_core.io.export import pictures
 from unibiomed_core.modalities import Window, modality
 from unibiomed_core.report import (
+    ENDING_WORDS,
     FLAG_WORDS,
     colour,
     counting_text,
     edit_text,
+    ending_text,
     number_text,
     presence_words,
     ranges_text,
@@ -61,6 +63,8 @@ def render(report: Report, volume: Volume, window: Window | None) -> str:
         number=number_text,
         presence_words=presence_words,
         narrative=report.narrative.split("\n"),
+        ending_words=ENDING_WORDS[report.ended],
+        ending=ending_text(report),
         done_text=ranges_text(report.slices_done),
         key_figures=[_whole_picture(report, volume, window)] if flat else [],
         key_slices=[] if flat else [_key_slices(f, report, volume, window) for f in sorted(drawn, key=_number)],

@@ -11,6 +11,7 @@ import pytest
 from tests.unibiomed_core.engine.toy import SOFT_TISSUE, ct_volume, rgb_picture, toy_engine
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.volume import plans
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import ConfigError, PromptError
 from unibiomed_core.modalities import Window
 from unibiomed_core.types import CroppedMask, Phrase, Prediction, Prompt, Report, Slice
@@ -34,8 +35,8 @@ def answering(positive: Sequence[int]) -> Engine:
 
 
 def finish(engine: Engine, count: int, **options: Any) -> tuple[list[Update], Report]:
-    volume = ct_volume(count, size=24, **options.pop("volume", {}))
-    updates = list(engine.run(volume, ["liver"], describe=False, **options))
+    volume, known = ct_volume(count, size=24, **options.pop("volume", {})), options.pop("known", None)
+    updates = list(engine.run(volume, RunRequest.segment("liver", describe=False, **options), known=known))
     assert isinstance(updates[-1], Done)
     return updates, updates[-1].report
 
@@ -110,14 +111,13 @@ def test_key_slices_are_spread_over_what_shows_something() -> None:
 def test_a_stopped_first_pass_is_linked_by_its_step_and_adds_no_slices() -> None:
     cancel = CancelToken()
     updates = []
-    for update in answering(range(40)).run(
-        ct_volume(40, size=24), ["liver"], describe=False, plan="coarse-to-fine", every=4, cancel=cancel
-    ):
+    request = RunRequest.segment("liver", describe=False, plan="coarse-to-fine", every=4)
+    for update in answering(range(40)).run(ct_volume(40, size=24), request, cancel=cancel):
         updates.append(update)
         if isinstance(update, SliceDone) and update.index == 9:
             cancel.cancel()
     report = updates[-1].report  # type: ignore[union-attr]
-    assert report.cancelled
+    assert report.ended == "cancelled"
     assert report.slices_done == (1, 5, 9)
     assert [f.slices for f in report.findings] == [tuple(range(1, 10))]
     assert report.findings[0].flags == ("interpolated",)
@@ -159,4 +159,4 @@ def test_a_picture_is_one_slice_under_every_plan() -> None:
     for plan in ("all", "coarse-to-fine", "key-slices"):
         assert plans.route(plan, rgb_picture(), "axial", Window("as is", 0, 255)).first_pass == (0,)
     with pytest.raises(PromptError, match="Nothing to smooth"):
-        list(answering([]).run(rgb_picture(), ["nuclei"], smooth_mm=1.0))
+        list(answering([]).run(rgb_picture(), RunRequest.segment("nuclei", smooth_mm=1.0)))

@@ -11,6 +11,7 @@ import pytest
 from tests.unibiomed_core.engine.toy import ct_volume, rgb_picture, toy_engine
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.volume.postprocessing import Selection
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import Window
 from unibiomed_core.report import to_json
@@ -39,7 +40,8 @@ def answering(pieces: Mapping[int, tuple[float, int]]) -> Engine:
 
 
 def report(**options: Any) -> Report:
-    updates = list(answering(PIECES).run(ct_volume(12, size=24), ["lesion"], describe=False, **options))
+    request = RunRequest.segment("lesion", describe=False, **options)
+    updates = list(answering(PIECES).run(ct_volume(12, size=24), request))
     done = updates[-1]
     assert isinstance(done, Done)
     assert [u.finding for u in updates if isinstance(u, FindingFound)] == list(done.report.findings)

@@ -15,11 +15,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from tests.alike import same_masks
-from tests.unibiomed_core.engine.toy import SOFT_TISSUE, ct_volume, toy_config, toy_engine
+from tests.unibiomed_core.engine.toy import SOFT_TISSUE, ct_volume, segment, toy_config, toy_engine
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.volume import plans, tracking
 from unibiomed_core.engine.volume.aggregation import Aggregation
 from unibiomed_core.engine.volume.batching import RunContext
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import DeviceError, PromptError
 from unibiomed_core.modalities import Window
 from unibiomed_core.model.config import Presence
@@ -36,8 +37,8 @@ def remembering(**changes: Any) -> Engine:
     return toy_engine(grounding=sizes, **changes)
 
 
-def run(engine: Engine, volume: Volume, asks: Sequence[Prompt | str], plan: str, **options: Any) -> list[Update]:
-    return list(engine.run(volume, asks, describe=False, plan=plan, **options))
+def run(engine: Engine, volume: Volume, prompts: Sequence[Prompt], plan: str, **options: Any) -> list[Update]:
+    return list(engine.run(volume, RunRequest(tuple(prompts), describe=False, plan=plan, **options)))
 
 
 def test_stretches_end_where_the_model_looked_and_found_nothing() -> None:
@@ -72,7 +73,7 @@ def test_memory_goes_both_ways_and_every_slice_is_told_once() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Track, "follow", spy)
-        updates = run(engine, ct_volume(10, size=32), ["liver", "spleen"], "propagate", every=3)
+        updates = run(engine, ct_volume(10, size=32), segment("liver", "spleen"), "propagate", every=3)
     told = [u.index for u in updates if isinstance(u, SliceDone)]
     assert sorted(told) == list(range(10))
     assert told[:4] == [0, 3, 6, 9]
@@ -87,13 +88,13 @@ def test_memory_goes_both_ways_and_every_slice_is_told_once() -> None:
 
 def test_a_slice_that_carries_no_doubt_is_not_asked_in_words_again() -> None:
     engine = remembering()
-    run(engine, ct_volume(10, size=32), ["liver"], "propagate", every=3)
+    run(engine, ct_volume(10, size=32), [LIVER], "propagate", every=3)
     assert engine.counts.prefix_reads == 4, "the slices of the first pass only"
 
 
 def test_nothing_found_means_nothing_followed() -> None:
     engine = remembering(presence=Presence("object", 1.01))
-    updates = run(engine, ct_volume(10, size=32), ["liver"], "propagate", every=3)
+    updates = run(engine, ct_volume(10, size=32), [LIVER], "propagate", every=3)
     report = updates[-1].report  # type: ignore[union-attr]
     assert report.slices_done == (0, 3, 6, 9)
     assert [a.slices_searched for a in report.absences] == [4]
@@ -122,14 +123,15 @@ def test_only_targets_can_be_followed() -> None:
 @pytest.mark.parametrize("plan", ["propagate", "published-video"])
 def test_cancel_ends_within_one_slice(plan: str) -> None:
     cancel, told = CancelToken(), []
-    for update in remembering().run(ct_volume(12, size=32), ["liver"], describe=False, plan=plan, cancel=cancel):
+    request = RunRequest.segment("liver", describe=False, plan=plan)
+    for update in remembering().run(ct_volume(12, size=32), request, cancel=cancel):
         if isinstance(update, SliceDone):
             told.append(update.index)
             if len(told) == 7:
                 cancel.cancel()
     assert isinstance(update, Done)
     assert len(told) == 7
-    assert update.report.cancelled
+    assert update.report.ended == "cancelled"
 
 
 @pytest.mark.parametrize("plan", ["propagate", "published-video"])
@@ -142,7 +144,7 @@ def test_memory_that_runs_out_while_following_is_our_error(plan: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Track, "follow", failing)
         with pytest.raises(DeviceError, match="Out of memory"):
-            run(engine, ct_volume(12, size=32), ["liver"], plan)
+            run(engine, ct_volume(12, size=32), [LIVER], plan)
     assert engine.features.held_bytes == 0
 
 

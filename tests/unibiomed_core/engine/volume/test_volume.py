@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from tests.alike import same_findings
-from tests.unibiomed_core.engine.toy import SOFT_TISSUE, body, ct_volume, rgb_picture, toy_engine
+from tests.unibiomed_core.engine.toy import SOFT_TISSUE, body, ct_volume, rgb_picture, segment, toy_engine
 from unibiomed_core import report as reports
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.volume.plans import shows_nothing
+from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import DeviceError, PromptError
 from unibiomed_core.modalities import Window
 from unibiomed_core.model.config import Presence
@@ -35,15 +36,16 @@ def absent(**changes: Any) -> Engine:
     return toy_engine(presence=Presence("object", 1.01), **changes)
 
 
-def finish(engine: Engine, volume: Volume, asks: Sequence[Prompt | str] = ("liver",), **options: Any) -> Report:
-    *_, last = engine.run(volume, asks, **{"describe": False, **options})
+def finish(engine: Engine, volume: Volume, *targets: str, cancel: CancelToken | None = None, **request: Any) -> Report:
+    given = {"prompts": tuple(segment(*(targets or ("liver",)))), "describe": False, **request}
+    *_, last = engine.run(volume, RunRequest(**given), cancel=cancel)
     assert isinstance(last, Done)
     return last.report
 
 
 def test_the_stream_has_its_order() -> None:
     engine = toy_engine(batch_size=1)
-    updates = list(engine.run(ct_volume(5, empty=(0,)), ["liver", "spleen"], describe=False))
+    updates = list(engine.run(ct_volume(5, empty=(0,)), RunRequest.segment("liver", "spleen", describe=False)))
     kinds = [type(u) for u in updates]
     found = kinds.count(FindingFound)
     assert kinds == [Progress, *[SliceDone, Progress] * 4, *[FindingFound] * found, Done]
@@ -60,7 +62,7 @@ def test_the_stream_has_its_order() -> None:
 
 def test_findings_are_made_of_the_masks_of_the_slices(engine: Engine) -> None:
     volume = ct_volume(4)
-    updates = list(engine.run(volume, ["liver"], describe=False))
+    updates = list(engine.run(volume, RunRequest.segment("liver", describe=False)))
     drawn = np.zeros(volume.shape, bool)
     for update in updates:
         if isinstance(update, SliceDone):
@@ -83,10 +85,10 @@ def test_empty_slices_are_skipped_and_named(engine: Engine) -> None:
 
 
 def test_slices_named_by_the_user_are_never_skipped(engine: Engine) -> None:
-    report = finish(engine, ct_volume(6, empty=(0,)), indices=[3, 0])
+    report = finish(engine, ct_volume(6, empty=(0,)), indices=(3, 0))
     assert (report.slices_done, report.slices_skipped) == ((0, 3), ())
     with pytest.raises(PromptError, match=r"No such slice.*index 6"):
-        finish(engine, ct_volume(6), indices=[6])
+        finish(engine, ct_volume(6), indices=(6,))
 
 
 def test_a_volume_of_air_is_an_answer_too(engine: Engine) -> None:
@@ -122,7 +124,7 @@ def test_every_nth_slice(engine: Engine, every: int, visited: tuple[int, ...]) -
 
 def test_other_planes(engine: Engine) -> None:
     volume = ct_volume(24, size=40)
-    report = finish(engine, volume, plane="coronal", indices=[18, 20, 22])
+    report = finish(engine, volume, plane="coronal", indices=(18, 20, 22))
     assert report.slices_done == (18, 20, 22)
     assert all(f.mask.shape == volume.shape and f.plane == "coronal" for f in report.findings)
     assert {i for f in report.findings for i in f.slices} <= set(range(18, 23))
@@ -133,12 +135,12 @@ def test_cancel_ends_within_one_batch_and_keeps_what_is_done(batch_size: int) ->
     engine = toy_engine(batch_size=batch_size)
     cancel = CancelToken()
     updates: list[Update] = []
-    for update in engine.run(ct_volume(8), ["liver"], cancel=cancel):
+    for update in engine.run(ct_volume(8), RunRequest.segment("liver"), cancel=cancel):
         updates.append(update)
         if isinstance(update, SliceDone):
             cancel.cancel()
     report = updates[-1].report  # type: ignore[union-attr]
-    assert report.cancelled
+    assert report.ended == "cancelled"
     assert report.slices_done == tuple(range(batch_size))
     assert engine.counts.grounding_encodes == batch_size
     assert report.findings
@@ -149,11 +151,11 @@ def test_cancel_ends_within_one_batch_and_keeps_what_is_done(batch_size: int) ->
 def test_cancelled_before_the_start(engine: Engine) -> None:
     cancel = CancelToken(True)
     report = finish(engine, ct_volume(3), cancel=cancel)
-    assert (report.cancelled, report.slices_done, report.absences) == (True, (), ())
+    assert (report.ended, report.slices_done, report.absences) == ("cancelled", (), ())
 
 
 def test_no_findings_is_an_answer_with_a_number() -> None:
-    report = finish(absent(), ct_volume(4, empty=(3,)), ["liver", "hepar", "spleen"])
+    report = finish(absent(), ct_volume(4, empty=(3,)), "liver", "hepar", "spleen")
     assert report.findings == ()
     assert [(a.target, a.slices_searched) for a in report.absences] == [("liver", 3), ("spleen", 3)]
     assert all(0 < a.presence < 1 for a in report.absences)
@@ -161,16 +163,16 @@ def test_no_findings_is_an_answer_with_a_number() -> None:
 
 
 def test_an_open_question_without_findings_is_stated_too() -> None:
-    report = finish(absent(), ct_volume(2), [Prompt("disease", max_new_tokens=4)])
+    report = finish(absent(), ct_volume(2), prompts=(Prompt("disease", max_new_tokens=4),))
     assert [a.target for a in report.absences] == ["abnormality"]
 
 
 def test_default_targets_are_the_model_s_own_then_the_vocabulary_s() -> None:
     own = toy_engine(targets={"ct": ("liver", "spleen", "aorta")}, default_targets={"ct": ("aorta",)})
-    assert finish(own, ct_volume(1), ()).settings["targets"] == ["aorta"]
+    assert finish(own, ct_volume(1), prompts=()).settings["targets"] == ["aorta"]
     trained = toy_engine(targets={"ct": ("liver", "spleen")})
-    assert finish(trained, ct_volume(1), ()).settings["targets"] == ["liver", "spleen"]
-    free = finish(toy_engine(), ct_volume(1), ()).settings["targets"]
+    assert finish(trained, ct_volume(1), prompts=()).settings["targets"] == ["liver", "spleen"]
+    free = finish(toy_engine(), ct_volume(1), prompts=()).settings["targets"]
     assert "liver" in free
     assert len(free) > 5
 
@@ -178,7 +180,7 @@ def test_default_targets_are_the_model_s_own_then_the_vocabulary_s() -> None:
 def test_an_unknown_target_stops_the_run_before_any_slice() -> None:
     engine = toy_engine(targets={"ct": ("liver",)})
     with pytest.raises(PromptError, match=r"Unknown target.*liver"):
-        finish(engine, ct_volume(2), ["livver"])
+        finish(engine, ct_volume(2), "livver")
     assert engine.counts.vision_encodes == 0
 
 
@@ -192,7 +194,7 @@ def test_key_slices_are_described_in_the_model_s_words(engine: Engine) -> None:
         return answers
 
     engine.predict = spy  # type: ignore[method-assign]
-    report = finish(engine, ct_volume(5), ["liver", "spleen"], describe=True)
+    report = finish(engine, ct_volume(5), "liver", "spleen", describe=True)
     described = [index for index, task in asked if task == "report"]
     assert described == list(dict.fromkeys(f.measurements.slice_largest for f in report.findings))[:3]
     assert [index for index, _ in report.sentences] == described
@@ -203,13 +205,13 @@ def test_key_slices_are_described_in_the_model_s_words(engine: Engine) -> None:
 def test_a_picture_takes_the_same_path() -> None:
     engine = toy_engine()
     picture = rgb_picture()
-    report = finish(engine, picture, ["nuclei"], describe=True)
+    report = finish(engine, picture, "nuclei", describe=True)
     assert report.slices_done == (0,)
     assert report.findings
     assert all(f.mask.shape == (1, 40, 56) for f in report.findings)
     assert all(f.measurements.volume_ml is None for f in report.findings)
     assert report.image["window"] is None
-    nothing = finish(absent(), picture, ["nuclei"], describe=True)
+    nothing = finish(absent(), picture, "nuclei", describe=True)
     assert nothing.findings == ()
     assert [a.slices_searched for a in nothing.absences] == [1]
 
@@ -262,16 +264,17 @@ def test_other_errors_are_not_taken_for_memory(engine: Engine) -> None:
 
 
 def test_batches_give_the_same_report() -> None:
-    one, four = (finish(toy_engine(batch_size=n), ct_volume(6), ["liver", "spleen"]) for n in (1, 4))
+    one, four = (finish(toy_engine(batch_size=n), ct_volume(6), "liver", "spleen") for n in (1, 4))
     assert same_findings(one, four)
 
 
 PEAKS = """
 import resource, sys
 from tests.unibiomed_core.engine.toy import ct_volume, toy_engine
-engine = toy_engine()
+from unibiomed_core.engine.volume.request import RunRequest
+engine, request = toy_engine(), RunRequest.segment("liver", "spleen", describe=False)
 for count in (30, {slices}):
-    for _ in engine.run(ct_volume(count, size=64), ["liver", "spleen"], describe=False):
+    for _ in engine.run(ct_volume(count, size=64), request):
         pass
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -289,11 +292,11 @@ def test_peak_memory_of_the_process_stays_flat_as_slices_grow(slices: int) -> No
 def test_a_slice_leaves_nothing_but_boolean_crops_behind() -> None:
     """The libraries' own share hides small leaks in the test above; here only what Python and numpy hold counts."""
     engine = toy_engine(batch_size=1)
-    size, targets = 128, ["liver", "spleen"]
+    size, targets = 128, ("liver", "spleen")
     held: list[int] = []
     tracemalloc.start()
     try:
-        for update in engine.run(ct_volume(21, size), targets, describe=False):
+        for update in engine.run(ct_volume(21, size), RunRequest.segment(*targets, describe=False)):
             if isinstance(update, Progress):
                 held.append(tracemalloc.get_traced_memory()[0])
     finally:
