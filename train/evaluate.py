@@ -28,6 +28,7 @@ import torch
 
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError
+from unibiomed_core.files import describe_file
 
 from .commands import as_called
 from .config import RunConfig, named_value
@@ -36,10 +37,9 @@ from .data.records import Record
 from .evaluation import compare, figures
 from .evaluation.mask_scores import score
 from .evaluation.predict import Asked, predict
-from .evaluation.prediction_files import MASK_FILE, file_hash, rows, to_json
+from .evaluation.prediction_files import MASK_FILE, rows, to_json
 from .evaluation.tables import (
     RUN_FILE,
-    TABLE_FILE,
     failures,
     joined,
     joined_markdown,
@@ -107,7 +107,7 @@ def evaluate(model: str, data: Path, out: Path, chosen: EvaluationSettings, comm
         "model": f"{engine.info.name}, weights {engine.info.sha256[:12]}",
         "weights_sha256": engine.info.sha256,
         "records": len(picked),
-        "records_sha256": file_hash(folder / "test.parquet"),
+        "records_sha256": describe_file(folder / "test.parquet")["sha256"],
         "limit": chosen.limit,
         "image": chosen.image,
         "left_out": {},
@@ -128,8 +128,7 @@ def scored(out: Path, data: Path) -> dict[str, Any]:
     _check_records(out, data / "test.parquet")
     table = score(out, record_files.load(data / "train.parquet"))
     run = read_run(out)
-    _write_json(out / TABLE_FILE, table)
-    (out / "table.md").write_text(markdown(table, run) + "\n", "utf-8")
+    _write_both(out, "table", table, markdown(table, run))
     figures.draw_all(out, table, record_files.load(data / "test.parquet"))
     return table
 
@@ -138,10 +137,10 @@ def _check_records(out: Path, test: Path) -> None:
     """Refuse predictions about records that are not in a test file, or are not those that were asked."""
     known = record_files.load(test).ids()
     asked = str(read_run(out).get("records_sha256", ""))
-    if asked and asked != file_hash(test):
+    if asked and asked != (now := describe_file(test)["sha256"]):
         raise DataError(
             "Predictions of other records",
-            f"{out} was predicted from records with SHA-256 {asked[:12]}, {test} has {file_hash(test)[:12]}",
+            f"{out} was predicted from records with SHA-256 {asked[:12]}, {test} has {now[:12]}",
             "the records that were asked",
             "Predict again, or give those records.",
         )
@@ -180,9 +179,7 @@ def _compare(arguments: Sequence[str], command: str) -> str:
     to = Path(arguments[2]) if len(arguments) > 2 else second
     table = compare.compare(first, second)
     text = compare.markdown(table, command)
-    to.mkdir(parents=True, exist_ok=True)
-    _write_json(to / "comparison.json", table)
-    (to / "comparison.md").write_text(text + "\n", "utf-8")
+    _write_both(to, "comparison", table, text)
     return text
 
 
@@ -194,9 +191,7 @@ def _scorecard(arguments: Sequence[str], command: str) -> str:
     tables = {name: read_table(folder) for name, folder in folders.items()}
     table = joined(tables)
     text = joined_markdown(table, command)
-    to.mkdir(parents=True, exist_ok=True)
-    _write_json(to / "scorecard.json", table)
-    (to / "scorecard.md").write_text(text + "\n", "utf-8")
+    _write_both(to, "scorecard", table, text)
     figures.bars_by_modality(tables, to / "bars_by_modality.png")
     figures.radar_over_tasks(tables, to / "radar_over_tasks.png")
     figures.boxes_by_dataset(folders, to / "boxes_by_dataset.png")
@@ -226,6 +221,13 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return STOPPED
     return 0
+
+
+def _write_both(folder: Path, name: str, table: object, text: str) -> None:
+    """A table for programs and for people."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / f"{name}.json", table)
+    (folder / f"{name}.md").write_text(text + "\n", "utf-8")
 
 
 def _write_json(path: Path, value: object) -> None:

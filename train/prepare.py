@@ -116,16 +116,8 @@ def _from_registry(name: str, source: Path) -> tuple[str, dict[str, Any]]:
     layout = row.converter or row.after
     if row.converter is None and not LAYOUTS[layout].fits(source):
         raise ConfigError("No converter for this data set as it comes", f"{row.title}: {row.reason}")
-    values = {
-        "dataset": row.name,
-        "modality": row.modality,
-        "licence": row.licence,
-        "labels": row.labels,
-        "body": row.body,
-        "findings_known": row.findings_known,
-        "step": row.step,
-    }
-    return layout, values
+    own = ("modality", "licence", "labels", "body", "findings_known", "step")
+    return layout, {"dataset": row.name, **{name: getattr(row, name) for name in own}}
 
 
 def write_records(layout: str, job: ConversionRequest, out: Path, say: Callable[[str], None]) -> dict[str, Any]:

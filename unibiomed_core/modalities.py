@@ -83,6 +83,9 @@ MODALITIES: Mapping[str, Modality] = MappingProxyType(
     }
 )
 
+AS_IS = Window("as is", 0.0, 255.0)
+"""Of pictures of 8 bits, whose values are left as they are."""
+
 PET_WINDOW = Window("SUV 0 to 10", 0.0, 10.0)
 
 
@@ -138,7 +141,7 @@ def choose_window(volume: Volume, preset: str = "") -> Window:
             )
         return CT_WINDOWS[preset]
     if volume.is_rgb or volume.voxels.dtype == np.uint8:
-        return Window("as is", 0.0, 255.0)
+        return AS_IS
     if volume.intensity_unit == "HU":
         return CT_WINDOWS["soft tissue"]
     if volume.intensity_unit == "SUV":
@@ -147,7 +150,7 @@ def choose_window(volume: Volume, preset: str = "") -> Window:
     if values.size == 0:
         return Window("constant image", 0.0, 1.0)
     if float(values.min()) >= 0 and float(values.max()) <= 255 and modality(volume.modality).rule != "percentiles":
-        return Window("as is", 0.0, 255.0)
+        return AS_IS
     low, high = (float(v) for v in np.percentile(values, MR_PERCENTILES))
     name = f"percentiles {MR_PERCENTILES[0]} to {MR_PERCENTILES[1]} of non-zero values"
     return Window(name, low, high if high > low else low + 1.0)

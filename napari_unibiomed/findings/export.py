@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -52,45 +52,28 @@ def edited_report(run: Run, rows: Sequence[FindingRow]) -> Report:
             "No report to write", "this run has no finished report", "a report or a segmentation", "Run a report first."
         )
     by_number = {row.number: row for row in rows if row.finding is not None}
-    kept, edits = [], _Edits()
+    kept: list[Finding] = []
+    edits: dict[Literal["rejected", "renamed", "redrawn"], list[int]] = {"rejected": [], "renamed": [], "redrawn": []}
+
     for finding in run.report.findings:
         row = by_number[finding.number]
+        now = row.finding
+        assert now is not None  # only rows of findings are looked up
         if row.rejected:
-            edits.rejected.append(finding.number)
-        else:
-            kept.append(_edited(finding, row, edits))
-    if not (told := edits.told()):
+            edits["rejected"].append(finding.number)
+            continue
+        if now is not finding:
+            edits["redrawn"].append(finding.number)
+        if row.phrase != (finding.target or finding.phrase):
+            edits["renamed"].append(finding.number)
+            now = replace(now, target=row.phrase)
+        kept.append(now)
+
+    told = tuple(ReaderEdit(code, tuple(numbers)) for code, numbers in edits.items() if numbers)
+    if not told:
         return run.report
     changed = replace(run.report, findings=tuple(kept), edits=told)
     return replace(changed, narrative=narrative(changed))
-
-
-@dataclass(slots=True)
-class _Edits:
-    """Numbers of the findings that a user changed."""
-
-    rejected: list[int] = field(default_factory=list)
-    renamed: list[int] = field(default_factory=list)
-    redrawn: list[int] = field(default_factory=list)
-
-    def told(self) -> tuple[ReaderEdit, ...]:
-        kinds: tuple[tuple[Literal["rejected", "renamed", "redrawn"], list[int]], ...] = (
-            ("rejected", self.rejected),
-            ("renamed", self.renamed),
-            ("redrawn", self.redrawn),
-        )
-        return tuple(ReaderEdit(code, tuple(numbers)) for code, numbers in kinds if numbers)
-
-
-def _edited(finding: Finding, row: FindingRow, edits: _Edits) -> Finding:
-    now = row.finding
-    assert now is not None  # only rows of findings are looked up
-    if now is not finding:
-        edits.redrawn.append(finding.number)
-    if row.phrase != (finding.target or finding.phrase):
-        edits.renamed.append(finding.number)
-        now = replace(now, target=row.phrase)
-    return now
 
 
 def file_names(run: Run, formats: Collection[str]) -> tuple[str, ...]:

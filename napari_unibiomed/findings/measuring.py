@@ -108,20 +108,15 @@ def names_of(labels: Labels) -> dict[int, str]:
 
 def row_of(finding: Finding, volume: Volume) -> dict[str, Any]:
     """A row of features: lengths in mm, volume in mL, intensities in the unit named; slices as on the slider."""
+    names = (
+        "volume_ml", "area_mm2", "longest_axial_diameter_mm", "perpendicular_diameter_mm", "intensity_mean",
+        "intensity_sd", "intensity_unit", "slice_first", "slice_last", "side",
+    )  # fmt: skip
     sizes = finding.measurements
     return {
         "index": finding.number,
         "finding": finding.phrase,
         "voxels": sizes.voxel_count,
-        "volume_ml": sizes.volume_ml,
-        "area_mm2": sizes.area_mm2,
-        "longest_axial_diameter_mm": sizes.longest_axial_diameter_mm,
-        "perpendicular_diameter_mm": sizes.perpendicular_diameter_mm,
-        "intensity_mean": sizes.intensity_mean,
-        "intensity_sd": sizes.intensity_sd,
-        "intensity_unit": sizes.intensity_unit,
-        "slice_first": sizes.slice_first,
-        "slice_last": sizes.slice_last,
-        "side": sizes.side,
+        **{name: getattr(sizes, name) for name in names},
         "flags": ", ".join(finding.flags),
     }

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtGui import QIcon, QImage, QPixmap
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QScrollArea, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtGui import QIcon
+from qtpy.QtWidgets import QHBoxLayout, QScrollArea, QToolButton, QVBoxLayout, QWidget
 from superqt import QElidingLabel
 
 from napari_unibiomed.findings.details import caption_of, facts_of, key_slices, place_text, slice_beside, thumbnail
 from napari_unibiomed.findings.rows import FindingRow
 from napari_unibiomed.widgets.contrast import ink
-from napari_unibiomed.widgets.section import describe
+from napari_unibiomed.widgets.section import describe, pixmap_of, wrapped_label
 from napari_unibiomed.widgets.section import row as side_by_side
 
 if TYPE_CHECKING:
@@ -33,20 +33,17 @@ class DetailCard(QScrollArea):
 
     def __init__(self) -> None:
         super().__init__()
-        self.title = QLabel()
-        self.title.setWordWrap(True)
+        self.title = wrapped_label()
         self.place = QElidingLabel()
         self.place.setAccessibleName("Slice shown")
         self.back, self.forth = _button("‹"), _button("›")
         describe(self.back, "Previous slice with it", "Go to the previous slice that contains this finding.")
         describe(self.forth, "Next slice with it", "Go to the next slice that contains this finding.")
-        self.facts = QLabel()
-        self.facts.setWordWrap(True)
+        self.facts = wrapped_label(name="About the selected finding")
         self.facts.setTextFormat(Qt.TextFormat.RichText)
         self.facts.setTextInteractionFlags(
             Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
         )
-        self.facts.setAccessibleName("About the selected finding")
         self.shots = [_Shot() for _ in range(THUMBNAILS)]
         body = QWidget()
         column = QVBoxLayout(body)
@@ -137,13 +134,6 @@ class _Shot(QToolButton):
         self.setText(caption)
         describe(self, f"Slice {caption}" if caption else "Picture", "Show this slice.")
         self.show()
-
-
-def pixmap_of(picture: NDArray[np.uint8]) -> QPixmap:
-    """A picture (h, w, 3) for Qt."""
-    height, width = picture.shape[:2]
-    data = np.ascontiguousarray(picture)
-    return QPixmap.fromImage(QImage(data.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888))
 
 
 def _button(text: str) -> QToolButton:

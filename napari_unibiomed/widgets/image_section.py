@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QImage, QPixmap, QResizeEvent
+from qtpy.QtGui import QPixmap, QResizeEvent
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QSizePolicy, QSpinBox
 
 from napari_unibiomed.session.phases import Controls, Phase, enabled
 from napari_unibiomed.widgets.plane_buttons import PlaneButtons
-from napari_unibiomed.widgets.section import Chooser, Section, describe, row
+from napari_unibiomed.widgets.section import Chooser, Section, describe, pixmap_of, row
 from napari_unibiomed.widgets.window_box import WindowBox
 from unibiomed_core.modalities import MODALITIES, Window, choose_window, draw_box, to_rgb
 from unibiomed_core.types import PLANES, Plane, Region, Volume
@@ -236,9 +236,7 @@ class Preview(QLabel):
     def show_picture(self, rgb: NDArray[np.uint8]) -> None:
         """Show an (H, W, 3) picture."""
         self.shown = np.ascontiguousarray(rgb)
-        height, width = self.shown.shape[:2]
-        image = QImage(self.shown.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-        self._pixels = QPixmap.fromImage(image)
+        self._pixels = pixmap_of(self.shown)
         self._fit()
 
     def say(self, words: str) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QApplication
-
 from napari_unibiomed.messages.message import Link, Message
+from napari_unibiomed.widgets.section import to_clipboard
 
 if TYPE_CHECKING:
     from napari_unibiomed.widgets.image_section import ImageSection
@@ -52,7 +51,5 @@ class MessageLinks:
 
     def _copy_details(self) -> None:
         details = "\n\n".join(message.details or message.text for message in self._running.section.shown)
-        clipboard = QApplication.clipboard()
-        assert clipboard is not None
-        clipboard.setText(details)
+        to_clipboard(details)
         self._running.say(COPIED)

@@ -8,12 +8,11 @@ from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QApplication
-
 from napari_unibiomed.messages.message import Message
 from napari_unibiomed.runs.requests import offered_targets
 from napari_unibiomed.session.models import ModelChoice, choices
 from napari_unibiomed.session.phases import Phase, status_line
+from napari_unibiomed.widgets.section import to_clipboard
 
 if TYPE_CHECKING:
     from napari_unibiomed.session.session import Session
@@ -81,9 +80,7 @@ class ModelBinding:
             self.session.load_model(self.session.choice)
 
     def _copy(self) -> None:
-        clipboard = QApplication.clipboard()
-        assert clipboard is not None
-        clipboard.setText(self.details())
+        to_clipboard(self.details())
         self.session.message_shown.emit(COPIED)
 
     def _on_phase(self, phase: Phase) -> None:

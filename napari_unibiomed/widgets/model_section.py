@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton
+from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from napari_unibiomed.session.models import ModelChoice, device_names, folder_choice
 from napari_unibiomed.session.phases import Controls, Phase, enabled
-from napari_unibiomed.widgets.section import Chooser, Section, describe, row
+from napari_unibiomed.widgets.section import Chooser, Section, describe, row, wrapped_label
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 
@@ -36,8 +36,7 @@ class ModelSection(Section):
         self.folder = QPushButton("Use folder…")
         self.download = QPushButton("Download")
         self.details = QPushButton("Details")
-        self.about = QLabel()
-        self.about.setWordWrap(True)
+        self.about = wrapped_label()
         describe(self.model, "Model", "The model that answers.")
         describe(self.device, "Device", "Where it computes. GPUs are listed once a model was loaded.")
         describe(self.dtype, "Precision", "Number format of the weights; auto fits the device.")

@@ -36,7 +36,7 @@ from napari_unibiomed.widgets.findings_table import FindingsTable
 from napari_unibiomed.widgets.lifetime import FrameWatch
 from napari_unibiomed.widgets.report_view import ReportView
 from napari_unibiomed.widgets.row_actions import RowActions, entries, menu_of
-from napari_unibiomed.widgets.section import Chooser, describe, row
+from napari_unibiomed.widgets.section import Chooser, describe, row, wrapped_label
 from napari_unibiomed.widgets.shared_session import shared_session
 from unibiomed_core.types import NOTICE
 
@@ -87,11 +87,9 @@ class FindingsPanel(QWidget, metaclass=OneEach):
         self.runs = Chooser()
         self.undo = QPushButton("Undo")
         self.table = FindingsTable(self.model)
-        self.state = QLabel()
-        self.state.setWordWrap(True)
+        self.state = wrapped_label(name="State of the findings")
         self.state.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.state.setMargin(6)
-        self.state.setAccessibleName("State of the findings")
         self.stack = QStackedWidget()
         self.stack.addWidget(self.state)
         self.stack.addWidget(self.table)
@@ -105,9 +103,7 @@ class FindingsPanel(QWidget, metaclass=OneEach):
         describe(self.filter, "Filter", "Show the rows that hold all these words: name, side or flag.")
         self.hide_rejected = QCheckBox("Hide rejected")
         describe(self.hide_rejected, "Hide rejected", "Leave rejected rows out of the table.")
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setAccessibleName("Message")
+        self.message = wrapped_label(name="Message")
         self.message.hide()
 
     def _assemble(self) -> None:
@@ -124,9 +120,6 @@ class FindingsPanel(QWidget, metaclass=OneEach):
             parts.setChildrenCollapsible(False)
         splitter.setSizes([TABLE_SHARE, TEXT_SHARE + CARD_SHARE])
         self.below.setSizes([TEXT_SHARE, CARD_SHARE])
-        notice = QLabel(NOTICE)
-        notice.setWordWrap(True)
-        notice.setAccessibleName("Research use only")
         column = QVBoxLayout(self)
         column.setContentsMargins(4, 4, 4, 4)
         column.setSpacing(4)
@@ -135,7 +128,7 @@ class FindingsPanel(QWidget, metaclass=OneEach):
         column.addLayout(row(self.counts, self.hide_rejected, stretch=0))
         column.addWidget(self.filter)
         column.addWidget(self.message)
-        column.addWidget(notice)
+        column.addWidget(wrapped_label(NOTICE, "Research use only"))
         self.setMinimumWidth(260)
 
     def _connect(self) -> None:

@@ -25,7 +25,7 @@ from napari_unibiomed.findings.rows import Column, FindingRow, cell_text, row_of
 from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.widgets import glyphs
 from napari_unibiomed.widgets.contrast import ink
-from napari_unibiomed.widgets.detail_card import pixmap_of
+from napari_unibiomed.widgets.section import pixmap_of
 from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import WriteError
 from unibiomed_core.modalities import Window

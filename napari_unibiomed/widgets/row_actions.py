@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QApplication, QFileDialog, QMenu, QWidget
+from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from napari_unibiomed.findings import painted_masks
 from napari_unibiomed.findings.export import export_mask
@@ -17,6 +17,7 @@ from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.messages.from_error import from_error
 from napari_unibiomed.messages.message import Message
 from napari_unibiomed.widgets.canvas_link import CanvasLink
+from napari_unibiomed.widgets.section import to_clipboard
 from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import UniBiomedError
 
@@ -50,9 +51,8 @@ class RowActions:
 
     def copy(self, number: int) -> None:
         """All measurements as text, to the clipboard."""
-        row, clipboard = self.model.row(number), QApplication.clipboard()
-        if row is not None and clipboard is not None:
-            clipboard.setText(measurements_text(row))
+        if (row := self.model.row(number)) is not None:
+            to_clipboard(measurements_text(row))
 
     def own_layer(self, number: int) -> None:
         """A labels layer with this finding alone."""

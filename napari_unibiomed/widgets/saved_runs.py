@@ -9,7 +9,6 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QDialog,
     QHeaderView,
-    QLabel,
     QMessageBox,
     QPushButton,
     QTableWidget,
@@ -21,7 +20,7 @@ from qtpy.QtWidgets import (
 from napari_unibiomed.autosave.autosave import Saved
 from napari_unibiomed.jobs import moment_text
 from napari_unibiomed.messages.catalogue import size_text
-from napari_unibiomed.widgets.section import describe, row
+from napari_unibiomed.widgets.section import describe, row, wrapped_label
 
 if TYPE_CHECKING:
     from napari_unibiomed.session.session import Session
@@ -39,8 +38,7 @@ class SavedRuns(QDialog):
         self.listed: list[Saved] = []
         self.setWindowTitle("Saved runs")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.about = QLabel(ABOUT)
-        self.about.setWordWrap(True)
+        self.about = wrapped_label(ABOUT)
         self.table = QTableWidget(0, len(HEADINGS))
         self.table.setHorizontalHeaderLabels(HEADINGS)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
-from qtpy.QtGui import QPalette
+from qtpy.QtGui import QImage, QPalette, QPixmap
 from qtpy.QtWidgets import (
+    QApplication,
     QComboBox,
     QFrame,
     QHBoxLayout,
@@ -105,6 +108,32 @@ def describe(widget: QWidget, name: str, tooltip: str) -> None:
     """Accessible name and tooltip of a control."""
     widget.setAccessibleName(name)
     widget.setToolTip(tooltip)
+
+
+def wrapped_label(text: str = "", name: str = "") -> QLabel:
+    """Words that may take several lines.
+
+    Args:
+        name: For screen readers, in place of the words.
+    """
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setAccessibleName(name)
+    return label
+
+
+def to_clipboard(text: str) -> None:
+    """Put words where they can be pasted from."""
+    clipboard = QApplication.clipboard()
+    if clipboard is not None:
+        clipboard.setText(text)
+
+
+def pixmap_of(picture: NDArray[np.uint8]) -> QPixmap:
+    """A picture (h, w, 3) for Qt."""
+    height, width = picture.shape[:2]
+    data = np.ascontiguousarray(picture)
+    return QPixmap.fromImage(QImage(data.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888))
 
 
 class ScrollColumn(QScrollArea):

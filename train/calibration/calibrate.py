@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from unibiomed_core import vocabulary
 from unibiomed_core.engine.engine import Engine
-from unibiomed_core.modalities import Window
+from unibiomed_core.modalities import AS_IS
 from unibiomed_core.model.config import Presence, UniBiomedConfig
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
@@ -142,7 +142,7 @@ def ask(engine: Engine, records: Iterator[Record], known: Mapping[str, Sequence[
         pictures += 1
         piece = Slice(record.pixels(), "axial", 0, (1.0, 1.0), record.modality)
         prompts = [Prompt("segment", target=name) for name in names]
-        (predictions,) = engine.predict([piece], prompts, Window("as is", 0.0, 255.0))
+        (predictions,) = engine.predict([piece], prompts, AS_IS)
         engine.free()  # no picture comes twice
         for name, prediction in zip(names, predictions, strict=True):
             if prediction.phrases:

@@ -10,7 +10,7 @@ import numpy as np
 
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.metrics.overlap import dice
-from unibiomed_core.modalities import Window
+from unibiomed_core.modalities import AS_IS
 from unibiomed_core.model.config import Presence
 from unibiomed_core.model.processor import Processor
 from unibiomed_core.model.unibiomed import UniBiomed
@@ -58,7 +58,7 @@ def _scores(engine: Engine, records: Iterable[Record]) -> dict[str, list[float]]
         if not prompts:
             continue
         piece = Slice(record.pixels(), "axial", 0, (1.0, 1.0), record.modality)
-        given = engine.predict([piece], prompts, Window("as is", 0.0, 255.0))[0]
+        given = engine.predict([piece], prompts, AS_IS)[0]
         for prompt, prediction in zip(prompts, given, strict=True):
             scores[prompt.answer or ""].append(_overlap(prediction, truth[prompt.target]))
         engine.free()  # no picture comes twice

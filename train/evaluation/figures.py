@@ -13,6 +13,7 @@ from unibiomed_core.metrics.overlap import dice
 from unibiomed_core.modalities import modality
 
 from ..data.records import Record
+from ..plots import write_figure
 from .mask_scores import by_dataset, read_scores
 from .prediction_files import MASK_FILE, MASK_VALUES, Row, decode, rows
 from .tables import joined, shared_rows
@@ -70,7 +71,7 @@ def bars_by_modality(tables: Mapping[str, Table], path: Path) -> Path:
     axes.set_ylabel("Dice, pictures that show the target")
     axes.set_title("Mean and s.d. over the targets of a modality (how many)", fontsize=10)
     axes.legend(fontsize=8, frameon=False, ncols=len(drawn), loc="upper right")
-    return _saved(figure, path)
+    return write_figure(figure, path, 150)
 
 
 def _by_modality(masks: Sequence[Mapping[str, Any]], name: str) -> dict[str, list[float]]:
@@ -101,7 +102,7 @@ def radar_over_tasks(tables: Mapping[str, Table], path: Path) -> Path:
     axes.set_ylim(0, 1)
     axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["0.25", "0.5", "0.75", "1"], fontsize=7, color="grey")
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.25, 1.12))
-    return _saved(figure, path)
+    return write_figure(figure, path, 150)
 
 
 def _tasks(table: Table, overall: Mapping[str, float]) -> dict[str, float]:
@@ -141,7 +142,7 @@ def boxes_by_dataset(folders: Mapping[str, Path], path: Path) -> Path:
     axes.set_ylim(0.5 - len(sets), 0.5)
     axes.set_xlabel("Dice, pictures that show the target (how many)")
     axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(found))
-    return _saved(figure, path)
+    return write_figure(figure, path, 150)
 
 
 def sheet(folder: Path, records: Sequence[Record], path: Path) -> Path:
@@ -154,11 +155,9 @@ def sheet(folder: Path, records: Sequence[Record], path: Path) -> Path:
     pictures = {record.id: record.pixels() for record in records if record.id in wanted}
     columns = 2 if len(chosen) > 4 else 1
     lines = max(1, -(-len(chosen) // columns))
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.0 * columns, 2.15 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(lines, 3 * columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -177,7 +176,7 @@ def sheet(folder: Path, records: Sequence[Record], path: Path) -> Path:
                 axes.contourf(mask, levels=[0.5, 1.5], colors=[COLOURS[place - 1]], alpha=0.35)
                 axes.contour(mask, levels=[0.5], colors=[COLOURS[place - 1]], linewidths=1.0)
             axes.set_title(title, fontsize=7)
-    return _saved(figure, path, dpi=100)
+    return write_figure(figure, path, 100)
 
 
 def first_rows(folder: Path) -> list[Row]:
@@ -193,18 +192,11 @@ def first_rows(folder: Path) -> list[Row]:
 
 
 def _figure(width: float, height: float, polar: bool = False) -> tuple[Figure, Axes]:
-    """A figure of its own canvas: no window, and nothing kept by pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """A figure that pyplot knows nothing of: no window, and nothing kept."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot(projection="polar" if polar else None)
     if not polar:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _saved(figure: Figure, path: Path, dpi: int = 150) -> Path:
-    figure.savefig(path, dpi=dpi)
-    return path

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.metrics.published import clean
-from unibiomed_core.modalities import Window
+from unibiomed_core.modalities import AS_IS
 from unibiomed_core.tasks import NO_FINDINGS, parse_answer
 from unibiomed_core.types import Prediction, Prompt, Region, Slice
 
@@ -25,7 +25,6 @@ from ..data.records import Record
 from ..data.run_lengths import encode_mask
 from .prediction_files import ANSWER_FILE, MASK_FILE, Row, about, mask_row
 
-AS_IS = Window("as is", 0.0, 255.0)
 SMALLEST_BOX = 8
 """Pixels a side; the engine refuses smaller ones, and so nobody can ask for them."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -120,9 +119,3 @@ def with_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [with_nan(inner) for inner in value]
     return math.nan if value is None else value
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unibiomed_core.errors import DeviceError
-from unibiomed_core.modalities import Window
+from unibiomed_core.modalities import AS_IS
 from unibiomed_core.samples import Sample, samples
 from unibiomed_core.types import Prompt, Slice
 
@@ -30,7 +30,6 @@ LEAST_DICE = 0.97
 GATE_TARGETS = 4
 """Targets compared on one picture, at most."""
 
-_AS_IT_IS = Window("as is", 0.0, 255.0)
 _agreed: dict[str, float] = {}
 """Mean Dice of the models that passed in this process, by the hash of their weights."""
 
@@ -91,7 +90,7 @@ def _masks(predictor: Predictor) -> list[NDArray[np.bool_] | None]:
         names = _targets(predictor, sample.modality)
         if not names or sample.path.suffix.lower() not in {".jpg", ".jpeg", ".png"}:
             continue
-        (predictions,) = predictor.predict([_slice(sample)], [Prompt("segment", name) for name in names], _AS_IT_IS)
+        (predictions,) = predictor.predict([_slice(sample)], [Prompt("segment", name) for name in names], AS_IS)
         masks = [phrase.mask for prediction in predictions for phrase in prediction.phrases]
         found += [None if mask is None else mask.full() for mask in masks]
     return found

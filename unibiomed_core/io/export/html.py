@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unibiomed_core.io.export import pictures
-from unibiomed_core.modalities import Window, modality
+from unibiomed_core.modalities import AS_IS, Window, modality
 from unibiomed_core.report import (
     ENDING_WORDS,
     FLAG_WORDS,
@@ -89,7 +89,7 @@ def _number(finding: Finding) -> int:
 
 
 def _window_text(report: Report, window: Window | None) -> str:
-    if window is None or window == pictures.AS_IS:
+    if window is None or window == AS_IS:
         return "values as they are"
     unit = report.image["window_unit"]
     return f"{window.name}: {number_text(window.low)} to {number_text(window.high)} {unit}"

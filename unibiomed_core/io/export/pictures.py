@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibiomed_core.modalities import Window, to_rgb
+from unibiomed_core.modalities import AS_IS, Window, to_rgb
 from unibiomed_core.types import CroppedMask, Plane, Slice, Volume
 
 KEY_PX = (256, 480)
@@ -20,8 +20,6 @@ WHOLE_PX = (512, 1024)
 CLOSE_UP_MARGIN_MM = 12.0
 CLOSE_UP_FRACTION = 0.45
 """A close-up is drawn where the finding's box is smaller than this share of both sides of the slice."""
-
-AS_IS = Window("as is", 0.0, 255.0)
 
 EDGE_LETTERS: dict[Plane, tuple[str, str, str, str]] = {
     "axial": ("R", "L", "A", "P"),
