@@ -27,12 +27,15 @@ def main() -> int:
     names = [name for name in FORMATS if asked.formats.lower() in name.lower()]
     with ThreadPoolExecutor(asked.workers) as pool:
         found = pool.map(lambda name: tally(name, asked.cases, asked.cuts), names)
-        tallies = {name: log(name, one) for name, one in zip(names, found, strict=True)}
-    sys.stdout.write(table(tallies, asked.cases))
-    for name, found in tallies.items():
-        for line in found.faults[: asked.faults]:
-            sys.stderr.write(f"{name}: {line}\n")
-    return int(any(found.faults for found in tallies.values()))
+        sys.stdout.write("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD) + "\n")
+        failed = False
+        for name, one in zip(names, found, strict=True):
+            sys.stdout.write(row(name, one, asked.cases))
+            sys.stdout.flush()
+            failed |= bool(one.faults)
+            for line in one.faults[: asked.faults]:
+                sys.stderr.write(f"{name}: {line}\n")
+    return int(failed)
 
 
 def tally(name: str, cases: int, cuts: bool) -> Tally:
@@ -41,19 +44,11 @@ def tally(name: str, cases: int, cuts: bool) -> Tally:
         return seeded + trials.run(name, FIRST_CUT, cut_count(name)) if cuts else seeded
 
 
-def log(name: str, found: Tally) -> Tally:
-    sys.stderr.write(f"{name}: {sum(found.outcomes.values())} files, {len(found.faults)} faults\n")
-    return found
-
-
-def table(tallies: dict[str, Tally], cases: int) -> str:
-    """Markdown; processor seconds and memory beyond what was in use before the case."""
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    for name, found in tallies.items():
-        counts = [found.outcomes[outcome] for outcome in (*GOOD, *BAD)]
-        cells = [name, cases, sum(counts) - cases, *counts, f"{found.slowest:.2f}", f"{found.largest / 1e6:.0f}"]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
+def row(name: str, found: Tally, cases: int) -> str:
+    """A line of Markdown; processor seconds and memory beyond what was in use before the case."""
+    counts = [found.outcomes[outcome] for outcome in (*GOOD, *BAD)]
+    cells = [name, cases, sum(counts) - cases, *counts, f"{found.slowest:.2f}", f"{found.largest / 1e6:.0f}"]
+    return "| " + " | ".join(map(str, cells)) + " |\n"
 
 
 if __name__ == "__main__":

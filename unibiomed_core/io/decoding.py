@@ -2,9 +2,9 @@
 
 They are ITK's readers of NRRD, MetaImage and DICOM, all codecs of compressed DICOM, and tifffile's of compressed TIFF.
 The process is started with the first such file and kept; where it dies, hangs or asks for too much memory, the file is
-refused as damaged, and after damaged pixels the next file has a new process. Requests are lines of JSON on its standard
-input; answers are a line of JSON and the bytes of an array. It ends by itself when its input does, so that a killed
-program leaves nothing behind.
+refused as damaged and the next file has a new one. Requests are lines of JSON on its standard input; answers are a line
+of JSON and the bytes of an array. It ends by itself when its input does, so that a killed program leaves nothing
+behind.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ class _Decoder:
                 whole = answer is not None
                 return answer
             except _Refused:
-                # A codec that met damage may have written where it should not have (GDCM's of RLE does), so that the
-                # next file would pay for it. No value is read with a header.
-                whole = request["task"] == "itk header"
+                whole = True
                 raise
             finally:
                 watch.cancel()

@@ -72,22 +72,6 @@ def test_codecs_of_grey_tiff_run_there(tmp_path: Path, monkeypatch: pytest.Monke
         read(path, "xray")
 
 
-def test_a_decoder_that_met_damaged_pixels_is_not_used_again(tmp_path: Path) -> None:
-    good, bad = tmp_path / "good.tif", tmp_path / "bad.tif"
-    tifffile.imwrite(good, NOISE[0].astype(np.uint16), compression="lzw", photometric="minisblack")
-    tifffile.imwrite(bad, NOISE[0].astype(np.uint16), compression="zstd", photometric="minisblack")
-    with tifffile.TiffFile(bad) as file:
-        start = file.pages.first.dataoffsets[0]
-    bad.write_bytes(bad.read_bytes()[:start] + bytes(100))
-    read(good, "xray")
-    first = decoder()
-    with pytest.raises(ReadError, match="Damaged file"):
-        read(bad, "xray")
-    assert decoder() is None
-    assert first.poll() is not None
-    assert np.array_equal(read(good, "xray").voxels[0], NOISE[0])
-
-
 def test_a_decoder_that_has_died_is_started_again(tmp_path: Path) -> None:
     good = nrrd(tmp_path / "ct.nrrd")
     read(good, "ct")
