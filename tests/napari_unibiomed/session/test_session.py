@@ -343,11 +343,11 @@ def test_boxes_are_asked_each_on_its_own_slice(make: Make) -> None:
 
 
 def test_a_box_limits_what_is_kept(make: Make) -> None:
-    found = {"liver": {1: (4, 4, 14, 14), 2: (4, 4, 14, 14), 5: (30, 30, 44, 44)}}
+    found = {"lesion": {1: (4, 4, 14, 14), 2: (4, 4, 14, 14), 5: (30, 30, 44, 44)}}
     session, watch = make(FakeEngine(found=found))
     volume = ct(7)
     session.set_image(volume)
-    job = Job("segment", volume, RunRequest.segment("liver"), within=Region(0, 0, 10, 10, "axial", 2))
+    job = Job("segment", volume, RunRequest.segment("lesion"), within=Region(0, 0, 10, 10, "axial", 2))
     session.start(job)
     watch.until_phase(Phase.DONE)
     run = session.current
