@@ -6,9 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from unibiomed_core import vocabulary
 from unibiomed_core.errors import PromptError
 from unibiomed_core.modalities import modality
 from unibiomed_core.phrases import Unknown
+from unibiomed_core.tasks import NO_FINDINGS
 from unibiomed_core.types import Absence, Caution, Ended, Finding, Plane, ReaderEdit, Report, Tally, Volume
 
 PRESENCE_WORDS = ((0.85, "high"), (0.6, "moderate"), (0.0, "low"))
@@ -81,6 +83,7 @@ def narrative(report: Report) -> str:
         if more > 0:
             lines.append(f"In the list of findings only: {_count(more, 'further finding')}.")
         lines += _together(report)
+        lines += _disagreements(report)
     elif not report.absences:
         lines.append(f"No finding was produced{'' if flat else f' on the {done} slices examined'}.")
     missing, seen = told_apart(report)
@@ -198,6 +201,26 @@ def _together(report: Report) -> list[str]:
             parts.append(f"between {group[0].plane} slices {min(carrying)} and {max(carrying)}")
         lines.append(f"{name[:1].upper()}{name[1:]} in all: {', '.join(parts)}.")
     return lines
+
+
+def _disagreements(report: Report) -> list[str]:
+    """Slices of which the model's own description names nothing, though abnormal findings were outlined on them."""
+    image, lines = report.image, []
+    for index, words in report.sentences:
+        if NO_FINDINGS not in words.lower():
+            continue
+        numbers = [f.number for f in report.findings if index in f.slices and _is_abnormal(f, str(image["modality"]))]
+        if numbers:
+            where = "the picture" if image["is_2d"] else f"{image['plane']} slice {index}"
+            which = f"finding{'s'[: len(numbers) > 1]} {ranges_text(numbers)}"
+            lines.append(f"Unsure: {which}. Asked openly about {where}, the model says that there is nothing abnormal.")
+    return lines
+
+
+def _is_abnormal(finding: Finding, modality_name: str) -> bool:
+    """Whether a finding is no anatomy, tube or line; what the vocabulary does not know may be abnormal."""
+    entry = vocabulary.find(finding.target or finding.phrase, modality_name)
+    return entry is None or entry.kind == "finding"
 
 
 def _acquired(report: Report) -> str:

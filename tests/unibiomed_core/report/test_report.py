@@ -194,6 +194,15 @@ def test_what_is_seen_but_not_outlined_is_not_called_absent() -> None:
     assert ([a.target for a in missing], [a.target for a in seen]) == (["spleen"], ["aorta"])
 
 
+def test_abnormal_findings_that_the_model_does_not_name_when_asked_openly_are_called_unsure() -> None:
+    """A normal chest film had opacities at presence 0.97 and, further down, the words "no findings"."""
+    quiet = a_report(small_volume(), sentences=[(5, "No findings."), (9, "No findings.")]).narrative
+    told = "Unsure: finding 2. Asked openly about axial slice 5, the model says that there is nothing abnormal."
+    assert quiet.count("Unsure:") == 1, "the liver is anatomy, and slice 9 has no finding"
+    assert told in quiet
+    assert "Unsure" not in a_report(small_volume()).narrative
+
+
 def test_a_row_that_stands_for_many_says_for_how_many() -> None:
     report = a_report(small_volume())
     cells = Tally(28, 85.2, 20.1, 12.34, 0.141, None, "px", 100)
