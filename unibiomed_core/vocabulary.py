@@ -13,6 +13,12 @@ from typing import Literal
 
 Counted = Literal["one", "pair", "several", "population", "network"]
 
+PARTS = (
+    "head", "neck", "chest", "breast", "abdomen", "pelvis", "spine", "limb",
+    "heart", "eye", "skin", "bowel", "blood", "tissue",
+)  # fmt: skip
+"""Parts of the body that a picture can show; "bowel" is its lumen, "blood" a smear and "tissue" a section."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -24,6 +30,7 @@ class Target:
         counted: How a person counts it: "one" (an organ), "pair" (one on each side), "several" (each on its own),
             "population" (cells and glands: how many, how dense) or "network" (vessels: how much, how long).
         contexts: Modality name -> how a prompt places it, e.g. "abdomen CT".
+        parts: Of ``PARTS``: every part of the body whose pictures show it, its own first.
         side: "left" or "right" where the name says it, else None.
         snomed: SNOMED CT concept id where it is certain, else None.
         within: Targets that it is a part or a kind of, next ones only.
@@ -33,7 +40,7 @@ class Target:
     kind: str
     counted: Counted
     contexts: Mapping[str, str]
-    anatomy: str
+    parts: tuple[str, ...]
     synonyms: tuple[str, ...]
     side: str | None
     snomed: str | None
@@ -56,7 +63,7 @@ def targets() -> Mapping[str, Target]:
                 r["kind"],
                 r["counted"],
                 MappingProxyType(r["modalities"]),
-                r["anatomy"],
+                tuple(r["parts"]),
                 tuple(r["synonyms"]),
                 r["side"],
                 r["snomed"],
@@ -89,6 +96,12 @@ def find(name: str, modality: str = "") -> Target | None:
     if head != wanted:
         return find(head, modality)
     return find(wanted[:-1], modality) if len(wanted) > 3 and wanted.endswith("s") else None
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The parts of the body whose pictures show a target, its own first; empty for a name that is not canonical."""
+    target = targets().get(name)
+    return target.parts if target else ()
 
 
 @cache

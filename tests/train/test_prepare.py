@@ -22,10 +22,12 @@ from train.data import records as record_files
 from train.data.counts import SAVED_REFUSALS, RecordCounts, is_abnormality, summary_of, summary_text
 from train.data.leakage import LeakageCheck, check_leakage
 from train.data.records import QuestionRecord, Record, RegionRecord, resize_picture
+from train.datasets.registry import registry
 from train.datasets.request import ConversionRequest, Summary
 from train.datasets.settings import read_settings
 from train.prepare import job_of, main, prepare, write_records
 from unibiomed_core.errors import ConfigError, DataError, WriteError
+from unibiomed_core.vocabulary import PARTS
 
 WRITTEN = ["summary.json", "test.parquet", "train.parquet"]
 
@@ -139,8 +141,14 @@ def test_settings_win_over_the_registry(tmp_path: Path) -> None:
     words = [f"labels={tmp_path / 'labels.json'}", "findings_known=no", "name=mine", "modality=MR", "licence=my own"]
     _, job = job_of("msd03-liver", tmp_path, words)
     assert job == ConversionRequest(
-        tmp_path, "mine", 256, "mri", "my own", {"liver": (1,), "tumour": (2, 3)}, "abdomen", False, 1
+        tmp_path, "mine", 256, "mri", "my own", {"liver": (1,), "tumour": (2, 3)}, ("abdomen",), False, 1
     )
+
+
+def test_a_data_set_may_show_several_parts_of_the_body(tmp_path: Path) -> None:
+    _, job = job_of("msd03-liver", tmp_path, ["body=Chest, abdomen"])
+    assert job.body == ("chest", "abdomen")
+    assert all(set(row.body) <= set(PARTS) for row in registry().values())
 
 
 def test_a_data_set_without_converter_says_what_to_do_and_is_read_when_that_is_done(tmp_path: Path) -> None:
@@ -165,6 +173,7 @@ def test_a_data_set_without_converter_says_what_to_do_and_is_read_when_that_is_d
         ("shared", ["findings_known=perhaps"], "yes or no"),
         ("shared", ["labels=nowhere.json"], "JSON file"),
         ("shared", ["modality=smell"], "is not a modality"),
+        ("shared", ["body=tummy"], "head, neck, chest"),
     ],
 )
 def test_wrong_words_are_told(tmp_path: Path, dataset: str, settings: list[str], told: str) -> None:

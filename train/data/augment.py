@@ -19,8 +19,8 @@ from unibiomed_core.model.config import IMAGENET_MEAN, IMAGENET_STD
 
 from .records import Record
 
-_TRUNK = {"chest", "abdomen", "heart", "body"}
-"""Body parts that are not alike when mirrored; no flip there."""
+_TRUNK = {"chest", "abdomen", "heart", "spine"}
+"""Parts of the body that are not alike when mirrored; no flip there."""
 
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
@@ -30,7 +30,7 @@ def may_mirror(record: Record) -> bool:
     known = vocabulary.targets()
     names = [*(r.target for r in record.regions), *record.absent]
     found = [known.get(name) for name in names]
-    return bool(names) and all(t is not None and t.side is None and t.anatomy not in _TRUNK for t in found)
+    return bool(names) and all(t is not None and t.side is None and t.parts[0] not in _TRUNK for t in found)
 
 
 def mirror_words(text: str) -> str:

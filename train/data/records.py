@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 UNNAMED = "region of interest"
 """Target of a box that the source does not name."""
 
-RECORDS_FORMAT = 2
+RECORDS_FORMAT = 3
 """Raised whenever the same files become other records than before; a run then makes its own anew."""
 
 ROWS_AT_ONCE = 1000

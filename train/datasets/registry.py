@@ -46,7 +46,7 @@ class DatasetEntry:
         reason: Why there is no converter, and the step that makes one fit; empty where there is one.
         after: The layout that reads the data set after that step; empty where there is a converter.
         labels: Target -> label values, where neither the source nor the converter names them; none is all above 0.
-        body: Body part, as :class:`train.datasets.request.ConversionRequest` has it.
+        body: Parts of the body, as :class:`train.datasets.request.ConversionRequest` has it.
         findings_known: A picture without a finding label shows none of the source's findings.
         step: Every n-th slice of a volume.
     """
@@ -64,7 +64,7 @@ class DatasetEntry:
     licence: str = UNKNOWN_LICENCE
     reason: str = ""
     after: str = ""
-    body: str = "any"
+    body: tuple[str, ...] = ()
     findings_known: bool = False
     step: int = 1
 
@@ -84,6 +84,7 @@ def registry() -> Mapping[str, DatasetEntry]:
 def _entry(row: Mapping[str, Any]) -> DatasetEntry:
     labels = MappingProxyType({target: tuple(values) for target, values in row.get("labels", {}).items()})
     lists = {name: tuple(row[name]) for name in ("modalities", "targets")}
+    lists["body"] = tuple(row.get("body", ()))
     return DatasetEntry(**{**row, **lists, "labels": labels})
 
 

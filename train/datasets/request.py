@@ -65,7 +65,7 @@ class ConversionRequest:
         modality: Where the layout does not tell.
         licence: Terms of the data, written into every record.
         labels: Target name -> label values it is made of, where the source does not name them or names them otherwise.
-        body: Body part, e.g. "chest"; decides which targets of other data sets cannot be in the picture.
+        body: Parts of the body that are shown, of ``vocabulary.PARTS``; decide which targets cannot be in the picture.
         findings_known: A picture without a finding label shows none of the source's findings.
         step: Every n-th slice of a volume.
         held_out: Groups of the test split, where the source has no division and is too small to be divided by names.
@@ -78,7 +78,7 @@ class ConversionRequest:
     modality: str = ""
     licence: str = "not stated"
     labels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    body: str = "any"
+    body: tuple[str, ...] = ()
     findings_known: bool = False
     step: int = 1
     held_out: frozenset[str] = frozenset()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unibiomed_core import vocabulary
 from unibiomed_core.errors import ConfigError
 from unibiomed_core.files import read_json
 from unibiomed_core.modalities import modality
@@ -28,6 +29,13 @@ def _yes_no(value: str) -> bool:
     return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[value.lower()]
 
 
+def _parts(value: str) -> tuple[str, ...]:
+    parts = tuple(word.strip() for word in value.lower().split(","))
+    if not set(parts) <= set(vocabulary.PARTS):
+        raise ValueError(value)
+    return parts
+
+
 _LABELS = 'a JSON file of {"target": [values]}'
 
 
@@ -41,7 +49,7 @@ SETTINGS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "side": ("side", _whole(0), "a whole number of pixels, 0 for the source's own size"),
     "modality": ("modality", lambda value: modality(value).name, "a modality"),
     "licence": ("licence", str, "words"),
-    "body": ("body", str, "a body part"),
+    "body": ("body", _parts, f"parts of the body, separated by commas, of {', '.join(vocabulary.PARTS)}"),
     "step": ("step", _whole(1), "a whole number from 1"),
     "name": ("dataset", str, "a name"),
     "findings_known": ("findings_known", _yes_no, "yes or no"),

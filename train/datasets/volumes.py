@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,19 @@ UNREADABLE = (UniBiomedError, OSError, ValueError, EOFError, zlib.error)
 MaskOf = Callable[[int], NDArray[np.bool_]]
 """Canonical axial index -> (Y, X) bool."""
 
-_MAY_SHARE_A_PICTURE = (
-    frozenset({"chest", "abdomen", "body", "any", "spine", "heart", "prostate"}),
-    frozenset({"brain", "neck", "body", "any", "spine"}),
-    frozenset({"neck", "chest", "heart", "body", "any", "spine"}),
+_BESIDE: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "head": frozenset({"neck", "spine"}),
+        "neck": frozenset({"head", "chest", "spine"}),
+        "chest": frozenset({"neck", "heart", "abdomen", "spine"}),
+        "heart": frozenset({"chest", "abdomen", "spine"}),
+        "abdomen": frozenset({"chest", "heart", "pelvis", "spine"}),
+        "pelvis": frozenset({"abdomen", "limb"}),
+        "spine": frozenset({"neck", "chest", "abdomen", "pelvis"}),
+        "limb": frozenset({"pelvis"}),
+    }
 )
-"""Neighbouring parts of the body; a scan of one may show another, so its targets are no sure negatives there."""
+"""Parts of the body that a scan of one may show, too; their targets are no sure negatives there."""
 
 
 def frame_of(
@@ -322,20 +330,21 @@ def named_targets(labels: Mapping[str, tuple[int, ...]], modality: str) -> dict[
     return named
 
 
-def foreign_targets(modality: str, targets: Iterable[str], body: str) -> tuple[str, ...]:
-    """Targets that cannot be in a picture of this modality and body part; none for a part the vocabulary has not."""
-    known, here = vocabulary.targets(), frozenset(targets)
-    if body not in {t.anatomy for t in known.values()}:
+def foreign_targets(modality: str, targets: Iterable[str], body: Sequence[str]) -> tuple[str, ...]:
+    """Targets that cannot be in a picture of this modality and these parts of the body; none where no part is known."""
+    here = frozenset(targets)
+    own = frozenset(body).union(*(vocabulary.parts_of(name)[:1] for name in here))
+    beside = frozenset[str]().union(*(_BESIDE.get(part, ()) for part in own))
+    if not body:
         return ()
-    own = {known[t].anatomy for t in here if t in known} | {body}
     return tuple(
         t.name
-        for t in known.values()
+        for t in vocabulary.for_modality(modality)
         if t.name not in here
-        and modality in t.contexts
-        and t.anatomy not in own
         and t.name != "lesion"
-        and not any({t.anatomy, body} <= parts for parts in _MAY_SHARE_A_PICTURE)
+        and own.isdisjoint(t.parts)
+        # Anatomy at the edge of a neighbouring part comes into a scan; a finding would have to lie where it belongs.
+        and beside.isdisjoint(t.parts[:1] if t.kind == "finding" else t.parts)
     )
 
 

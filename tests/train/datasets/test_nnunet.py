@@ -57,7 +57,7 @@ def converted(root: Path, summary: Summary | None = None, **job: Any) -> list[Re
 
 def test_version_2(tmp_path: Path) -> None:
     summary = Summary()
-    records = converted(version_2(tmp_path), summary, body="abdomen", licence="none", findings_known=True)
+    records = converted(version_2(tmp_path), summary, body=("abdomen",), licence="none", findings_known=True)
     assert summary.refused == []
     assert [r.id for r in records] == [f"tiny/scan_00{n}/{z}" for n in (1, 2) for z in range(SLICES)]
     for record in records:
