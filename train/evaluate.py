@@ -9,6 +9,13 @@
 python train/evaluate.py score OUT DATA: numbers again from files; also those of another system's masks.jsonl
 python train/evaluate.py compare OUT_A OUT_B [TO]: paired tests between two scored folders
 python train/evaluate.py scorecard TO NAME=OUT NAME=OUT ...: several systems in one table, ours first
+
+python train/evaluate.py report MODEL DATA OUT [name=value ...]: whole reports, as a user gets them, against their data
+  DATA    one data set or a folder of them in the shared layout, each with a dataset.json
+  OUT     gets reports.jsonl, their scores, table.json, table.md, and sheet/ with the first report of each data set;
+          a run that was stopped or killed goes on, a finished one is scored again
+  limit=N              N evenly spaced test items of each data set only
+  modality=recognised  no modality is told to who opens an item
 """
 
 from __future__ import annotations
@@ -34,7 +41,7 @@ from .commands import as_called
 from .config import RunConfig, named_value
 from .data import records as record_files
 from .data.records import Record
-from .evaluation import compare, figures
+from .evaluation import compare, figures, reports
 from .evaluation.mask_scores import score
 from .evaluation.predict import Asked, predict
 from .evaluation.prediction_files import MASK_FILE, rows, to_json
@@ -198,8 +205,19 @@ def _scorecard(arguments: Sequence[str], command: str) -> str:
     return text
 
 
+def _report(arguments: Sequence[str], command: str) -> str:
+    model, data, out, *given = arguments
+    chosen = reports.settings(given)
+    try:
+        return reports.evaluate(model, Path(data), Path(out), chosen, command, _say)
+    except KeyboardInterrupt:
+        _say(f"Stopped. {out} holds what was reported on; the same command goes on.")
+        raise
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str], str], str], int, int | None]] = {
     "score": (_score, 2, 2), "compare": (_compare, 2, 3), "scorecard": (_scorecard, 2, None),
+    "report": (_report, 3, None),
 }  # fmt: skip
 """Name -> function, fewest and most arguments."""
 

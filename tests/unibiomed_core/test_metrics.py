@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from unibiomed_core.metrics import published
+from unibiomed_core.metrics.froc import sensitivities
 from unibiomed_core.metrics.labels import accuracy, auc, balanced_threshold, majority
 from unibiomed_core.metrics.overlap import dice, iou
-from unibiomed_core.metrics.statistics import case_interval, paired_t, resampled_interval
+from unibiomed_core.metrics.statistics import case_interval, paired_t, ratio_intervals, resampled_interval
 from unibiomed_core.metrics.surface import hausdorff_95, surface_counts, surface_dice, surface_distances
 from unibiomed_core.metrics.words import bleu, meteor, rouge_l, tokens
 
@@ -168,3 +169,39 @@ def test_paired_t_test() -> None:
     assert math.isnan(paired_t([1], [2]))
     with pytest.raises(ValueError, match="not matched"):
         paired_t([1, 2], [1])
+
+
+def test_froc_by_hand() -> None:
+    scores, pictures = np.array([0.9, 0.8, 0.7, 0.7, 0.5]), np.array([0, 1, 0, 1, 2])
+    hits, lesions = np.array([True, False, True, False, True]), np.array([2, 1, 1, 0])
+    # 4 pictures, 4 lesions: 0.9 finds 1 at rate 0, 0.8 adds a false one, both at 0.7 count together, 0.5 finds a third.
+    assert sensitivities(scores, hits, pictures, lesions, at=(0.0, 0.25, 0.49, 0.5, 8)) == [
+        0.25,
+        0.25,
+        0.25,
+        0.75,
+        0.75,
+    ]
+    # The first picture drawn twice, the second never: 5 lesions, no false mark.
+    times = np.array([2, 0, 1, 1])
+    assert sensitivities(scores, hits, pictures, lesions, times, at=(0.0,)) == [1.0]
+    assert math.isnan(sensitivities(scores, hits, pictures, np.zeros(4, np.int64), at=(1,))[0])
+    none = np.zeros(0)
+    assert sensitivities(none, none.astype(bool), none.astype(np.int64), lesions, at=(1,)) == [0.0]
+
+
+def test_intervals_of_ratios_resample_cases() -> None:
+    rng = np.random.default_rng(4)
+    values = rng.random(20)
+    names = [str(i) for i in range(20)]
+    ((low, high),) = ratio_intervals(values[:, None], np.ones((20, 1)), names, ["a"] * 20)
+    expected = case_interval(values.tolist(), names)
+    # Two draws of 1000: the bounds of a mean of 20 are known to about a tenth of its standard error of 0.06.
+    assert (low, high) == pytest.approx(expected, abs=0.02)
+
+    # A set in which all patients are alike has no spread; within sets no draw mixes them.
+    above, below = np.array([[1.0], [1.0], [0.0], [0.0]]), np.ones((4, 1))
+    assert ratio_intervals(above, below, ["a", "b", "c", "d"], ["x", "x", "y", "y"]) == [(0.5, 0.5)]
+    # Draws without anything to divide by are left out, and one patient tells no spread.
+    assert ratio_intervals(above, above, ["a", "a", "c", "d"], ["x"] * 4) == [(1.0, 1.0)]
+    assert all(math.isnan(bound) for bound in ratio_intervals(above, below, ["a"] * 4, ["x"] * 4)[0])

@@ -12,9 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from numpy.typing import NDArray
+
 from unibiomed_core.errors import DataError
 from unibiomed_core.files import read_json
 from unibiomed_core.modalities import modality
+from unibiomed_core.types import StoredOrder
 
 from ..data.records import QuestionRecord, Record, RegionRecord
 from . import volumes
@@ -221,6 +224,21 @@ def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
     Raises:
         DataError: The folder holds no data set of this layout, or a ``dataset.json`` cannot be used.
     """
+    for folder, dataset, about, source in data_sets(job):
+        names = Names(folder, summary)
+        for item in about["items"]:
+            try:
+                yield from _convert_item(folder, dataset, about, item, source, job, names)
+            except volumes.UNREADABLE as cause:
+                summary.refuse(f"{dataset}/{item.get('id', '?')}", cause)
+
+
+def data_sets(job: ConversionRequest) -> Iterator[tuple[Path, str, dict[str, Any], Source]]:
+    """(folder, name, description, how it is read) of one data set, or of every one below a folder by name.
+
+    Raises:
+        DataError: The folder holds no data set of this layout, or a ``dataset.json`` cannot be used.
+    """
     folders = [f for f in _folders(job.source) if (f / "dataset.json").is_file()]
     if not folders:
         raise DataError(
@@ -231,13 +249,41 @@ def convert(job: ConversionRequest, summary: Summary) -> Iterator[Record]:
         source = SOURCES.get(folder.name) or Source(
             job.labels or _own_labels(about), job.body, job.findings_known, job.step
         )
-        dataset = job.dataset if folder == job.source else folder.name
-        names = Names(folder, summary)
-        for item in about["items"]:
-            try:
-                yield from _convert_item(folder, dataset, about, item, source, job, names)
-            except volumes.UNREADABLE as cause:
-                summary.refuse(f"{dataset}/{item.get('id', '?')}", cause)
+        yield folder, job.dataset if folder == job.source else folder.name, about, source
+
+
+def modality_of(about: Mapping[str, Any], item: Mapping[str, Any]) -> str:
+    """The modality of an item; empty where neither the item nor its data set tells it."""
+    named = item.get("modality") or ("" if about["modality"].startswith("mixed") else about["modality"])
+    return modality(named).name if named else ""
+
+
+def layers_of(
+    about: Mapping[str, Any], item: Mapping[str, Any], source: Source, order: StoredOrder, names: Names, folder: Path
+) -> list[NDArray[Any]]:
+    """The label maps of an item, each (Z, Y, X) in the canonical order of its image; none for an item without mask.
+
+    Args:
+        order: ``Volume.stored`` of the image.
+
+    Raises:
+        DataError: A map is missing, does not fit the image, or holds values that nobody named.
+        ReadError: A map is damaged.
+    """
+    files = [names.find(item[key], [folder], "mask") for key in ("mask", "mask_findings") if key in item]
+    layers = [volumes.read_labels(file, order, names.summary) for file in files]
+    known = {v for values in source.labels.values() for v in values} | {int(v) for v in about.get("labels", {})}
+    for file, layer in zip(files, layers, strict=True):
+        volumes.check_labels(layer, known, file.name)
+    return layers
+
+
+def labels_of(source: Source, item: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]]:
+    """Target -> label values of what is annotated exhaustively on an item."""
+    if not source.listed_only:
+        return source.labels
+    listed = {int(value) for value in item.get("labels", ())}
+    return {target: values for target, values in source.labels.items() if listed.issuperset(values)}
 
 
 def _folders(source: Path) -> list[Path]:
@@ -282,24 +328,20 @@ def _convert_item(
 
     if missing := {"id", "split", "image"} - item.keys():
         raise DataError("Incomplete item", f"it lacks {', '.join(sorted(missing))}", "id, split and image")
-    named = item.get("modality") or ("" if about["modality"].startswith("mixed") else about["modality"])
+    named = modality_of(about, item)
     # A picture of unknown modality is 8-bit and read as it is; the record says that its modality is unknown.
-    kind = modality(named).name if named else "xray"
+    kind = named or "xray"
     volume = read(names.find(item["image"], [folder]), kind)
     if names.summary is not None:
         names.summary.note_reader(volume.notes, str(item["id"]))
-    files = [names.find(item[key], [folder], "mask") for key in ("mask", "mask_findings") if key in item]
-    layers = [volumes.read_labels(file, volume.stored, names.summary) for file in files]
-    known = {v for values in source.labels.values() for v in values} | {int(v) for v in about.get("labels", {})}
-    for file, layer in zip(files, layers, strict=True):
-        volumes.check_labels(layer, known, file.name)
+    layers = layers_of(about, item, source, volume.stored, names, folder)
     text = item.get("text") or {}
     frame = Record(
         id=f"{dataset}/{item['id']}",
         dataset=dataset,
         split=item["split"],
         group=str(item.get("group", item["id"])),
-        modality=kind if named else "",
+        modality=named,
         licence=about["licence"],
         image=b"",
         size=(0, 0),
@@ -313,11 +355,7 @@ def _convert_item(
         source=item["image"],
     )
     # Without a mask, nothing is known to be absent.
-    labels = source.labels
-    if source.listed_only:
-        listed = {int(value) for value in item.get("labels", ())}
-        labels = {target: values for target, values in labels.items() if listed.issuperset(values)}
-    masks = volumes.label_masks(layers, labels)
+    masks = volumes.label_masks(layers, labels_of(source, item))
     boxed = tuple(_boxed_regions(item, source.labels, job.side)) if volume.is_2d else ()
     for record in volumes.slice_records(volume, masks, frame, job.side, source.step):
         yield replace(record, regions=(*record.regions, *boxed)) if boxed else record

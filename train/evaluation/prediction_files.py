@@ -70,7 +70,16 @@ def decode(size: Sequence[int], counts: str) -> NDArray[np.bool_]:
 
 
 def rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
-    """The rows of a prediction file.
+    """The rows of a prediction file, NaN for null.
+
+    Raises:
+        DataError: As :func:`objects`.
+    """
+    yield from (with_nan(row) for row in objects(path, needed))
+
+
+def objects(path: Path, needed: Sequence[str]) -> Iterator[Row]:
+    """The objects of a file of one a line, as they stand.
 
     Raises:
         DataError: The file is missing, is no such file, or a row lacks one of the ``needed`` values.
@@ -80,7 +89,7 @@ def rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
     with path.open("rb") as handle:
         for number, line in enumerate(handle, 1):
             place = f"{path.name}, line {number}"
-            row = with_nan(parse_json(line, place, DataError, "Predictions cannot be read", "one JSON object a line"))
+            row = parse_json(line, place, DataError, "Predictions cannot be read", "one JSON object a line")
             if not isinstance(row, dict):
                 raise DataError("Predictions cannot be read", f"{place} is a {type(row).__name__}", "an object")
             if missing := [name for name in needed if name not in row]:

@@ -100,10 +100,10 @@ def _masks(rows: Sequence[Mapping[str, Any]]) -> str:
             f"({row['hausdorff_95_count']}) | {number(row['presence_accuracy'])} | "
             f"{number(row['presence_majority'])} | {number(row['presence_auc'])} | {'; '.join(failures(row))} |"
         )
-    return _part("Masks, picture by picture", head, found)
+    return table_part("Masks, picture by picture", head, found)
 
 
-def _part(title: str, head: str, rows: Sequence[str]) -> str:
+def table_part(title: str, head: str, rows: Sequence[str]) -> str:
     """A table under its title; nothing where it has no row."""
     rule = "|---" * (head.count("|") - 1) + "|"
     return "\n".join([f"## {title}", "", head, rule, *rows]) if rows else ""
@@ -118,7 +118,7 @@ def _volumes(rows: Sequence[Mapping[str, Any]]) -> str:
         for r in rows
         if r["volumes"]
     ]
-    return _part("Volumes", head, found)
+    return table_part("Volumes", head, found)
 
 
 def _answers(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -136,7 +136,7 @@ def _answers(rows: Sequence[Mapping[str, Any]]) -> str:
             f"({interval(row['accuracy_interval'])}) | {published}{left_out} | "
             f'{number(row["majority"])} ("{row["majority_answer"]}") | {number(row["majority_overall"])} | {fails} |'
         )
-    return _part("Answers that are right or wrong", head, found)
+    return table_part("Answers that are right or wrong", head, found)
 
 
 def _grounded(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -146,7 +146,7 @@ def _grounded(rows: Sequence[Mapping[str, Any]]) -> str:
         f"{number(r['dice_published'])} ({r['published_left_out']}) |"
         for r in rows
     ]
-    return _part("Masks that come with words", head, found)
+    return table_part("Masks that come with words", head, found)
 
 
 def _texts(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -167,7 +167,7 @@ def _texts(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"| {row['task']} | {row['modality']} | {how} | {part.get('count', '')} | {bleus} | {meteor} | "
                 f"{rouge} | {fails} |"
             )
-    return _part("Texts", head, found)
+    return table_part("Texts", head, found)
 
 
 def number(value: float, digits: int = 2) -> str:

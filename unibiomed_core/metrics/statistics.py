@@ -35,6 +35,38 @@ def case_interval(values: Sequence[float], cases: Sequence[str]) -> tuple[float,
     return _bounds(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
 
 
+def ratio_intervals(
+    numerators: NDArray[np.float64], denominators: NDArray[np.float64], cases: Sequence[str], strata: Sequence[str]
+) -> list[tuple[float, float]]:
+    """As :func:`resampled_interval`, for ratios of sums: precision, means of some rows, F1 and the like.
+
+    Args:
+        numerators: (rows, ratios).
+        denominators: (rows, ratios); a draw in which they sum to 0 is left out.
+        cases: The case of each row.
+        strata: The data set of each row; each draw has as many cases of a data set as there are.
+
+    Returns:
+        Lower and upper bound of each ratio.
+    """
+    ratios = numerators.shape[1]
+    if len(set(cases)) < 2:
+        return [(float("nan"), float("nan"))] * ratios
+    both = np.hstack([numerators, denominators])
+    names, own = np.asarray(cases), np.asarray(strata)
+    rng = np.random.default_rng(0)
+    sums = np.zeros((DRAWS, 2 * ratios))
+    for stratum in np.unique(own):
+        _, place = np.unique(names[own == stratum], return_inverse=True)
+        of_cases = np.zeros((place.max() + 1, 2 * ratios))
+        np.add.at(of_cases, place, both[own == stratum])
+        times = rng.multinomial(len(of_cases), np.full(len(of_cases), 1 / len(of_cases)), size=DRAWS)
+        sums += times @ of_cases
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = sums[:, :ratios] / np.where(sums[:, ratios:] == 0, np.nan, sums[:, ratios:])
+    return [_bounds(column) for column in found.T]
+
+
 def resampled_interval(
     cases: Sequence[str], strata: Sequence[str], statistic: Callable[[NDArray[np.int64]], float]
 ) -> tuple[float, float]:
