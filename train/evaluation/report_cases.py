@@ -21,28 +21,8 @@ from ..datasets.names import Names
 from ..datasets.request import ConversionRequest
 from ..datasets.shared_layout import Source
 
-PARTS: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "abdomen": frozenset({"abdomen"}),
-        "blood": frozenset({"blood"}),
-        "body": frozenset({"chest", "abdomen", "pelvis", "neck"}),
-        "brain": frozenset({"head"}),
-        "breast": frozenset({"breast"}),
-        "chest": frozenset({"chest"}),
-        "colon": frozenset({"bowel"}),
-        "head": frozenset({"head"}),
-        "heart": frozenset({"heart", "chest"}),
-        "limb": frozenset({"limb", "pelvis"}),
-        "neck": frozenset({"neck", "head", "chest"}),
-        "peripheral nerve": frozenset({"limb", "neck"}),
-        "prostate": frozenset({"pelvis"}),
-        "retina": frozenset({"eye"}),
-        "skin": frozenset({"skin"}),
-        "spine": frozenset({"spine", "abdomen", "pelvis"}),
-        "tissue": frozenset({"tissue"}),
-    }
-)
-"""What a data set says is shown -> the parts of the body that are a right answer; of others nothing is known."""
+ALSO_RIGHT: Mapping[str, frozenset[str]] = MappingProxyType({"heart": frozenset({"chest"})})
+"""Part of the body -> parts that are a right answer too."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +63,8 @@ class Case:
     @property
     def parts(self) -> frozenset[str]:
         """Parts of the body that are a right answer; empty where the set does not tell."""
-        own = self.item.get("anatomy", "") if self.source.body == "any" else self.source.body
-        return PARTS.get(own, frozenset())
+        own = self.source.body or (str(self.item.get("anatomy", "")),)
+        return frozenset(own).union(*(ALSO_RIGHT.get(part, ()) for part in own)) & frozenset(vocabulary.PARTS)
 
 
 @dataclass(frozen=True)

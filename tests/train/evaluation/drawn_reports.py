@@ -58,7 +58,7 @@ def told(
     return reports.build(**(given | more))
 
 
-def case_of(modality: str, name: str = "set/item", group: str = "p", body: str = "any", **item: Any) -> Case:
+def case_of(modality: str, name: str = "set/item", group: str = "p", body: tuple[str, ...] = (), **item: Any) -> Case:
     dataset = name.split("/")[0]
     return Case(name, dataset, group, modality, Path(dataset), {}, item, Source({}, body))
 

@@ -232,7 +232,7 @@ def test_the_table_tells_every_measure_and_rule() -> None:
 
 
 def test_modality_and_part_are_not_judged_where_nothing_was_recognised() -> None:
-    found = score(told("ct"), truth({}), case_of("ct", body="brain"))
+    found = score(told("ct"), truth({}), case_of("ct", body=("head",)))
     assert found.modality_right is None
     assert math.isnan(found.part_right)
 

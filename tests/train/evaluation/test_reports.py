@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.train.evaluation.drawn_reports import told
+from tests.train.evaluation.drawn_reports import case_of, told
 from tests.train.tiny_data import write_tree
 from train import evaluate
 from train.evaluation import reports
-from train.evaluation.report_cases import PARTS, Case, cases, truth_of
+from train.evaluation.report_cases import Case, cases, truth_of
 from unibiomed_core import io
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.volume.request import RunRequest
@@ -212,7 +212,8 @@ def test_boxes_say_what_is_there_and_how_many(data: Path) -> None:
     assert (known.masks, known.lesions, known.normal) == ({}, (), "")
 
 
-def test_every_body_part_of_the_known_sets_has_its_right_answers() -> None:
-    from train.datasets.shared_layout import SOURCES
-
-    assert {source.body for source in SOURCES.values()} - {"any"} <= set(PARTS)
+def test_the_parts_of_the_body_that_are_right() -> None:
+    assert case_of("mri", body=("heart",)).parts == {"heart", "chest"}
+    assert case_of("ct", body=("neck", "head")).parts == {"neck", "head"}
+    assert case_of("ct", anatomy="abdomen").parts == {"abdomen"}
+    assert case_of("ct", anatomy="leg of lamb").parts == case_of("ct").parts == frozenset()
