@@ -18,7 +18,7 @@ from unibiomed_core import report as report_records
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import ConfigError, DataError, UniBiomedError
-from unibiomed_core.files import claimed, replaced_file
+from unibiomed_core.files import check_free, claimed, replaced_file
 from unibiomed_core.io.export import write
 from unibiomed_core.modalities import choose_window
 from unibiomed_core.types import Report, Volume
@@ -86,6 +86,7 @@ def evaluate(model: str, data: Path, out: Path, chosen: ReportSettings, command:
         UniBiomedError: Model or data cannot be used, or the folder holds another evaluation.
         KeyboardInterrupt: The user stopped; whole lines of what was reported on stay.
     """
+    check_free(out, ())
     picked = cases(data, chosen.limit)
     engine = Engine.load(model)
     run: dict[str, Any] = {
@@ -200,10 +201,10 @@ def scored(out: Path, picked: Sequence[Case], modality: str, say: Say) -> dict[s
             continue
         try:
             volume = _read(case, modality)
+            truth = truth_of(case, volume)
         except UNREADABLE as error:
-            left_out[str(error).replace(case.image.name, "...")] += 1
+            left_out[str(error).replace(str(case.item["id"]), "...")] += 1
             continue
-        truth = truth_of(case, volume)
         if "error" in row:
             failures[case.id] = row["error"]
             found[case.id] = failed(truth, case, not volume.is_2d)

@@ -134,6 +134,25 @@ def test_another_model_or_evaluation_is_refused(
     assert "Folder with another kind of evaluation" in capsys.readouterr().err
 
 
+def test_items_that_cannot_be_read_are_left_out_and_told(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "kvasir-seg/images/p6.png").write_bytes(b"no picture")
+    (data / "kvasir-seg/images/p7.png").unlink()
+    (data / "busi-breast-us/masks/p6.png").write_bytes(b"no mask")
+    with_engine(monkeypatch, Bright())
+    assert evaluate.main(["report", "mini", str(data), str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert told.count("items left out:") == 4  # and the one whose modality nobody tells
+    assert "Missing picture" in told
+    table = json.loads((tmp_path / "out/table.json").read_text("utf-8"))
+    assert (table["groups"]["all"]["reports"], table["failures"]) == (2, {})
+
+    (tmp_path / "file").write_text("", "utf-8")
+    assert evaluate.main(["report", "mini", str(data), str(tmp_path / "file")]) == 1
+    assert "Output is not a folder" in capsys.readouterr().err
+
+
 def test_wrong_settings_and_folders_are_refused(data: Path, tmp_path: Path) -> None:
     for wrong in ("limit=few", "image=noise", "modality=ct", "limit"):
         with pytest.raises(ConfigError):
