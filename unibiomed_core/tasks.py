@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from unibiomed_core.errors import PromptError
-from unibiomed_core.vocabulary import normalise, targets
+from unibiomed_core.modalities import MODALITIES
+from unibiomed_core.vocabulary import PARTS, normalise, targets
 
 SEG = "[SEG]"
 PHRASE_OPEN, PHRASE_CLOSE = "<p>", "</p>"
@@ -96,10 +97,37 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 True,
                 "a small bright region in the upper left of the image.",
             ),
+            Task(
+                "modality",
+                "Tell the modality",
+                "<image>\nWhat is the modality of this picture?",
+                None,
+                False,
+                False,
+                "ct",
+            ),
+            Task(
+                "part",
+                "Tell the part of the body",
+                "<image>\nWhat part of the body does this picture show?",
+                None,
+                False,
+                False,
+                "blood smear",
+            ),
             Task("ground", "Ground a text", "<image>{question}", None, True, False, "<p> liver </p> [SEG]"),
         )
     }
 )
+
+
+MODALITY_ANSWERS: Mapping[str, str] = MappingProxyType({name: row.label.lower() for name, row in MODALITIES.items()})
+"""Modality -> how the task "modality" is answered; a closed question has no other answers."""
+
+PART_ANSWERS: Mapping[str, str] = MappingProxyType(
+    {**{part: part for part in PARTS}, "bowel": "bowel lumen", "blood": "blood smear", "tissue": "tissue section"}
+)
+"""Part of the body -> how the task "part" is answered; a closed question has no other answers."""
 
 
 @dataclass(frozen=True, slots=True)

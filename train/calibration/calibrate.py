@@ -23,6 +23,7 @@ from unibiomed_core.model.unibiomed import UniBiomed
 from unibiomed_core.tasks import TASKS
 from unibiomed_core.types import Prompt, Slice
 
+from ..data.negatives import negatives
 from ..data.records import Record, RecordSet
 from ..data.targets import trained_targets
 from .known_answer import best_wording
@@ -133,10 +134,11 @@ def ask(engine: Engine, records: Iterator[Record], known: Mapping[str, Sequence[
     for record in records:
         learnt = set(known.get(record.modality, ()))
         truth = {r.target for r in record.regions}
-        foreign = sorted(set(record.foreign) & learnt)
+        sure = negatives(record)
+        foreign = sorted(set(sure.far) & learnt)
         drawn = np.random.default_rng(zlib.crc32(record.id.encode())).permutation(len(foreign))[:FOREIGN_PER_PICTURE]
         # A target that a source does not annotate is not asked for: nobody knows the answer.
-        names = [*sorted((truth | set(record.absent)) & learnt), *(foreign[i] for i in drawn)]
+        names = [*sorted((truth | set(sure.near)) & learnt), *(foreign[i] for i in drawn)]
         if not names:
             continue
         pictures += 1

@@ -26,6 +26,7 @@ from unibiomed_core.types import Region
 
 from .augment import augment, may_mirror, mirror_words, normalise, picture_tensor, tone
 from .examples import Example, boxed_examples, pick_targets, plain_examples
+from .negatives import negatives
 from .records import Record
 from .targets import CODE_SCALE, NOTHING
 
@@ -99,7 +100,7 @@ def text_batch(
         asked = [t for example in sheet.examples for t in example.targets]
         there = {r.target for r in sheet.record.regions}
         # A target that the source says nothing of may be there or not: its phrase is learnt, its mask is not.
-        told = there | set(sheet.record.absent) | set(sheet.record.foreign) | {NOTHING}
+        told = there | negatives(sheet.record).all() | {NOTHING}
         grounded = [t for t in asked if mask_side and t in told]
         if grounded:
             # Only a picture as it is has masks to learn, so that with one tower its tile is what both sides see.
@@ -248,7 +249,7 @@ def mask_batch(
     """
     records = [record for record, _ in samples]
     rngs = [rng for _, rng in samples]
-    chosen = [[(t, p) for t, p in pick_targets(r, rng, most) if t in numbers] for r, rng in samples]
+    chosen = [pick_targets(record, rng, most, numbers) for record, rng in samples]
     pictures = torch.stack([picture_tensor(record) for record in records])
     masks = torch.zeros(len(records), max(1, *map(len, chosen)), *pictures.shape[-2:])
     rows: list[tuple[int, int, int, bool]] = []

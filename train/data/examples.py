@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
-from unibiomed_core import vocabulary
 from unibiomed_core.modalities import modality
-from unibiomed_core.tasks import END, NO_FINDINGS
+from unibiomed_core.tasks import END, MODALITY_ANSWERS, NO_FINDINGS, PART_ANSWERS
 from unibiomed_core.types import Region
 
-from . import questions, wordings
-from .records import UNNAMED, Record, RegionRecord
-from .run_lengths import decode_mask
+from . import boxes, questions, wordings
+from .negatives import findings, findings_told, negatives, nothing_found, part_of
+from .records import UNNAMED, Record
 from .targets import NOTHING
 
-TASK_WEIGHTS = {"disease": 0.3, "report": 0.3, "grounded_vqa": 0.1, "describe": 0.1, "vqa": 0.4}
+TASK_WEIGHTS = {
+    "disease": 0.3, "report": 0.3, "grounded_vqa": 0.1, "describe": 0.1, "vqa": 0.4, "modality": 0.1, "part": 0.15,
+}  # fmt: skip
 """How often a picture that more than one task fits is asked each of them."""
 
-BOX_JITTER = 0.08
-"""Boxes that people draw are not tight: each edge is moved by up to this share of the box's side, half of the time."""
+NEGATIVE_WEIGHTS = {"near": 0.6, "far": 0.3, "other": 0.1}
+"""How often each kind of :class:`.negatives.Negatives` gives what a picture does not show, of those that it has."""
 
-_PARTS_OF_BRAIN_TUMOUR = {"tumour core", "enhancing tumour", "peritumoural oedema"}
+OTHER_MODALITY = 0.1
+"""Share of pictures whose last referring question is worded as for another modality, and has an empty mask."""
+
+INNER_BOX, EMPTY_BOX = 0.3, 0.2
+"""Shares of boxes that lie within healthy anatomy, or on nothing at all, where a picture's findings are known."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,22 @@ class Example:
     learn_words: bool = True
 
 
-def pick_targets(record: Record, rng: np.random.Generator, most: int) -> list[tuple[str, bool]]:
-    """(target, present) pairs of one picture for mask training: up to ``most`` present ones and one or two absent."""
-    present = [r.target for r in record.regions if r.counts]
+def pick_targets(record: Record, rng: np.random.Generator, most: int, known: Container[str]) -> list[tuple[str, bool]]:
+    """(target, present) pairs of one picture for mask training: up to ``most`` present ones and one or two absent.
+
+    Args:
+        known: Targets of the run; others are not picked.
+    """
+    present = [r.target for r in record.regions if r.counts and r.target in known]
     chosen = [(present[i], True) for i in rng.permutation(len(present))[:most]]
-    pool = record.absent if record.absent and (rng.random() < 0.7 or not record.foreign) else record.foreign
-    room = max(1, most - len(chosen))
-    chosen += [(pool[i], False) for i in rng.permutation(len(pool))[: min(room, 2)]]
-    if record.findings_known and not findings(record) and rng.random() < 0.3:
+    pools = {
+        name: pool for name in NEGATIVE_WEIGHTS if (pool := [t for t in getattr(negatives(record), name) if t in known])
+    }
+    if pools:
+        pool = pools[_weighted(NEGATIVE_WEIGHTS, list(pools), rng, 1)[0]]
+        room = max(1, most - len(chosen))
+        chosen += [(pool[i], False) for i in rng.permutation(len(pool))[: min(room, 2)]]
+    if nothing_found(record) and NOTHING in known and rng.random() < 0.3:
         chosen.append((NOTHING, False))
     return chosen
 
@@ -74,71 +85,73 @@ def plain_examples(
         if own and not own & set(picked):
             picked[0] = sorted(own)[int(rng.integers(len(own)))]
         examples = [segment_example(record, t, rng, learn_words=n == 0) for n, t in enumerate(picked)]
+        if len(examples) > 1 and rng.random() < OTHER_MODALITY and (others := _of_other_modalities(record, known)):
+            target, kind = others[int(rng.integers(len(others)))]
+            examples[-1] = segment_example(record, target, rng, learn_words=False, kind=kind)
     tasks = available_tasks(record)
     for task in _drawn(tasks, rng, 2):
         examples.append(_MAKERS[task](record, rng))
     return examples
 
 
+def _of_other_modalities(record: Record, known: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """(target, modality) of all that a run knows elsewhere and the picture surely does not show."""
+    other = frozenset(negatives(record).other)
+    return [(t, m) for m, names in known.items() if m and m != record.modality for t in names if t in other]
+
+
 def _drawn(tasks: Sequence[str], rng: np.random.Generator, most: int) -> list[str]:
-    if not tasks:
+    return _weighted(TASK_WEIGHTS, tasks, rng, most)
+
+
+def _weighted(weights: Mapping[str, float], names: Sequence[str], rng: np.random.Generator, most: int) -> list[str]:
+    """Up to ``most`` of the names, none twice."""
+    if not names:
         return []
-    weights = np.array([TASK_WEIGHTS[t] for t in tasks])
-    return [str(t) for t in rng.choice(tasks, size=min(most, len(tasks)), replace=False, p=weights / weights.sum())]
+    chances = np.array([weights[name] for name in names])
+    drawn = rng.choice(names, size=min(most, len(names)), replace=False, p=chances / chances.sum())
+    return [str(name) for name in drawn]
 
 
 def available_tasks(record: Record) -> tuple[str, ...]:
     """Tasks about the whole picture that have an answer, referring segmentation aside."""
     tasks = []
-    if record.findings_known:
+    if findings_told(record):
         tasks += ["disease", "report"]
     if any(r.anatomy for r in record.regions):
         tasks.append("grounded_vqa")
-    if record.caption and not record.regions and not record.findings_known:
+    if record.caption and not record.regions and not findings_told(record):
         tasks.append("describe")
-    if record.questions or (record.dataset in questions.CLASS_QUESTIONS and record.image_class) or record.modality:
+    if record.questions or (record.dataset in questions.CLASS_QUESTIONS and record.image_class):
         tasks.append("vqa")
+    if record.modality:
+        tasks.append("modality")
+    if part_of(record):
+        tasks.append("part")
     return tuple(tasks)
 
 
 def boxed_examples(record: Record, rng: np.random.Generator) -> tuple[Region, list[Example]]:
-    """A box on one piece of a target, and the questions about it: its name where the source gives one, and more."""
-    own, region, mask = region_of(record, rng)
-    if rng.random() < 0.5:
-        region = _jittered(region, mask.shape, rng)
-    said = own.caption or wordings.describe(own.target, mask, record.pixels(), record.modality) + "."
-    named = Example(
-        "roi_class", one_of(questions.ROI_QUESTIONS, rng), wordings.phrase(own.target, record.modality) + END
-    )
-    described = Example("roi_describe", one_of(questions.ROI_DESCRIPTION_QUESTIONS, rng), said + END)
-    return region, [described] if own.target == UNNAMED else [named, described]
+    """A box and the questions about it: its name where the source gives one, and more.
 
-
-def _jittered(region: Region, shape: tuple[int, ...], rng: np.random.Generator) -> Region:
-    width, height = region.x1 - region.x0 + 1, region.y1 - region.y0 + 1
-    moved = np.rint(rng.uniform(-BOX_JITTER, BOX_JITTER, 4) * (width, height, width, height)).astype(int)
-    x0, x1 = max(0, region.x0 + moved[0]), min(shape[1] - 1, region.x1 + moved[2])
-    y0, y1 = max(0, region.y0 + moved[1]), min(shape[0] - 1, region.y1 + moved[3])
-    return Region(int(x0), int(y0), int(x1), int(y1)) if x1 > x0 and y1 > y0 else region
-
-
-def region_of(record: Record, rng: np.random.Generator) -> tuple[RegionRecord, Region, NDArray[np.bool_]]:
-    """A target, the box of one of its connected pieces and that piece; the larger pieces are likelier.
-
-    A target that is known by its box alone is one piece, the whole box.
+    It lies on one piece of a target, or where findings are known within healthy anatomy, which keeps its name, or on
+    nothing at all.
     """
-    own = record.regions[int(rng.integers(len(record.regions)))]
-    if not own.counts:
-        x0, y0, x1, y1 = own.box
-        filled = np.zeros(record.stored_size, bool)
-        filled[y0 : y1 + 1, x0 : x1 + 1] = True
-        return own, Region(x0, y0, x1, y1), filled
-    mask = decode_mask(own.counts, record.stored_size)
-    labels, count = ndimage.label(mask)
-    areas = ndimage.sum_labels(mask, labels, range(1, count + 1))
-    piece = int(rng.choice(count, p=areas / areas.sum()))
-    rows, columns = ndimage.find_objects(labels)[piece]
-    return own, Region(columns.start, rows.start, columns.stop - 1, rows.stop - 1), labels == piece + 1
+    if rng.random() < EMPTY_BOX and (region := boxes.empty_box(record, rng)) is not None:
+        return region, [_named(NO_FINDINGS, rng)]
+    own, region, mask = boxes.region_of(record, rng)
+    name = wordings.phrase(own.target, record.modality)
+    if rng.random() < INNER_BOX and (inner := boxes.inner_box(record, own, mask, rng)) is not None:
+        return inner, [_named(name, rng)]
+    if rng.random() < 0.5:
+        region = boxes.jittered(region, mask.shape, rng)
+    said = own.caption or wordings.describe(own.target, mask, record.pixels(), record.modality) + "."
+    described = Example("roi_describe", one_of(questions.ROI_DESCRIPTION_QUESTIONS, rng), said + END)
+    return region, [described] if own.target == UNNAMED else [_named(name, rng), described]
+
+
+def _named(name: str, rng: np.random.Generator) -> Example:
+    return Example("roi_class", one_of(questions.ROI_QUESTIONS, rng), name + END)
 
 
 def vocabulary_texts(records: Iterable[Record], known: Mapping[str, Sequence[str]], seed: int) -> Iterable[str]:
@@ -152,22 +165,21 @@ def vocabulary_texts(records: Iterable[Record], known: Mapping[str, Sequence[str
         yield from (text for q in record.questions for text in (q.question, q.answer))
 
 
-def findings(record: Record) -> list[str]:
-    """What is wrong in a picture: its regions that are findings. Parts of a brain tumour are not findings beside it."""
-    known = vocabulary.targets()
-    names = [r.target for r in record.regions if r.target not in known or known[r.target].kind == "finding"]
-    return [n for n in names if n not in _PARTS_OF_BRAIN_TUMOUR or "brain tumour" not in names]
-
-
 def one_of(options: Sequence[str], rng: np.random.Generator) -> str:
     """The first, published wording half of the time."""
     return options[0] if rng.random() < 0.5 else options[int(rng.integers(len(options)))]
 
 
-def segment_example(record: Record, target: str, rng: np.random.Generator, learn_words: bool = True) -> Example:
-    """A referring question about one target, whether the picture shows it or not."""
-    name = wordings.phrase(target, record.modality)
-    question = one_of(questions.SEGMENT_QUESTIONS, rng).replace("{target}", _cased(name, record.modality))
+def segment_example(
+    record: Record, target: str, rng: np.random.Generator, learn_words: bool = True, kind: str = ""
+) -> Example:
+    """A referring question about one target, whether the picture shows it or not.
+
+    Args:
+        kind: The modality that it is worded for; the picture's own where empty.
+    """
+    name = wordings.phrase(target, kind or record.modality)
+    question = one_of(questions.SEGMENT_QUESTIONS, rng).replace("{target}", _cased(name, kind or record.modality))
     return Example("segment", question, one_of(questions.SEGMENT_ANSWERS, rng) + END, (target,), learn_words)
 
 
@@ -221,10 +233,16 @@ def _vqa(record: Record, rng: np.random.Generator) -> Example:
     if record.dataset in questions.CLASS_QUESTIONS and record.image_class:
         question, says = questions.CLASS_QUESTIONS[record.dataset]
         pairs.append((question, (says or {}).get(record.image_class, record.image_class).lower()))
-    if record.modality and (not pairs or rng.random() < 0.15):
-        pairs = [(questions.MODALITY_QUESTION, modality(record.modality).label.lower())]
     question, answer = pairs[int(rng.integers(len(pairs)))]
     return Example("vqa", f"<image>\n{question}", answer + END)
+
+
+def _modality(record: Record, rng: np.random.Generator) -> Example:
+    return Example("modality", questions.MODALITY_QUESTION, MODALITY_ANSWERS[record.modality] + END)
+
+
+def _part(record: Record, rng: np.random.Generator) -> Example:
+    return Example("part", questions.PART_QUESTION, PART_ANSWERS[part_of(record)] + END)
 
 
 _MAKERS = {
@@ -233,4 +251,6 @@ _MAKERS = {
     "grounded_vqa": _grounded_vqa,
     "describe": _describe,
     "vqa": _vqa,
+    "modality": _modality,
+    "part": _part,
 }

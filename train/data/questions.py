@@ -53,4 +53,5 @@ CLASS_QUESTIONS = {
 }
 """Data set -> question about the whole picture, and how its classes are said where not as they are."""
 
-MODALITY_QUESTION = "What is the modality of this picture?"
+MODALITY_QUESTION = TASKS["modality"].instruction
+PART_QUESTION = TASKS["part"].instruction

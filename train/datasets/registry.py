@@ -26,6 +26,8 @@ from typing import Any
 
 from unibiomed_core.errors import ConfigError
 
+from ..data.body_parts import body_of
+
 UNKNOWN_LICENCE = "see the link"
 
 
@@ -46,7 +48,6 @@ class DatasetEntry:
         reason: Why there is no converter, and the step that makes one fit; empty where there is one.
         after: The layout that reads the data set after that step; empty where there is a converter.
         labels: Target -> label values, where neither the source nor the converter names them; none is all above 0.
-        body: Parts of the body, as :class:`train.datasets.request.ConversionRequest` has it.
         findings_known: A picture without a finding label shows none of the source's findings.
         step: Every n-th slice of a volume.
     """
@@ -64,9 +65,13 @@ class DatasetEntry:
     licence: str = UNKNOWN_LICENCE
     reason: str = ""
     after: str = ""
-    body: tuple[str, ...] = ()
     findings_known: bool = False
     step: int = 1
+
+    @property
+    def body(self) -> tuple[str, ...]:
+        """Parts of the body that are shown, as :class:`train.datasets.request.ConversionRequest` has it."""
+        return body_of(self.name)
 
     @property
     def modality(self) -> str:
@@ -84,7 +89,6 @@ def registry() -> Mapping[str, DatasetEntry]:
 def _entry(row: Mapping[str, Any]) -> DatasetEntry:
     labels = MappingProxyType({target: tuple(values) for target, values in row.get("labels", {}).items()})
     lists = {name: tuple(row[name]) for name in ("modalities", "targets")}
-    lists["body"] = tuple(row.get("body", ()))
     return DatasetEntry(**{**row, **lists, "labels": labels})
 
 

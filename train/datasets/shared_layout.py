@@ -1,7 +1,7 @@
 """The layout with one ``dataset.json`` a folder: 8-bit pictures or NIfTI volumes with integer label maps.
 
-A row of ``SOURCES`` says what the labels of a data set are called here, which body part is seen, and whether a picture
-without a finding is a normal one; a folder without a row is read by its own labels.
+A row of ``SOURCES`` says what the labels of a data set are called here, and whether a picture without a finding is a
+normal one; a folder without a row is read by its own labels.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from unibiomed_core.files import read_json
 from unibiomed_core.modalities import modality
 from unibiomed_core.types import StoredOrder
 
+from ..data.body_parts import body_of, foreign_targets
 from ..data.records import QuestionRecord, Record, RegionRecord
 from . import volumes
 from .names import Names
@@ -31,14 +32,12 @@ class Source:
 
     Args:
         labels: Target name -> the label values it is made of.
-        body: Parts of the body that are shown; decide which other targets cannot be in the picture.
         findings_known: A picture without a finding label shows none of the source's findings.
         step: Every n-th slice of a volume.
         listed_only: Structures that an item does not list may be there without a contour, so nothing is said of them.
     """
 
     labels: Mapping[str, tuple[int, ...]]
-    body: tuple[str, ...]
     findings_known: bool = False
     step: int = 1
     listed_only: bool = False
@@ -63,16 +62,14 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
     {
         "acdc-mri-heart": Source(
             {"right ventricular cavity": (1,), "left ventricular myocardium": (2,), "left ventricular cavity": (3,)},
-            ("heart",),
         ),
-        "bccd-blood-cells": Source({"red blood cell": (1,), "white blood cell": (2,), "platelet": (3,)}, ("blood",)),
+        "bccd-blood-cells": Source({"red blood cell": (1,), "white blood cell": (2,), "platelet": (3,)}),
         "bhsd-ct-haemorrhage": Source(
             {
                 "intracranial haemorrhage": (1, 2, 3, 4, 5), "epidural haemorrhage": (1,),
                 "intraparenchymal haemorrhage": (2,), "intraventricular haemorrhage": (3,),
                 "subarachnoid haemorrhage": (4,), "subdural haemorrhage": (5,),
             },
-            ("head",),
             True,
         ),
         "brats2023-mri-subset": Source(
@@ -80,90 +77,83 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
                 "brain tumour": (1, 2, 3), "tumour core": (1, 3), "necrotic tumour core": (1,),
                 "peritumoural oedema": (2,), "enhancing tumour": (3,),
             },
-            ("head",),
             True,
         ),
         "brisc-mri-brain-tumour": Source(
-            {"brain tumour": (1, 2, 3), "meningioma": (1,), "pituitary tumour": (3,)}, ("head",), True
+            {"brain tumour": (1, 2, 3), "meningioma": (1,), "pituitary tumour": (3,)}, True
         ),
-        "busbra-breast-us": Source({"breast lesion": (1,)}, ("breast",), True),
-        "ccaus-carotid-us": Source({"common carotid artery": (1,)}, ("neck",)),
+        "busbra-breast-us": Source({"breast lesion": (1,)}, True),
+        "ccaus-carotid-us": Source({"common carotid artery": (1,)}),
         "chd68-ct-heart": Source(
             {
                 "left ventricular cavity": (1,), "right ventricular cavity": (2,), "left atrium": (3,),
                 "right atrium": (4,), "left ventricular myocardium": (5,), "aorta": (6,), "pulmonary artery": (7,),
             },
-            ("heart",),
         ),
         "cpaisd-ct-stroke": Source(
-            {"ischaemic stroke": (1, 2), "ischaemic penumbra": (1,), "ischaemic core": (2,)}, ("head",), True
+            {"ischaemic stroke": (1, 2), "ischaemic penumbra": (1,), "ischaemic core": (2,)}, True
         ),
-        "curvas-ct-abdomen": Source({"pancreas": (1,), "kidney": (2,), "liver": (3,)}, ("abdomen",)),
-        "drishti-fundus-disc": Source({"optic disc": (1, 2), "optic cup": (2,)}, ("eye",)),
+        "curvas-ct-abdomen": Source({"pancreas": (1,), "kidney": (2,), "liver": (3,)}),
+        "drishti-fundus-disc": Source({"optic disc": (1, 2), "optic cup": (2,)}),
         "ebhi-colorectal-glands": Source(
             {
                 "colorectal adenocarcinoma": (1,), "high-grade intraepithelial neoplasia": (2,),
                 "low-grade intraepithelial neoplasia": (3,), "normal colonic gland": (4,),
                 "colorectal polyp tissue": (5,), "serrated adenoma": (6,),
             },
-            ("tissue",),
             True,
         ),
-        "glomeruli-kidney-he": Source({"glomerulus": (1,)}, ("tissue",)),
-        "ham10000-skin": Source({"skin lesion": (1,)}, ("skin",), True),
+        "glomeruli-kidney-he": Source({"glomerulus": (1,)}),
+        "ham10000-skin": Source({"skin lesion": (1,)}, True),
         "hvsmr2-mri-heart": Source(
             {
                 "left ventricular cavity": (1,), "right ventricular cavity": (2,), "left atrium": (3,),
                 "right atrium": (4,), "aorta": (5,), "pulmonary artery": (6,), "superior vena cava": (7,),
                 "inferior vena cava": (8,),
             },
-            ("heart",),
         ),
-        "isic2017-class": Source({}, ("skin",)),
-        "kidney-mri-t2": Source({"kidney": (1,)}, ("abdomen",)),
+        "isic2017-class": Source({}),
+        "kidney-mri-t2": Source({"kidney": (1,)}),
         # The tumour grows in the kidney and was drawn over it.
-        "kits19-ct-kidney": Source({"kidney": (1, 2), "kidney tumour": (2,)}, ("abdomen",), True),
-        "left-atrium-mri": Source({"left atrium": (1,)}, ("heart",)),
-        "lizard-nuclei": Source({"cell nucleus": (1,)}, ("tissue",)),
-        "lung-tumour-crops-ct": Source({"lung tumour": (1,)}, ("chest",), True),
-        "monusac-nuclei": Source({"cell nucleus": (1,)}, ("tissue",)),
-        "oct-retina-bscan": Source({"retina": (1,)}, ("eye",)),
+        "kits19-ct-kidney": Source({"kidney": (1, 2), "kidney tumour": (2,)}, True),
+        "left-atrium-mri": Source({"left atrium": (1,)}),
+        "lizard-nuclei": Source({"cell nucleus": (1,)}),
+        "lung-tumour-crops-ct": Source({"lung tumour": (1,)}, True),
+        "monusac-nuclei": Source({"cell nucleus": (1,)}),
+        "oct-retina-bscan": Source({"retina": (1,)}),
         "openkbp-head-neck-ct": Source(
             {
                 "brainstem": (1,), "spinal cord": (2,), "right parotid gland": (3,), "left parotid gland": (4,),
                 "mandible": (5,), "larynx": (6,), "oesophagus": (7,),
             },
-            ("neck", "head", "chest"),
             step=4,
             listed_only=True,
         ),
-        "prostate158-mri": Source({"prostate central gland": (1,), "prostate tumour": (2,)}, ("pelvis",), True),
+        "prostate158-mri": Source({"prostate central gland": (1,), "prostate tumour": (2,)}, True),
         "rings-prostate-glands": Source(
-            {"benign prostate gland": (1,), "prostate tumour gland": (2,)}, ("tissue",), True
+            {"benign prostate gland": (1,), "prostate tumour gland": (2,)}, True
         ),
-        "smdg-fundus-disc": Source({"optic disc": (1, 2), "optic cup": (2,)}, ("eye",)),
+        "smdg-fundus-disc": Source({"optic disc": (1, 2), "optic cup": (2,)}),
         "spider-mri-lumbar-spine": Source(
             {
                 "vertebra": (1, 2, 3, 4, 5, 6, 7, 10), "L5 vertebra": (1,), "L4 vertebra": (2,), "L3 vertebra": (3,),
                 "L2 vertebra": (4,), "L1 vertebra": (5,), "T12 vertebra": (6,), "spinal canal": (8,),
                 "intervertebral disc": (9,),
             },
-            ("spine",),
         ),
-        "uwm-gi-mri": Source({"colon": (1,), "small bowel": (2,), "stomach": (3,)}, ("abdomen",)),
-        "av-wide-fundus": Source({"retinal blood vessel": (1,), "optic disc": (2,)}, ("eye",)),
+        "uwm-gi-mri": Source({"colon": (1,), "small bowel": (2,), "stomach": (3,)}),
+        "av-wide-fundus": Source({"retinal blood vessel": (1,), "optic disc": (2,)}),
         "brats2013-glioma": Source(
             {
                 "brain tumour": (1, 2, 3, 4), "tumour core": (1, 3, 4), "necrotic tumour core": (1,),
                 "enhancing tumour": (4,), "peritumoural oedema": (2,),
             },
-            ("head",),
             True,
             3,
         ),
-        "busi-breast-us": Source({"breast lesion": (1,)}, ("breast",), True),
-        "chaos-ct-liver-slices": Source({"liver": (1,)}, ("abdomen",)),
-        "chase-db1": Source({"retinal blood vessel": (1,)}, ("eye",)),
+        "busi-breast-us": Source({"breast lesion": (1,)}, True),
+        "chaos-ct-liver-slices": Source({"liver": (1,)}),
+        "chase-db1": Source({"retinal blood vessel": (1,)}),
         "covid-cxr-structures": Source(
             {
                 "right lung": (1,), "left lung": (2,), "lung fields": (1, 2), "cardiomediastinum": (3,),
@@ -172,42 +162,39 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
                 "endotracheal tube": (9,), "central venous line": (10,), "monitoring probe": (11,),
                 "nasogastric tube": (12,), "tubing": (13,),
             },
-            ("chest",),
             True,
         ),
-        "deeplesion-ct-sample": Source({"lesion": (1,)}, ("chest", "abdomen", "pelvis", "neck", "limb")),
-        "drive": Source({"retinal blood vessel": (1,), "optic disc": (2,)}, ("eye",)),
-        "dsb2018-stained-nuclei": Source({"cell nucleus": (1,)}, ("tissue",)),
-        "isic2017-sample": Source({"skin lesion": (1,)}, ("skin",), True),
-        "kvasir-seg": Source({"polyp": (1,)}, ("bowel",), True),
-        "lung-tumour-ct": Source({"lung tumour": (1,)}, ("chest",), True, 2),
-        "montgomery-cxr": Source({"lung fields": (1,)}, ("chest",)),
-        "ms-lesions": Source({"white-matter lesion": (1,)}, ("head",), True, 3),
+        "deeplesion-ct-sample": Source({"lesion": (1,)}),
+        "drive": Source({"retinal blood vessel": (1,), "optic disc": (2,)}),
+        "dsb2018-stained-nuclei": Source({"cell nucleus": (1,)}),
+        "isic2017-sample": Source({"skin lesion": (1,)}, True),
+        "kvasir-seg": Source({"polyp": (1,)}, True),
+        "lung-tumour-ct": Source({"lung tumour": (1,)}, True, 2),
+        "montgomery-cxr": Source({"lung fields": (1,)}),
+        "ms-lesions": Source({"white-matter lesion": (1,)}, True, 3),
         "msd-hippocampus": Source(
-            {"hippocampus": (1, 2), "anterior hippocampus": (1,), "posterior hippocampus": (2,)}, ("head",), step=4
+            {"hippocampus": (1, 2), "anterior hippocampus": (1,), "posterior hippocampus": (2,)}, step=4
         ),
-        "octa-faz": Source({"foveal avascular zone": (1,)}, ("eye",)),
-        "ph2": Source({"skin lesion": (1,)}, ("skin",), True),
+        "octa-faz": Source({"foveal avascular zone": (1,)}),
+        "ph2": Source({"skin lesion": (1,)}, True),
         "proton-mri-lung-lobes": Source(
             {
                 "lung": (1, 2, 3, 4, 5), "left lung": (1, 2), "right lung": (3, 4, 5), "left lower lobe": (1,),
                 "left upper lobe": (2,), "right lower lobe": (3,), "right middle lobe": (4,), "right upper lobe": (5,),
             },
-            ("chest",),
             step=3,
         ),
-        "shenzhen-cxr": Source({"lung fields": (1,)}, ("chest",)),
-        "soft-tissue-sarcoma-pet-ct-mr": Source({"soft-tissue sarcoma": (1,)}, ("limb",), True, 4),
-        "spinal-cord-mri": Source({"spinal cord": (1,), "spinal cord grey matter": (2,)}, ("spine",), step=3),
-        "sunnybrook-cardiac": Source({"left ventricular cavity": (1,)}, ("heart",)),
-        "tnbc-nuclei-sample": Source({"cell nucleus": (1,)}, ("tissue",)),
-        "totalsegmentator-ct-sample": Source(_ORGANS_CT, ("abdomen",)),
-        "totalsegmentator-mr-sample": Source(_ORGANS_MR, ("abdomen",)),
-        "usgra-nerve-vessel": Source({"nerve": (1,), "blood vessel": (2,)}, ("limb", "neck")),
-        "vqa-rad": Source({}, ()),
+        "shenzhen-cxr": Source({"lung fields": (1,)}),
+        "soft-tissue-sarcoma-pet-ct-mr": Source({"soft-tissue sarcoma": (1,)}, True, 4),
+        "spinal-cord-mri": Source({"spinal cord": (1,), "spinal cord grey matter": (2,)}, step=3),
+        "sunnybrook-cardiac": Source({"left ventricular cavity": (1,)}),
+        "tnbc-nuclei-sample": Source({"cell nucleus": (1,)}),
+        "totalsegmentator-ct-sample": Source(_ORGANS_CT),
+        "totalsegmentator-mr-sample": Source(_ORGANS_MR),
+        "usgra-nerve-vessel": Source({"nerve": (1,), "blood vessel": (2,)}),
+        "vqa-rad": Source({}),
         "wbc-smear": Source(
             {"white blood cell": (1, 2), "white blood cell nucleus": (1,), "white blood cell cytoplasm": (2,)},
-            ("blood",),
         ),
     }
 )  # fmt: skip
@@ -246,9 +233,7 @@ def data_sets(job: ConversionRequest) -> Iterator[tuple[Path, str, dict[str, Any
         )
     for folder in folders:
         about = _read(folder / "dataset.json")
-        source = SOURCES.get(folder.name) or Source(
-            job.labels or _own_labels(about), job.body, job.findings_known, job.step
-        )
+        source = SOURCES.get(folder.name) or Source(job.labels or _own_labels(about), job.findings_known, job.step)
         yield folder, job.dataset if folder == job.source else folder.name, about, source
 
 
@@ -345,7 +330,7 @@ def _convert_item(
         licence=about["licence"],
         image=b"",
         size=(0, 0),
-        foreign=volumes.foreign_targets(kind, source.labels, source.body),
+        foreign=foreign_targets(kind, source.labels, body_of(folder.name) or job.body),
         findings_known=source.findings_known or text.get("image_class") == "normal",
         image_class=text.get("image_class", ""),
         questions=tuple(

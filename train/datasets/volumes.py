@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from unibiomed_core.io import FORMATS, guard, picture
 from unibiomed_core.modalities import choose_window, to_rgb
 from unibiomed_core.types import StoredOrder, Volume
 
+from ..data.body_parts import foreign_targets
 from ..data.records import Record, region_record, resize_mask, resize_picture
 from .request import ConversionRequest, Summary
 
@@ -48,20 +48,6 @@ UNREADABLE = (UniBiomedError, OSError, ValueError, EOFError, zlib.error)
 MaskOf = Callable[[int], NDArray[np.bool_]]
 """Canonical axial index -> (Y, X) bool."""
 
-_BESIDE: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "head": frozenset({"neck", "spine"}),
-        "neck": frozenset({"head", "chest", "spine"}),
-        "chest": frozenset({"neck", "heart", "abdomen", "spine"}),
-        "heart": frozenset({"chest", "abdomen", "spine"}),
-        "abdomen": frozenset({"chest", "heart", "pelvis", "spine"}),
-        "pelvis": frozenset({"abdomen", "limb"}),
-        "spine": frozenset({"neck", "chest", "abdomen", "pelvis"}),
-        "limb": frozenset({"pelvis"}),
-    }
-)
-"""Parts of the body that a scan of one may show, too; their targets are no sure negatives there."""
-
 
 def frame_of(
     job: ConversionRequest,
@@ -89,7 +75,7 @@ def frame_of(
         licence=job.licence,
         image=b"",
         size=(0, 0),
-        foreign=() if targets is None else foreign_targets(modality, targets, job.body),
+        foreign=() if targets is None else foreign_targets(modality, frozenset(targets), job.body),
         findings_known=job.findings_known,
         source=source,
     )
@@ -328,24 +314,6 @@ def named_targets(labels: Mapping[str, tuple[int, ...]], modality: str) -> dict[
         target = target_name(name, modality)
         named[target] = tuple(dict.fromkeys((*named.get(target, ()), *values)))
     return named
-
-
-def foreign_targets(modality: str, targets: Iterable[str], body: Sequence[str]) -> tuple[str, ...]:
-    """Targets that cannot be in a picture of this modality and these parts of the body; none where no part is known."""
-    here = frozenset(targets)
-    own = frozenset(body).union(*(vocabulary.parts_of(name)[:1] for name in here))
-    beside = frozenset[str]().union(*(_BESIDE.get(part, ()) for part in own))
-    if not body:
-        return ()
-    return tuple(
-        t.name
-        for t in vocabulary.for_modality(modality)
-        if t.name not in here
-        and t.name != "lesion"
-        and own.isdisjoint(t.parts)
-        # Anatomy at the edge of a neighbouring part comes into a scan; a finding would have to lie where it belongs.
-        and beside.isdisjoint(t.parts[:1] if t.kind == "finding" else t.parts)
-    )
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from unibiomed_core.metrics.overlap import dice
 from unibiomed_core.metrics.published import clean
 from unibiomed_core.tasks import NO_FINDINGS
 
-from ..data import examples, wordings
+from ..data import examples, negatives, wordings
 from ..data.records import Record
 from .predict import questions_of, roi_question
 
@@ -125,7 +125,7 @@ def _answers(record: Record, describe: bool) -> Iterator[tuple[str, str]]:
         if region.anatomy:
             yield "grounded_vqa", region.target
     if record.findings_known:
-        for name in examples.findings(record) or [NO_FINDINGS]:
+        for name in negatives.findings(record) or [NO_FINDINGS]:
             yield "disease", wordings.phrase(name, record.modality) if name != NO_FINDINGS else NO_FINDINGS
     for task, _, answer in questions_of(record):
         yield task, answer

@@ -20,7 +20,7 @@ from unibiomed_core.modalities import AS_IS
 from unibiomed_core.tasks import NO_FINDINGS, parse_answer
 from unibiomed_core.types import Prediction, Prompt, Region, Slice
 
-from ..data import examples, questions, wordings
+from ..data import boxes, examples, negatives, questions, wordings
 from ..data.records import Record
 from ..data.run_lengths import encode_mask
 from .prediction_files import ANSWER_FILE, MASK_FILE, Row, about, mask_row
@@ -139,7 +139,7 @@ def _ask_together(
 
 def _finding_row(record: Record, task: str, prediction: Prediction) -> Row:
     """Disease or report: words, and what was marked against all that is annotated as a finding."""
-    found = examples.findings(record)
+    found = negatives.findings(record)
     phrases = [wordings.phrase(n, record.modality) for n in found] or [NO_FINDINGS]
     row = _answer_row(record, task, prediction, phrases)
     if task == "report":
@@ -226,7 +226,7 @@ def roi_question(record: Record) -> tuple[Region, list[str], str, str] | None:
     """
     if not record.regions:
         return None
-    own, region, piece = examples.region_of(record, np.random.default_rng(zlib.crc32(record.id.encode())))
+    own, region, piece = boxes.region_of(record, np.random.default_rng(zlib.crc32(record.id.encode())))
     target = own.target
     if min(region.x1 - region.x0, region.y1 - region.y0) < SMALLEST_BOX:
         return None

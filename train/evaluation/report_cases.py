@@ -16,6 +16,7 @@ from unibiomed_core.engine.volume.counting import tally
 from unibiomed_core.errors import DataError
 from unibiomed_core.types import CroppedMask, Volume
 
+from ..data.body_parts import body_of, foreign_targets
 from ..datasets import shared_layout, volumes
 from ..datasets.names import Names
 from ..datasets.request import ConversionRequest
@@ -34,6 +35,7 @@ class Case:
         group: Patient, video or eye.
         modality: Empty where the set does not tell it.
         folder: Of its data set.
+        body: Parts of the body that its data set shows; empty where nobody says.
         first: Whether it is the first test item of its data set by name.
     """
 
@@ -45,6 +47,7 @@ class Case:
     about: Mapping[str, Any] = field(repr=False)
     item: Mapping[str, Any] = field(repr=False)
     source: Source = field(repr=False)
+    body: tuple[str, ...] = ()
     first: bool = False
 
     @property
@@ -63,7 +66,7 @@ class Case:
     @property
     def parts(self) -> frozenset[str]:
         """Parts of the body that are a right answer; empty where the set does not tell."""
-        own = self.source.body or (str(self.item.get("anatomy", "")),)
+        own = self.body or (str(self.item.get("anatomy", "")),)
         return frozenset(own).union(*(ALSO_RIGHT.get(part, ()) for part in own)) & frozenset(vocabulary.PARTS)
 
 
@@ -122,7 +125,8 @@ def cases(data: Path, limit: int = 0) -> list[Case]:
         found += [
             Case(
                 f"{dataset}/{item['id']}", dataset, str(item.get("group", item["id"])),
-                shared_layout.modality_of(about, item), folder, about, item, source, first=not number,
+                shared_layout.modality_of(about, item), folder, about, item, source,
+                body_of(folder.name), first=not number,
             )
             for number, item in enumerate(test)
         ]  # fmt: skip
@@ -159,7 +163,7 @@ def truth_of(case: Case, volume: Volume) -> Truth:
         {target: mask for target, mask in masks.items() if target in present},
         tuple(target for target in lesions if target in present),
         normal,
-        frozenset(volumes.foreign_targets(case.modality, case.source.labels, case.source.body)),
+        frozenset(foreign_targets(case.modality, case.source.labels, case.body)),
         _counts(case, volume, masks, boxes),
     )
 

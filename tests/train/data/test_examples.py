@@ -8,7 +8,9 @@ import pytest
 from tests.train.tiny_data import write_tree
 from train.data import records as record_files
 from train.data.augment import may_mirror
-from train.data.examples import boxed_examples, findings, pick_targets, plain_examples, region_of
+from train.data.boxes import region_of
+from train.data.examples import boxed_examples, pick_targets, plain_examples
+from train.data.negatives import findings
 from train.data.records import UNNAMED, Record, RecordSet, RegionRecord, region_record, resize_mask
 from train.data.run_lengths import encode_mask
 from train.data.targets import NOTHING, target_codes, trained_targets
@@ -44,7 +46,7 @@ def test_every_seg_has_one_target_and_answers_end(training: RecordSet) -> None:
             assert example.question.startswith("<image>")
             parsed = parse_answer(example.answer, "x")
             assert sum(p.seg is not None for p in parsed.phrases) == len(example.targets)
-    assert seen == {"segment", "disease", "report", "roi_class", "roi_describe", "vqa"}
+    assert seen == {"segment", "disease", "report", "roi_class", "roi_describe", "vqa", "modality", "part"}
 
 
 def test_a_target_that_is_there_is_always_asked(training: RecordSet) -> None:
@@ -62,7 +64,7 @@ def test_negatives_are_in_every_picture_that_can_have_one() -> None:
     liver = region_record("liver", np.eye(32, dtype=bool))
     shown = record(liver, absent=("spleen",), foreign=("lung tumour",))
     for seed in range(20):
-        picked = pick_targets(shown, np.random.default_rng(seed), 4)
+        picked = pick_targets(shown, np.random.default_rng(seed), 4, {"liver", "spleen", "lung tumour"})
         assert ("liver", True) in picked
         assert any(not present for _, present in picked)
 

@@ -60,7 +60,7 @@ def told(
 
 def case_of(modality: str, name: str = "set/item", group: str = "p", body: tuple[str, ...] = (), **item: Any) -> Case:
     dataset = name.split("/")[0]
-    return Case(name, dataset, group, modality, Path(dataset), {}, item, Source({}, body))
+    return Case(name, dataset, group, modality, Path(dataset), {}, item, Source({}), body)
 
 
 def truth(
