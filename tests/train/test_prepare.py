@@ -312,7 +312,15 @@ def test_the_summary_counts_as_the_papers_tables_do() -> None:
         "endoscopy": {"images": 1, "triplets": 1},
         "not stated": {"images": 1, "triplets": 0},
     }
-    assert summary["by_task"] == {"disease": 2, "report": 2, "roi": 4, "segmentation": 3, "vqa": 2}
+    assert summary["by_task"] == {
+        "disease": 2, "modality": 3, "part": 1, "report": 2, "roi": 4, "segmentation": 3, "vqa": 2,
+    }  # fmt: skip
+    assert {m: row["part"] for m, row in summary["surely_absent"]["drawn"].items()} == {
+        "ct": 0, "endoscopy": 1, "not stated": 0,
+    }  # fmt: skip
+    sure = summary["surely_absent"]["drawn"]["ct"]
+    assert sure["near"] == 1
+    assert (sure["pictures"], sure["far"] > 0, sure["other"] > sure["far"]) == (2, True, True)
     assert summary["by_target"] == {"drawn": {"ct": {"liver": 2, "liver tumor": 1}, "endoscopy": {"polyp": 1}}}
     assert summary["by_abnormality"] == {"liver tumor": 1, "no findings": 1, "polyp": 1}
     assert summary["splits"] == {"train": 3, "test": 1}

@@ -11,6 +11,7 @@ from typing import Any
 from unibiomed_core import vocabulary
 from unibiomed_core.tasks import NO_FINDINGS
 
+from .negatives import negatives, part_of
 from .records import Record
 
 SAVED_REFUSALS = 1000
@@ -37,9 +38,12 @@ class RecordCounts:
         images: Modality -> pictures (table A5).
         triplets: Modality -> image-target-text triplets: regions that are there, with a mask or a box (table A5).
         tasks: Task -> questions that the records can answer: regions with a mask (segment), pictures whose findings
-            are known (disease), regions (ROI), captions and region captions (report), questions (VQA).
+            are known (disease), regions (ROI), captions and region captions (report), questions (VQA), pictures of a
+            known modality and of a known part of the body.
         targets: (data set, modality, target) -> triplets (table A4).
         abnormalities: Name -> pictures, among those whose findings are known or that show one (table A6).
+        sure: (data set, modality, kind) -> targets that its pictures surely do not show, near, far and other ones as in
+            :class:`.negatives.Negatives`; pictures of a known part of the body under "part", all under "pictures".
         splits: (data set, split) -> records.
     """
 
@@ -48,6 +52,7 @@ class RecordCounts:
     tasks: Counter[str] = field(default_factory=Counter)
     targets: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     abnormalities: Counter[str] = field(default_factory=Counter)
+    sure: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     splits: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, record: Record) -> None:
@@ -62,10 +67,19 @@ class RecordCounts:
         self.tasks["roi"] += len(record.regions)
         self.tasks["report"] += bool(record.caption) + sum(bool(r.caption) for r in record.regions)
         self.tasks["vqa"] += len(record.questions)
+        self.tasks["modality"] += bool(record.modality)
+        self.tasks["part"] += bool(part_of(record))
+        self._add_sure(record, modality)
         found = {r.target for r in record.regions if is_abnormality(r.target, record.modality)}
         if record.findings_known and not found:
             found = {NO_FINDINGS}
         self.abnormalities.update(found)
+
+    def _add_sure(self, record: Record, modality: str) -> None:
+        sure = negatives(record)
+        counted = {"pictures": 1, "near": len(sure.near), "far": len(sure.far), "other": len(sure.other)}
+        for kind, number in {**counted, "part": int(bool(part_of(record)))}.items():
+            self.sure[record.dataset, modality, kind] += number
 
     def total(self) -> int:
         return sum(self.images.values())
@@ -79,8 +93,8 @@ def summary_of(
 ) -> dict[str, Any]:
     """The machine-readable summary; tables are sorted by name, reasons by count: the same data give the same bytes.
 
-    Keys: ``splits``, ``records``, ``by_modality``, ``by_task``, ``by_target``, ``by_abnormality``, ``refused``
-    (the first :data:`SAVED_REFUSALS`), ``refused_count``, ``refused_by_reason`` and ``notes``.
+    Keys: ``splits``, ``records``, ``by_modality``, ``by_task``, ``by_target``, ``by_abnormality``, ``surely_absent``,
+    ``refused`` (the first :data:`SAVED_REFUSALS`), ``refused_count``, ``refused_by_reason`` and ``notes``.
 
     Args:
         notes: What files were read other than they stand, as :func:`train.datasets.notes.noted` gives it.
@@ -89,6 +103,9 @@ def summary_of(
     by_target: dict[str, dict[str, dict[str, int]]] = {}
     for (dataset, modality, target), number in sorted(counts.targets.items()):
         by_target.setdefault(dataset, {}).setdefault(modality, {})[target] = number
+    sure: dict[str, dict[str, dict[str, int]]] = {}
+    for (dataset, modality, kind), number in sorted(counts.sure.items()):
+        sure.setdefault(dataset, {}).setdefault(modality, {})[kind] = number
     return {
         "splits": {split: counts.in_split(split) for split in ("train", "test")},
         "records": {f"{dataset}/{split}": n for (dataset, split), n in sorted(counts.splits.items())},
@@ -96,6 +113,7 @@ def summary_of(
         "by_task": dict(sorted(counts.tasks.items())),
         "by_target": by_target,
         "by_abnormality": dict(sorted(counts.abnormalities.items())),
+        "surely_absent": sure,
         "refused": [list(item) for item in refused[:SAVED_REFUSALS]],
         "refused_count": len(refused),
         "refused_by_reason": dict(Counter(reason for _, reason in refused).most_common(SAVED_REFUSALS)),
@@ -123,6 +141,19 @@ def summary_text(summary: Mapping[str, Any]) -> str:
             ],
         ),
         _table(("abnormality", "images"), list(summary["by_abnormality"].items())),
+        _table(
+            ("data set", "modality", "surely absent: near", "far", "other modality", "part known"),
+            [
+                (
+                    dataset,
+                    modality,
+                    *(f"{row[kind] / row['pictures']:.1f}" for kind in ("near", "far", "other")),
+                    f"{row['part'] / row['pictures']:.0%}",
+                )
+                for dataset, rows in summary["surely_absent"].items()
+                for modality, row in rows.items()
+            ],
+        ),
         f"{splits['train']} training and {splits['test']} test records, {summary['refused_count']} refused",
     ]
     parts += [f"refused {number} x: {reason}" for reason, number in list(summary["refused_by_reason"].items())[:10]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from tests.train.evaluation.drawn_reports import case_of, told
 from tests.train.tiny_data import write_tree
 from train import evaluate
 from train.evaluation import reports
-from train.evaluation.report_cases import Case, cases, truth_of
+from train.evaluation.report_cases import cases, truth_of
 from unibiomed_core import io
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.volume.request import RunRequest
@@ -185,9 +186,7 @@ def test_a_limit_spreads_over_each_set_and_keeps_its_first_item(data: Path) -> N
 
 def truth_for(data: Path, name: str, **item: Any) -> Any:
     (case,) = (c for c in cases(data) if c.id == name)
-    case = Case(
-        case.id, case.dataset, case.group, case.modality, case.folder, case.about, case.item | item, case.source
-    )
+    case = replace(case, item=case.item | item)
     return truth_of(case, io.read(case.image, case.modality))
 
 
