@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from unibiomed_core import vocabulary
 from unibiomed_core.types import Region
+from unibiomed_core.vocabulary import Target
 
 from .negatives import all_told, findings, findings_told
 from .records import Record, RegionRecord
@@ -73,7 +74,7 @@ def empty_box(record: Record, rng: np.random.Generator) -> Region | None:
 def inner_box(record: Record, own: RegionRecord, piece: NDArray[np.bool_], rng: np.random.Generator) -> Region | None:
     """A smaller box within a piece of anatomy and beside all findings; None where there is none or they are unknown."""
     kind = vocabulary.targets().get(own.target)
-    if kind is None or kind.kind != "anatomy" or not findings_told(record):
+    if kind is None or kind.kind != "anatomy" or not (findings_told(record) or _never_ill(record.modality, kind)):
         return None
     wrong = _covered(record, findings(record))
     rows, columns = np.nonzero(piece.any(axis=1))[0], np.nonzero(piece.any(axis=0))[0]
@@ -86,6 +87,11 @@ def inner_box(record: Record, own: RegionRecord, piece: NDArray[np.bool_], rng: 
         if piece[inside].mean() >= MOSTLY_INSIDE and not wrong[inside].any():
             return box
     return None
+
+
+def _never_ill(modality: str, anatomy: Target) -> bool:
+    """Whether no finding that has a name in a modality is shown where the anatomy is."""
+    return not any(t.kind == "finding" and set(t.parts) & set(anatomy.parts) for t in vocabulary.for_modality(modality))
 
 
 def _covered(record: Record, names: Collection[str]) -> NDArray[np.bool_]:

@@ -16,19 +16,23 @@ from .negatives import findings, findings_told, negatives, nothing_found, part_o
 from .records import UNNAMED, Record
 from .targets import NOTHING
 
-TASK_WEIGHTS = {
-    "disease": 0.3, "report": 0.3, "grounded_vqa": 0.1, "describe": 0.1, "vqa": 0.4, "modality": 0.1, "part": 0.15,
-}  # fmt: skip
+TASK_WEIGHTS = {"disease": 0.3, "report": 0.3, "grounded_vqa": 0.1, "describe": 0.1, "vqa": 0.4}
 """How often a picture that more than one task fits is asked each of them."""
 
+LOOK_SHARES = {"modality": 0.25, "part": 0.35}
+"""Share of the pictures that are also asked what they are; those that nothing else can be asked of always are."""
+
 NEGATIVE_WEIGHTS = {"near": 0.6, "far": 0.3, "other": 0.1}
-"""How often each kind of :class:`.negatives.Negatives` gives what a picture does not show, of those that it has."""
+"""How often each kind of :class:`.negatives.Negatives` gives what a picture does not show, of those that it has.
+
+Other modalities are told apart so easily that one target of them a picture is enough.
+"""
 
 OTHER_MODALITY = 0.1
 """Share of pictures whose last referring question is worded as for another modality, and has an empty mask."""
 
-INNER_BOX, EMPTY_BOX = 0.3, 0.2
-"""Shares of boxes that lie within healthy anatomy, or on nothing at all, where a picture's findings are known."""
+INNER_BOX, EMPTY_BOX = 0.3, 0.3
+"""Shares of boxes that lie within healthy anatomy, or on nothing at all, in pictures of which this is known."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,9 @@ def pick_targets(record: Record, rng: np.random.Generator, most: int, known: Con
         name: pool for name in NEGATIVE_WEIGHTS if (pool := [t for t in getattr(negatives(record), name) if t in known])
     }
     if pools:
-        pool = pools[_weighted(NEGATIVE_WEIGHTS, list(pools), rng, 1)[0]]
-        room = max(1, most - len(chosen))
-        chosen += [(pool[i], False) for i in rng.permutation(len(pool))[: min(room, 2)]]
+        kind = _weighted(NEGATIVE_WEIGHTS, list(pools), rng, 1)[0]
+        count = 1 if kind == "other" else min(2, max(1, most - len(chosen)))
+        chosen += [(pools[kind][i], False) for i in rng.permutation(len(pools[kind]))[:count]]
     if nothing_found(record) and NOTHING in known and rng.random() < 0.3:
         chosen.append((NOTHING, False))
     return chosen
@@ -89,19 +93,16 @@ def plain_examples(
             target, kind = others[int(rng.integers(len(others)))]
             examples[-1] = segment_example(record, target, rng, learn_words=False, kind=kind)
     tasks = available_tasks(record)
-    for task in _drawn(tasks, rng, 2):
-        examples.append(_MAKERS[task](record, rng))
-    return examples
+    drawn = _weighted(TASK_WEIGHTS, [t for t in tasks if t in TASK_WEIGHTS], rng, 2)
+    looks = [t for t in tasks if t in LOOK_SHARES]
+    drawn += [t for t in looks if rng.random() < LOOK_SHARES[t]] if examples or drawn else looks
+    return [*examples, *(_MAKERS[task](record, rng) for task in drawn)]
 
 
 def _of_other_modalities(record: Record, known: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     """(target, modality) of all that a run knows elsewhere and the picture surely does not show."""
     other = frozenset(negatives(record).other)
     return [(t, m) for m, names in known.items() if m and m != record.modality for t in names if t in other]
-
-
-def _drawn(tasks: Sequence[str], rng: np.random.Generator, most: int) -> list[str]:
-    return _weighted(TASK_WEIGHTS, tasks, rng, most)
 
 
 def _weighted(weights: Mapping[str, float], names: Sequence[str], rng: np.random.Generator, most: int) -> list[str]:
