@@ -80,6 +80,7 @@ class ReportScore:
         volume: Whether it is about a volume.
         rows: How many the report has.
         targets: What is annotated.
+        foreign: Presence that the report states of each target that cannot be there, in its row or as not found.
         lesions: None where the set does not show every lesion.
         normal: As ``Truth.normal``.
         false_rows: Abnormal rows where the picture is normal; those flagged "unsure" among them in ``unsure_rows``.
@@ -100,6 +101,7 @@ class ReportScore:
     volume: bool
     rows: int
     targets: tuple[TargetScore, ...]
+    foreign: tuple[float, ...]
     lesions: Lesions | None
     normal: str
     false_rows: int
@@ -130,6 +132,7 @@ def score(report: Report, truth: Truth, case: Case) -> ReportScore:
         volume=not report.image["is_2d"],
         rows=len(rows),
         targets=tuple(_target(t, present, rows, report, truth) for t, present in sorted(truth.present.items())),
+        foreign=tuple(p for t in sorted(truth.foreign) if not np.isnan(p := _stated(t, rows, report))),
         lesions=_lesions(rows, truth) if truth.lesions else None,
         normal=truth.normal,
         false_rows=len(false),
@@ -172,15 +175,19 @@ def _of(target: str, rows: Rows) -> list[tuple[str, Finding]]:
 
 def _target(target: str, present: bool, rows: Rows, report: Report, truth: Truth) -> TargetScore:
     own = _of(target, rows)
-    stated = [f.presence for name, f in own if name == target]
-    stated = stated or [a.presence for a in report.absences if a.target == target]
     overlap = float("nan")
     if present and target in truth.masks:
         marked = np.zeros(truth.masks[target].shape, bool)
         for _, finding in own:
             marked[finding.mask.box] |= finding.mask.crop
         overlap = dice(marked, truth.masks[target])
-    return TargetScore(target, present, bool(own), max(stated, default=float("nan")), overlap)
+    return TargetScore(target, present, bool(own), _stated(target, rows, report), overlap)
+
+
+def _stated(target: str, rows: Rows, report: Report) -> float:
+    """Presence of a target's surest row, else of its absence; NaN where a report says nothing of it."""
+    found = [f.presence for name, f in rows if name == target]
+    return max(found or [a.presence for a in report.absences if a.target == target], default=float("nan"))
 
 
 def _is_false(name: str, truth: Truth) -> bool:
@@ -262,7 +269,7 @@ def failed(truth: Truth, case: Case, volume: bool) -> ReportScore:
     lesions = _lesions((), truth) if truth.lesions else None
     counts = tuple(CountScore(t, known.number, 0, known.origin) for t, known in sorted(truth.counts.items()))
     return ReportScore(
-        case.id, case.dataset, case.modality, f"{case.dataset}/{case.group}", volume, 0, targets, lesions,
+        case.id, case.dataset, case.modality, f"{case.dataset}/{case.group}", volume, 0, targets, (), lesions,
         truth.normal, 0, 0, 0, 0, 0, counts, {}, None, float("nan"), float("nan"),
     )  # fmt: skip
 

@@ -39,7 +39,10 @@ RULES: Mapping[str, str] = MappingProxyType(
         f"lesion from IoU {LEAST_OVERLAP:g} on, a second row on the same lesion is false; rows by falling presence. "
         "Sensitivity stays at what it had reached where a curve ends",
         "calibration": "presence that a report states of an annotated target, in its row or as not found; ten bins. "
-        "Targets that a report does not mention are left out",
+        "Targets that a report does not mention are left out. Sets annotate what is there, so that hardly any of these "
+        "is absent; with foreign targets, which surely are, the numbers are of both",
+        "looked for": "a report has a row of it or lists it as not found; a model is not asked for all that it is "
+        "measured by",
         "part of the body": "share of the slices whose likeliest part is right",
         "failed": "an item on which no report came about counts as one in which nothing was found",
         "interval": "95 %, percentile bootstrap over cases (patients) within each data set, 1000 draws",
@@ -75,6 +78,10 @@ MEASURES: Mapping[str, tuple[str, Ratio]] = MappingProxyType(
     {
         "precision": ("precision of targets", _targets(_hit, lambda t: t.found)),
         "recall": ("recall of targets", _targets(_hit, lambda t: t.present)),
+        "recall_asked": (
+            "recall of targets that were looked for",
+            _targets(_hit, lambda t: t.present and (t.found or _stated(t))),
+        ),
         "f1": ("F1 of targets", _targets(lambda t: 2 * _hit(t), lambda t: t.found + t.present)),
         "dice": ("Dice of rows", _targets(lambda t: t.dice if _outlined(t) else 0.0, _outlined)),
         "rows": ("rows a report", lambda s: (s.rows, 1)),
@@ -187,7 +194,18 @@ def _froc(scores: Sequence[ReportScore], with_interval: bool) -> dict[str, Any]:
 
 
 def _calibration(scores: Sequence[ReportScore]) -> dict[str, Any]:
-    stated = [(place, t.presence, t.present) for place, s in enumerate(scores) for t in s.targets if _stated(t)]
+    """Of annotated targets alone ("annotated"), and with those that cannot be there ("with_foreign")."""
+    annotated = [(place, t.presence, t.present) for place, s in enumerate(scores) for t in s.targets if _stated(t)]
+    foreign = [(place, presence, False) for place, s in enumerate(scores) for presence in s.foreign]
+    return {
+        "not_mentioned": sum(not _stated(t) for s in scores for t in s.targets),
+        "annotated": _stated_against_found(scores, annotated),
+        "with_foreign": _stated_against_found(scores, annotated + foreign),
+    }
+
+
+def _stated_against_found(scores: Sequence[ReportScore], stated: Sequence[tuple[int, float, bool]]) -> dict[str, Any]:
+    """Numbers of (place of the report, presence, whether it is there)."""
     owner = np.array([row[0] for row in stated], np.int64)
     presence, present = np.array([row[1] for row in stated], float), np.array([row[2] for row in stated], bool)
 
@@ -197,9 +215,10 @@ def _calibration(scores: Sequence[ReportScore]) -> dict[str, Any]:
 
     return {
         "cases": len(stated),
-        "not_mentioned": sum(not _stated(t) for s in scores for t in s.targets),
+        "present": int(present.sum()),
         "error": error(np.arange(len(scores))),
         "error_interval": resampled_interval([s.case for s in scores], [s.dataset for s in scores], error),
+        "brier": mean((presence - present) ** 2),
         "bins": [asdict(b) for b in reliability(presence, present)],
     }
 

@@ -113,17 +113,20 @@ def _lesions(groups: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _calibration(found: Mapping[str, Any]) -> str:
-    rows = [
-        f"| {b['low']:.1f} to {b['high']:.1f} | {b['count']} | {number(b['stated'])} | {number(b['found'])} |"
-        for b in found["bins"]
-        if b["count"]
+    kinds = {"annotated": "annotated targets", "with_foreign": "with foreign ones"}
+    head = "| stated | " + " | ".join(f"{words} | mean stated | share there" for words in kinds.values()) + " |"
+    rows = []
+    for bins in zip(*(found[kind]["bins"] for kind in kinds), strict=True):
+        cells = (f"{b['count']} | {number(b['stated'])} | {number(b['found'])}" for b in bins)
+        rows.append(f"| {bins[0]['low']:.1f} to {bins[0]['high']:.1f} | {' | '.join(cells)} |")
+    lines = [
+        f"Expected calibration error of {words}: {number(own['error'], 3)} ({interval(own['error_interval'])}), Brier "
+        f"score {number(own['brier'], 3)}, over {own['cases']} of which {own['present']} are there."
+        for kind, words in kinds.items()
+        if (own := found[kind])["cases"]
     ]
-    text = table_part("Presence", "| stated | targets | mean stated | share there |", rows)
-    error = f"{number(found['error'], 3)} ({interval(found['error_interval'])})"
-    return text and (
-        f"{text}\n\nExpected calibration error {error} over {found['cases']} targets; "
-        f"{found['not_mentioned']} annotated ones are not mentioned."
-    )
+    more = f"{found['not_mentioned']} annotated targets are not mentioned."
+    return "\n".join([table_part("Presence", head, rows), "", *lines, more])
 
 
 def _contradictions(found: Sequence[Mapping[str, Any]]) -> str:

@@ -35,6 +35,8 @@ def test_precision_and_recall_are_over_what_is_annotated() -> None:
     }  # fmt: skip
     # The colon is not annotated: of two told two are judged, of two there one is told.
     assert (value("precision", found), value("recall", found), value("f1", found)) == (0.5, 0.5, 0.5)
+    never = score(told("ct"), truth({"liver": square(0, 0)}), case_of("ct"))
+    assert (value("recall", found, never), value("recall_asked", found, never)) == (1 / 3, 0.5)
     assert value("dice", found) == 0.5  # liver 1, pancreas 0
     assert value("brier", found) == pytest.approx((0.1**2 + 0.8**2 + 0.9**2 + 0.2**2) / 4)
 
@@ -75,7 +77,13 @@ def test_false_rows_where_the_annotation_is_empty_are_those_it_would_show() -> N
 def test_rows_of_another_part_of_the_body_are_foreign() -> None:
     report = told("mri", ("hippocampus", 0.9, square(0, 0)), ("soft-tissue sarcoma", 0.9, square(20, 0)))
     known = truth({"soft-tissue sarcoma": square(20, 0)}, foreign=("hippocampus", "liver"))
-    assert score(report, known, case_of("mri")).foreign_rows == 1
+    found = score(report, known, case_of("mri"))
+    assert (found.foreign_rows, found.foreign) == (1, (0.9,))
+    calibration = summary([found])["calibration"]
+    assert (calibration["annotated"]["cases"], calibration["annotated"]["error"]) == (1, pytest.approx(0.1))
+    both = calibration["with_foreign"]  # of two told with 0.9 one is there
+    assert (both["cases"], both["present"]) == (2, 1)
+    assert (both["error"], both["brier"]) == (pytest.approx(0.4), pytest.approx((0.1**2 + 0.9**2) / 2))
 
 
 def sided(finding: Finding, side: Any) -> Finding:
@@ -212,8 +220,8 @@ def test_the_summary_has_every_number_of_its_groups() -> None:
     assert lesions["mean"] == pytest.approx((0.2 + 6 * 0.6) / 7)
 
     calibration = table["calibration"]
-    assert (calibration["cases"], calibration["not_mentioned"]) == (5, 0)
-    assert calibration["error"] == pytest.approx((0.1 + 0.2 + 0.3 + 0.4 + 0.8) / 5)
+    assert (calibration["annotated"]["cases"], calibration["not_mentioned"]) == (5, 0)
+    assert calibration["annotated"]["error"] == pytest.approx((0.1 + 0.2 + 0.3 + 0.4 + 0.8) / 5)
 
 
 def test_the_table_tells_every_measure_and_rule() -> None:
