@@ -205,3 +205,10 @@ def test_intervals_of_ratios_resample_cases() -> None:
     # Draws without anything to divide by are left out, and one patient tells no spread.
     assert ratio_intervals(above, above, ["a", "a", "c", "d"], ["x"] * 4) == [(1.0, 1.0)]
     assert all(math.isnan(bound) for bound in ratio_intervals(above, below, ["a"] * 4, ["x"] * 4)[0])
+
+
+def test_one_case_a_data_set_tells_no_spread() -> None:
+    names, sets = ["a", "b", "c", "d"], ["x", "y", "z", "w"]
+    values = np.array([[1.0], [1.0], [0.0], [0.0]])
+    assert all(math.isnan(bound) for bound in ratio_intervals(values, np.ones((4, 1)), names, sets)[0])
+    assert all(math.isnan(b) for b in resampled_interval(names, sets, lambda drawn: float(values[drawn].mean())))

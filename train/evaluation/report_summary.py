@@ -45,7 +45,8 @@ RULES: Mapping[str, str] = MappingProxyType(
         "measured by",
         "part of the body": "share of the slices whose likeliest part is right",
         "failed": "an item on which no report came about counts as one in which nothing was found",
-        "interval": "95 %, percentile bootstrap over cases (patients) within each data set, 1000 draws",
+        "interval": "95 %, percentile bootstrap over cases (patients) within each data set, 1000 draws; a set of one "
+        "patient adds no spread",
     }
 )
 

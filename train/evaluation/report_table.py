@@ -113,7 +113,7 @@ def _lesions(groups: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _calibration(found: Mapping[str, Any]) -> str:
-    kinds = {"annotated": "annotated targets", "with_foreign": "with foreign ones"}
+    kinds = {"annotated": "annotated targets", "with_foreign": "annotated and foreign targets"}
     head = "| stated | " + " | ".join(f"{words} | mean stated | share there" for words in kinds.values()) + " |"
     rows = []
     for bins in zip(*(found[kind]["bins"] for kind in kinds), strict=True):

@@ -47,10 +47,10 @@ def ratio_intervals(
         strata: The data set of each row; each draw has as many cases of a data set as there are.
 
     Returns:
-        Lower and upper bound of each ratio.
+        Lower and upper bound of each ratio; NaN where no data set has two cases.
     """
     ratios = numerators.shape[1]
-    if len(set(cases)) < 2:
+    if not _spread(cases, strata):
         return [(float("nan"), float("nan"))] * ratios
     both = np.hstack([numerators, denominators])
     names, own = np.asarray(cases), np.asarray(strata)
@@ -76,8 +76,11 @@ def resampled_interval(
         cases: The case of each row.
         strata: The data set of each row; each draw has as many cases of a data set as there are.
         statistic: Row numbers, repeated where their case was drawn twice -> a number; NaN leaves the draw out.
+
+    Returns:
+        Lower and upper bound; NaN where no data set has two cases, as one is always drawn as it is.
     """
-    if len(set(cases)) < 2:
+    if not _spread(cases, strata):
         return float("nan"), float("nan")
     names = list(zip(strata, cases, strict=True))
     rows: dict[tuple[str, str], list[int]] = {}
@@ -92,6 +95,12 @@ def resampled_interval(
         for _ in range(DRAWS)
     ]
     return _bounds(np.asarray(found, float))
+
+
+def _spread(cases: Sequence[str], strata: Sequence[str]) -> bool:
+    """Whether draws within data sets can differ at all."""
+    pairs = set(zip(strata, cases, strict=True))
+    return len(pairs) > len(set(strata))
 
 
 def _bounds(found: NDArray[np.float64]) -> tuple[float, float]:
