@@ -37,6 +37,7 @@ from .training import made_from
 from .training.export import export_model, export_run
 from .training.initialise import initial_model
 from .training.loop import TrainingRun, run_stage, take_over
+from .training.process_group import process_group
 from .training.stage import TrainingData
 from .training.validate import Validation
 
@@ -94,6 +95,12 @@ def run(recipe: str, settings: Sequence[str]) -> Path:
             "Launcher not supported", f"{accelerator.distributed_type.value}, whose optimiser state cannot be gathered",
             "DDP or FSDP 2", "Choose it with 'accelerate config'.",
         )  # fmt: skip
+    with process_group(accelerator):
+        return _train(config, selected, accelerator)
+
+
+def _train(config: RunConfig, selected: Sequence[str], accelerator: Accelerator) -> Path:
+    """The stages and the export that are selected, or all; returns the exported folder."""
     say = _say if accelerator.is_main_process else _be_silent
     folder = Path(config.out)
     with accelerator.main_process_first():

@@ -6,6 +6,7 @@ kill comes at a count of calls, and a group meets at a port that the system chos
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,7 +26,12 @@ import torch
 from torch.distributed import TCPStore
 
 from tests.patience import GUARD_S
+from train.config import Stage
+from train.training import loop
 from train.training.checkpoint import Checkpoints
+from train.training.loop import learning_rate
+
+Ends = Sequence[type[BaseException] | None]
 
 CAN_FORK = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork server here")
 
@@ -107,8 +113,14 @@ def train_until_killed(settings: Sequence[str], saves: int, calls: int) -> None:
     run("toy", settings)
 
 
-def train_in_group(settings: Sequence[str], rank: int, count: int, port: int, sharded: bool, log: Path) -> None:
-    """One process of a toy run of several, as torchrun starts it; its output goes to a file."""
+def train_in_group(
+    settings: Sequence[str], rank: int, count: int, port: int, sharded: bool, log: Path, fails: Ends
+) -> None:
+    """One process of a toy run of several, as torchrun starts it; its output goes to a file.
+
+    Args:
+        fails: As :func:`group_trains`.
+    """
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
@@ -118,6 +130,7 @@ def train_in_group(settings: Sequence[str], rank: int, count: int, port: int, sh
     with log.open("w") as handle:
         os.dup2(handle.fileno(), 1)
         os.dup2(handle.fileno(), 2)
+    faulthandler.enable()
     torch.set_num_threads(1)
     from train.run import run
 
@@ -125,20 +138,56 @@ def train_in_group(settings: Sequence[str], rank: int, count: int, port: int, sh
         from tests.train import sharded_run  # it puts its own accelerator into train.run
 
         assert sharded_run.run.Accelerator is sharded_run.sharding
-    run("toy", settings)
+    if fails[rank] is not None:
+        loop.learning_rate = partial(_rate_until, fails[rank])  # type: ignore[assignment]
+    if not any(fails):
+        run("toy", settings)
+    else:
+        with pytest.raises((*filter(None, fails), RuntimeError)) as caught:  # of gloo, where another process is gone
+            run("toy", settings)
+        print(caught.typename)
+    assert not torch.distributed.is_initialized()
+    # Caches of sharded tensors, which nothing empties, hold their groups until the end of the program.
+    assert sharded or "pt_gloo_runloop" not in thread_names(), "no thread of the group is left"
 
 
-def group_trains(settings: Sequence[str], logs: Path, *, sharded: bool = False, count: int = 2) -> None:
-    """A toy run by several processes that meet at a port which the system chose and this process holds."""
+def _rate_until(error: type[BaseException], stage: Stage, step: int) -> float:
+    if step:
+        raise error
+    return learning_rate(stage, step)
+
+
+def thread_names() -> set[str]:
+    """Of all threads of this process, those of libraries too; only Linux tells."""
+    return {name.read_text("utf-8").strip() for name in Path("/proc/self/task").glob("*/comm")}
+
+
+def group_trains(
+    settings: Sequence[str],
+    logs: Path,
+    *,
+    sharded: bool = False,
+    count: int = 2,
+    fails: Ends = (),
+) -> list[str]:
+    """A toy run by several processes that meet at a port which the system chose and this process holds.
+
+    Args:
+        fails: What each of them raises at its second step, None where it does not; empty for a run that finishes.
+
+    Returns:
+        What each has printed.
+    """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     logs.mkdir(parents=True, exist_ok=True)
     files = [logs / f"process-{rank}.txt" for rank in range(count)]
     members = [
-        started(train_in_group, list(settings), rank, count, store.port, sharded, file)
+        started(train_in_group, list(settings), rank, count, store.port, sharded, file, tuple(fails) or (None,) * count)
         for rank, file in enumerate(files)
     ]
     codes = [ended(member) for member in members]
     assert codes == [0] * count, "\n".join(file.read_text("utf-8")[-3000:] for file in files)
+    return [file.read_text("utf-8") for file in files]
 
 
 def losses(folder: Path) -> dict[int, dict[str, float]]:

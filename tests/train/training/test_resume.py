@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.patience import GUARD_S
-from tests.train.processes import CAN_FORK, ended, group_trains, losses, started, train_until_killed
+from tests.train.processes import CAN_FORK, Ends, ended, group_trains, losses, started, train_until_killed
 from tests.train.tiny_data import write_tree
 from train.prepare import prepare
 from train.run import run
@@ -93,6 +93,24 @@ def test_two_processes_give_the_losses_of_one_and_one_goes_on_from_two(
     assert losses(tmp_path / "two" / "joint")[steps] == pytest.approx(one[steps], rel=1e-5, abs=1e-6)
     a, b = weights(tmp_path / "one" / "joint"), weights(tmp_path / "two" / "joint")
     assert all(torch.allclose(a[name], b[name], atol=2e-5) for name in a)
+
+
+@CAN_FORK
+@pytest.mark.parametrize(
+    "fails", [(KeyboardInterrupt, KeyboardInterrupt), (ValueError, ValueError), (ValueError, None), (None, ValueError)]
+)
+@pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_run_of_two_processes_that_is_stopped_or_fails_takes_its_group_apart(
+    fails: Ends, sharded: bool, records: Path, tmp_path: Path
+) -> None:
+    """Each asserts that nothing is left of its group; one that waits for another which has failed is told so."""
+    settings = [
+        f"data={records}", "only=joint", "joint.steps=3", "joint.warmup=0", "threads=1", "validation_share=0",
+        "joint.batch_size=4", "joint.micro_batch=1", f"out={tmp_path / 'two'}",
+    ]  # fmt: skip
+    said = group_trains(settings, tmp_path / "logs", fails=fails, sharded=sharded)
+    for error, text in zip(fails, said, strict=True):
+        assert text.endswith(f"{error.__name__ if error else 'RuntimeError'}\n")
 
 
 @pytest.mark.slow
