@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,68 @@ def jump(
     if centre is not None:
         shown = [float(world[a - lead]) for a in dims.displayed if a >= lead]
         camera.center = (*camera.center[: 3 - len(shown)], *shown)
+
+
+MOST_SINCE = 1.25
+"""Factor between two zooms that napari's own panels make by the room they take."""
+
+
+class FittedView:
+    """Keeps the whole picture in view while docks take room from the canvas, until the user moves the camera.
+
+    napari fits the view when the first layer comes and leaves the camera as it is from then on, so that a dock that
+    opens would cut a whole picture at its sides.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = weakref.ref(viewer)
+        self._fitted: NDArray[np.float64] | None = None
+        self._disconnect = [
+            connect([viewer.events.reset_view], lambda _: self._on_fitted()),
+            connect([viewer.canvas.events.size], lambda _: self._on_size()),
+        ]
+        if viewer.layers and viewer.dims.ndisplay == 2:
+            self._look(viewer)
+
+    def close(self) -> None:
+        """Leave the camera to the user."""
+        while self._disconnect:
+            self._disconnect.pop()()
+
+    def _look(self, viewer: ViewerModel) -> None:
+        """Find out whether a picture that is there already is in view as napari fits it.
+
+        Its controls may have taken room from the canvas since, so the zoom may differ a little; the centre may not: to
+        zoom or pan with the mouse moves it.
+        """
+        camera = viewer.scene.camera
+        before, center, zoom = _place(viewer), camera.center, camera.zoom
+        viewer.fit_to_view()
+        fitted = _place(viewer)
+        if not np.allclose(before[:2], fitted[:2]) or not 1 / MOST_SINCE < before[2] / fitted[2] < MOST_SINCE:
+            camera.center, camera.zoom, self._fitted = center, zoom, None
+
+    def _on_fitted(self) -> None:
+        viewer = self._viewer()
+        self._fitted = None if viewer is None else _place(viewer)
+
+    def _on_size(self) -> None:
+        viewer = self._viewer()
+        if viewer is None or viewer.dims.ndisplay != 2 or min(viewer.canvas.size) < 1:
+            return
+        if _alike(_place(viewer), self._fitted):
+            viewer.fit_to_view()
+
+
+def _place(viewer: ViewerModel) -> NDArray[np.float64]:
+    """Where the camera looks in 2D, and its zoom; what it says of the third axis there is not the user's."""
+    camera = viewer.scene.camera
+    return np.array([*camera.center[-2:], camera.zoom])
+
+
+def _alike(place: NDArray[np.float64], fitted: NDArray[np.float64] | None) -> bool:
+    """One step of the mouse wheel changes the zoom by far more; drawing changes no more than the last digits."""
+    return fitted is not None and np.allclose(place, fitted, rtol=1e-4)
 
 
 def plain_viewer(viewer: Viewer) -> Viewer:

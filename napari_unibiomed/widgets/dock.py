@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QDockWidget, QFrame, QVBoxLayout, QWidget
 
 from napari_unibiomed.canvas.layers import LayerGateway, toggle_findings
 from napari_unibiomed.canvas.orientation import OrientationLetters
-from napari_unibiomed.canvas.view import plain_viewer
+from napari_unibiomed.canvas.view import FittedView, plain_viewer
 from napari_unibiomed.messages.message import Link
 from napari_unibiomed.session.models import choices
 from napari_unibiomed.session.phases import Phase
@@ -69,6 +69,7 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
         self.image = ImageSection(settings.window)
         self.task, self.run, self.output = TaskSection(), RunSection(), OutputSection()
         self._viewer = weakref.ref(viewer)
+        self.fitted = FittedView(viewer)
         self.letters = OrientationLetters(self.gateway)
         self.image_binding = ImageBinding(self.image, self.gateway)
         self.boxes = BoxDrawing(viewer, self.gateway, self._on_boxes)
@@ -178,7 +179,8 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
         self.session.phase_changed.disconnect(self._on_phase, missing_ok=True)
         self.session.runs_changed.disconnect(self._on_runs, missing_ok=True)
         self.session.saved_listed.disconnect(self._on_saved, missing_ok=True)
-        for part in (self.keys, self.boxes, self.letters, self.image_binding, self.model_binding, self.running):
+        image, model = self.image_binding, self.model_binding
+        for part in (self.keys, self.boxes, self.fitted, self.letters, image, model, self.running):
             part.close()
         self.session.detach()
 

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from superqt.utils import qthrottled
 
 from napari_unibiomed.canvas.layers import LayerGateway
-from napari_unibiomed.canvas.view import plain_viewer
+from napari_unibiomed.canvas.view import FittedView, plain_viewer
 from napari_unibiomed.findings.export import edited_report
 from napari_unibiomed.findings.linked_text import report_lines
 from napari_unibiomed.jobs import Run
@@ -70,6 +70,7 @@ class FindingsPanel(QWidget, metaclass=OneEach):
         self.session.attach()
         self.model = findings_of(self.session)
         self.gateway = LayerGateway(viewer, self.session.settings)
+        self.fitted = FittedView(viewer)
         self.link = CanvasLink(self.gateway, self.model, self.say)
         self.actions_of_row = RowActions(self.session, self.model, self.link, self, self.say)
         self._build()
@@ -186,6 +187,7 @@ class FindingsPanel(QWidget, metaclass=OneEach):
             signal.disconnect(slot, missing_ok=True)
         self._refresh_text.cancel()
         self._disconnect_view()
+        self.fitted.close()
         self.link.cleanup()
         self.session.detach()
 

@@ -22,15 +22,25 @@ Open = Callable[..., SimpleNamespace]
 def open_dock(
     make_napari_viewer: Callable[..., Any], npe2pm: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Open]:
-    """Opens a viewer with the dock: ``kit.viewer``, ``kit.dock``, ``kit.session``, ``kit.engine``, ``kit.until``."""
+    """Opens a viewer with the dock: ``kit.viewer``, ``kit.dock``, ``kit.session``, ``kit.engine``, ``kit.until``.
+
+    ``before`` is called with the viewer while there is no dock yet.
+    """
     from napari_unibiomed.session.session import session_of
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sessions = []
     with npe2pm.tmp_plugin(manifest=ROOT / "napari_unibiomed" / "napari.yaml"):
 
-        def make(engine: FakeEngine | None = None, *, show: bool = False, image: Any = None) -> SimpleNamespace:
+        def make(
+            engine: FakeEngine | None = None,
+            *,
+            show: bool = False,
+            image: Any = None,
+            before: Callable[[Any], object] = lambda viewer: None,
+        ) -> SimpleNamespace:
             viewer = make_napari_viewer(show=show)
+            before(viewer)
             session = session_of(viewer)
             engine = engine or FakeEngine()
             session._model._load_engine = engine.load

@@ -20,6 +20,7 @@ from napari_unibiomed.messages.message import Link
 from napari_unibiomed.runs.preflight import slice_count
 from napari_unibiomed.session.phases import status_line
 from napari_unibiomed.widgets.image_section import step_words
+from napari_unibiomed.widgets.lifetime import frame_of
 from tests.napari_unibiomed.dock_kit import Open, open_dock
 from tests.napari_unibiomed.fake_engine import FakeEngine, FakeInfo, ct
 
@@ -198,7 +199,6 @@ def test_the_table_shows_every_measurement_at_1366_by_768(open_dock: Open, theme
     """ux 6: tabbed, the panel could not be wider than 340 pixels; later, mean, score and flags needed a scroll."""
     from napari_unibiomed import commands
     from napari_unibiomed.findings.rows import COLUMNS, Column
-    from napari_unibiomed.widgets.lifetime import frame_of
 
     found = {"soft-tissue sarcoma": dict.fromkeys(range(68), (0, 0, 40, 30)), "lesion": {12: (8, 8, 28, 20)}}
     engine = FakeEngine(found, info=FakeInfo(default_targets={"ct": tuple(found)}))
@@ -224,6 +224,33 @@ def test_the_table_shows_every_measurement_at_1366_by_768(open_dock: Open, theme
     narrow = panel.width()
     main.resizeDocks([frame_of(panel)], [narrow + 100], HORIZONTAL)
     kit.until(lambda: panel.width() > narrow + 50)  # the tab beside it does not hold it narrow
+
+
+@pytest.mark.parametrize("picture_first", [False, True])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_picture_stays_whole_when_docks_take_room_unless_the_user_moved_the_camera(
+    open_dock: Open, picture_first: bool, moved: bool
+) -> None:
+    """At 1366 x 768 a whole picture was cut at both sides when the panel opened."""
+    picture = np.add.outer(np.arange(400.0), np.arange(600.0))
+    kit = open_dock(show=True, before=lambda viewer: viewer.add_image(picture) if picture_first else None)
+    viewer = kit.viewer
+    viewer.window.resize(1366, 768)
+    if not picture_first:
+        viewer.add_image(picture)
+    camera, main = viewer.scene.camera, frame_of(kit.dock).parentWidget()
+    kit.until(lambda: main.width() == 1366 and viewer.canvas.size[1] + kit.dock.width() < 1366)
+    if moved:
+        camera.zoom, camera.center = 1.3 * camera.zoom, (0, 150, 200)
+    before = camera.zoom, camera.center[1:]
+    commands.open_panel(viewer)
+    kit.until(lambda: viewer.canvas.size[1] < main.width() // 2)  # it takes what the canvas can spare
+    if moved:
+        assert (camera.zoom, camera.center[1:]) == (pytest.approx(before[0]), pytest.approx(before[1]))
+        return
+    kit.until(lambda: camera.zoom * 600 <= viewer.canvas.size[1])
+    assert camera.zoom * 600 > 0.9 * viewer.canvas.size[1], "as large as there is room for"
+    assert camera.center[1:] == pytest.approx((199.5, 299.5))
 
 
 @pytest.mark.parametrize(
