@@ -7,7 +7,11 @@ from functools import lru_cache
 
 from qtpy.QtGui import QFont, QTextLayout
 
-NOTE = "Characters that no font on this computer can draw stand as their codes, as in [U+0041]."
+
+def note(count: int) -> str:
+    """What is said above a text in which so many different characters stand as codes."""
+    characters, stand = ("character", "stands as its code") if count == 1 else ("characters", "stand as their codes")
+    return f"{count} {characters} that no font on this computer can draw {stand}, as in [U+0041]."
 
 
 def is_drawn(character: str, font: QFont) -> bool:

@@ -109,12 +109,11 @@ def _document(report: Report, volume: Volume, window: Window | None) -> QTextDoc
     )
     rows = [row_of(finding, volume) for finding in report.findings]
     run = Run(Job("report", volume, RunRequest(plane=report.image["plane"], window=window)), 0, report=report)
-    parts = [_head(report), _table(rows, report), *_pictures(document, run, rows), _narrative(report)]
-    text = "".join(parts)
-    missing = [c for c in sorted(set(text)) if not glyphs.is_drawn(c, document.defaultFont())]
-    if missing:
-        text = glyphs.with_codes(text, missing) + f"<p class='dim'>{glyphs.NOTE}</p>"
-    document.setHtml(text)
+    head = _head(report)
+    rest = "".join((_table(rows, report), *_pictures(document, run, rows), _narrative(report)))
+    missing = [c for c in sorted({*head, *rest}) if not glyphs.is_drawn(c, document.defaultFont())]
+    said = f"<p><b>{glyphs.note(len(missing))}</b></p>" if missing else ""
+    document.setHtml(glyphs.with_codes(head + said + rest, missing))
     return document
 
 
