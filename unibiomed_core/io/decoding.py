@@ -1,20 +1,22 @@
 """Decoders that damaged files can bring down run in a process of their own, which this one outlives.
 
-They are ITK's readers of NRRD, MetaImage and DICOM, all codecs of compressed DICOM, and tifffile's of compressed TIFF.
-The process is started with the first such file and kept; where it dies, hangs or asks for too much memory, the file is
-refused as damaged and the next file has a new one. Requests are lines of JSON on its standard input; answers are a line
-of JSON and the bytes of an array. It ends by itself when its input does, so that a killed program leaves nothing
-behind.
+They are ITK's readers of NRRD, MetaImage and DICOM, all codecs of compressed DICOM, tifffile's of compressed TIFF, and
+Pillow's. The process is started with the first such file and kept; where it dies, hangs or asks for too much memory,
+the file is refused as damaged and the next file has a new one. Requests are lines of JSON on its standard input;
+answers are a line of JSON and the bytes of an array. It ends by itself when its input does, so that a killed program
+leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +26,17 @@ from numpy.typing import NDArray
 from unibiomed_core.errors import ReadError
 from unibiomed_core.io import guard
 
-Task = Literal["dicom image", "dicom frames", "itk header", "itk values", "tiff page", "tiff means"]
+Task = Literal[
+    "dicom image",
+    "dicom frames",
+    "itk header",
+    "itk values",
+    "picture",
+    "picture header",
+    "picture means",
+    "tiff page",
+    "tiff means",
+]
 """What is asked for; the functions of ``decoding_process.py`` say what each gives."""
 
 SECONDS_AT_LEAST, BYTES_PER_SECOND = 1.5, 4_000_000
@@ -32,6 +44,11 @@ SECONDS_AT_LEAST, BYTES_PER_SECOND = 1.5, 4_000_000
 
 GUARD_SECONDS = 60.0
 """Besides its processor time, for a process that waits: for a disk that spins up, or on a busy machine."""
+
+
+_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+"""glibc gives the memory of a picture back and gets it anew for the next one, which can take longer than to decode it;
+so much of it is kept."""
 
 
 class _Refused(Exception):
@@ -71,6 +88,7 @@ class _Decoder:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: _Watch | None = None
         self._owner = 0
         self._lock = threading.Lock()
 
@@ -78,10 +96,8 @@ class _Decoder:
         """The answer, or None where the process died of the request."""
         with self._lock:
             process = self._started()
-            # Waiting for a pipe with a time-out differs between systems; a process that is killed ends the wait.
-            watch = threading.Timer(guard_seconds, process.kill)
-            watch.daemon = True
-            watch.start()
+            assert self._watch is not None
+            self._watch.kill_in(guard_seconds)
             whole = False
             try:
                 answer = _exchange(process, request)
@@ -91,7 +107,7 @@ class _Decoder:
                 whole = True
                 raise
             finally:
-                watch.cancel()
+                self._watch.kill_in(math.inf)
                 if not whole:
                     # Also after Ctrl-C: what it may still send belongs to no later question.
                     self._end()
@@ -103,6 +119,7 @@ class _Decoder:
     def _started(self) -> subprocess.Popen[bytes]:
         # A forked copy of this program must not talk to the decoder of the first one.
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+            self._end()
             root = str(Path(__file__).resolve().parents[2])
             known = os.environ.get("PYTHONPATH")
             try:
@@ -111,7 +128,7 @@ class _Decoder:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])},
+                    env=_KEPT_MEMORY | os.environ | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])},
                     creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
                 )
             except OSError as error:
@@ -122,6 +139,7 @@ class _Decoder:
                     "Free memory, or convert the file to NIfTI.",
                 ) from error
             self._owner = os.getpid()
+            self._watch = _Watch(self._process)
         return self._process
 
     def _end(self) -> None:
@@ -130,12 +148,42 @@ class _Decoder:
             return
         process.kill()
         process.wait()
+        if self._watch is not None:
+            self._watch.kill_in(0)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 try:
                     pipe.close()
                 except OSError:  # a request that it never read
                     continue
+
+
+class _Watch:
+    """Kills a process that keeps a request too long.
+
+    Waiting for a pipe with a time-out differs between systems; a process that is killed ends the wait. There is one
+    thread for all requests, as to start one takes as long as to decode a small picture.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._until = self._sleeps_until = math.inf
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="unibiomed-decoder", daemon=True).start()
+
+    def kill_in(self, seconds: float) -> None:
+        """Kill the process then, unless this is called again before."""
+        with self._changed:
+            self._until = time.monotonic() + seconds
+            if self._until < self._sleeps_until:
+                self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while (left := self._until - time.monotonic()) > 0 and self._process.poll() is None:
+                self._sleeps_until = self._until
+                self._changed.wait(None if math.isinf(left) else left)
+        self._process.kill()
 
 
 def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[Any]] | None:

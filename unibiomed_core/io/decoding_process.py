@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibiomed_core.io import decoding, guard
+from unibiomed_core.io import decoding, guard, pillow
 
 SPARE_BYTES = 128 << 20
 """Address space for decoders' tables, beyond what several copies of the values need."""
@@ -47,6 +48,7 @@ def _answer(request: dict[str, Any]) -> Answer:
     expected = request["expected_bytes"]
     nothing = np.empty(0, np.uint8)
     try:
+        _PREPARED[request["task"].split()[0]]()
         with _limits(expected):
             told, values, owner = _TASKS[request["task"]](Path(request["path"]), **request["options"])
             if values.nbytes > _COPIES * expected or values.dtype.kind not in "iufb":
@@ -119,6 +121,11 @@ def itk_values(path: Path, image_io: str) -> Answer:
     return {}, SimpleITK.GetArrayViewFromImage(image), image
 
 
+def picture_header(path: Path) -> Answer:
+    """What :func:`pillow.header` finds in a file of any format."""
+    return pillow.header(path, ""), np.empty(0, np.uint8), None
+
+
 def tiff_page(path: Path, offset: int) -> Answer:
     """The pixels of the TIFF page whose directory is at ``offset``; whether its compression is "unsupported" here."""
     return _of_page(path, offset, lambda page: page.asarray(maxworkers=1))
@@ -151,10 +158,24 @@ _TASKS: Mapping[str, Callable[..., Answer]] = MappingProxyType(
         "dicom frames": dicom_frames,
         "itk header": itk_header,
         "itk values": itk_values,
+        "picture": pillow.values,
+        "picture header": picture_header,
+        "picture means": pillow.means,
         "tiff page": tiff_page,
         "tiff means": tiff_means,
     }
 )
+
+
+_PREPARED: Mapping[str, Callable[[], object]] = MappingProxyType(
+    {
+        "dicom": lambda: (import_module("SimpleITK"), import_module("pydicom")),
+        "itk": lambda: import_module("SimpleITK"),
+        "picture": pillow.load_plugins,
+        "tiff": lambda: import_module("tifffile"),
+    }
+)
+"""First word of a task -> what loads its libraries: it takes longer, and more memory, than one file may."""
 
 
 def _reader(path: Path, image_io: str) -> Any:
@@ -194,7 +215,4 @@ def _limits(expected_bytes: int) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    # Loading it takes longer, and more memory, than one file may.
-    import SimpleITK  # noqa: F401
-
     serve()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unibiomed_core.io import guard, tiff
+from unibiomed_core.io import decoding, guard, pillow, tiff
 from unibiomed_core.io.stored import Stored
 from unibiomed_core.types import Note
 
@@ -66,38 +66,21 @@ def size(path: Path, kind: str) -> tuple[int, int, int, int]:
         with tifffile.TiffFile(path) as file:
             page = tiff.one_page(file, path)
             return int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel), int(page.bitspersample)
-    with _image(path, kind) as image:
-        return image.height, image.width, len(image.getbands()), 8 if image.mode != "I;16" else 16
-
-
-def averaged(values: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Means of squares of ``factor`` pixels, in the same dtype; those at the border may be smaller."""
-    sums = _summed(values, factor, (0, 0))
-    return _means(sums, values.shape[:2], factor, values.dtype)
-
-
-def _image(path: Path, kind: str) -> Any:
-    """Pillow's image without its own bound, which holds for the program as a whole."""
-    from PIL import JpegImagePlugin, PngImagePlugin
-
-    return (JpegImagePlugin.JpegImageFile if kind == "jpeg" else PngImagePlugin.PngImageFile)(guard.BoundedFile(path))
+    told = pillow.header(path, kind.upper())
+    return *told["size"], told["bands"], told["bits"]
 
 
 def _pillow(path: Path, kind: str, factor: int, most_pixels: int) -> tuple[NDArray[Any], int]:
-    with _image(path, kind) as image:
-        if image.mode not in {"L", "RGB", "I;16"}:
-            raise guard.too_many_pixels(path, most_pixels)
-        full = image.height, image.width
-        if kind == "jpeg":
-            # Decoders of JPEG reduce by 2, 4 or 8 as they go.
-            image.draft(image.mode, (-(-image.width // factor), -(-image.height // factor)))
-        progressive = bool(image.info.get("progressive"))
-        decoded = full if progressive else (image.height, image.width)
-        guard.check_memory((*decoded, len(image.getbands())), 4 if kind == "jpeg" else 2, path)
-        left = max(1, round(factor / (full[0] / image.height)))
-        values = np.asarray(image)
-        orientation = int(image.getexif().get(tiff.ORIENTATION, 1))
-        return averaged(values, left) if left > 1 else values, orientation
+    told = pillow.header(path, kind.upper(), factor)
+    if told["mode"] not in pillow.PLAIN:
+        raise guard.too_many_pixels(path, most_pixels)
+    rows, columns = told["decoded"]
+    guard.check_memory((rows, columns, told["bands"]), 4 if kind == "jpeg" else 2, path)
+    size = rows * columns * 4  # as Pillow keeps colours
+    told, values = decoding.ask(
+        "picture means", path, f"a {kind.upper()} picture", size, format_name=kind.upper(), factor=factor
+    )
+    return values, int(told["orientation"])
 
 
 def _tiff(path: Path, factor: int, most_pixels: int) -> tuple[NDArray[Any], int]:
@@ -105,12 +88,9 @@ def _tiff(path: Path, factor: int, most_pixels: int) -> tuple[NDArray[Any], int]
 
     with tifffile.TiffFile(path) as file:
         page = tiff.one_page(file, path)
+        if not _is_plain(page):
+            raise guard.too_many_pixels(path, most_pixels)
         photometric, samples = int(page.photometric), int(page.samplesperpixel)
-        plain = page.dtype is not None and page.dtype.kind in "uif" and int(page.planarconfig) == 1
-        if not plain or (samples, photometric) not in {(1, 0), (1, 1), (3, 2), (3, 6)}:
-            raise guard.too_many_pixels(path, most_pixels)
-        if samples == 3 and (page.dtype != np.uint8 or (photometric == 6 and int(page.compression) != 7)):
-            raise guard.too_many_pixels(path, most_pixels)
         level = _level(file, page)
         if level is not None:
             guard.check_memory(level.shape, level.dtype.itemsize, path)
@@ -121,6 +101,23 @@ def _tiff(path: Path, factor: int, most_pixels: int) -> tuple[NDArray[Any], int]
         if samples == 1:
             values = tiff.black_is_zero(values[..., 0], photometric, int(page.bitspersample), path)
         return values, int(page.tags.valueof(tiff.ORIENTATION, default=1))
+
+
+def _is_plain(page: Any) -> bool:
+    """Whether it is grey, or RGB of 8 bits, whose parts can be decoded one by one."""
+    photometric, samples = int(page.photometric), int(page.samplesperpixel)
+    if page.dtype is None or page.dtype.kind not in "uif" or int(page.planarconfig) != 1:
+        return False
+    if samples == 3 and (page.dtype != np.uint8 or (photometric == 6 and int(page.compression) != 7)):
+        return False
+    return (samples, photometric) in {(1, 0), (1, 1), (3, 2), (3, 6)}
+
+
+def _part_size(page: Any) -> tuple[int, int]:
+    """Height and width of its tiles or strips."""
+    if page.is_tiled:
+        return int(page.tilelength), int(page.tilewidth)
+    return min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
 
 
 def _level(file: Any, page: Any) -> Any:
@@ -140,7 +137,7 @@ def _level(file: Any, page: Any) -> Any:
 
 def _by_parts(page: Any, factor: int, path: Path) -> NDArray[Any]:
     """Tiles or strips one after the other, each averaged as it comes."""
-    part = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else (int(page.rowsperstrip), page.imagewidth)
+    part = _part_size(page)
     height, width, samples = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
     guard.check_memory((min(part[0], height), part[1], samples), page.dtype.itemsize, path)
     guard.check_memory((-(-height // factor), -(-width // factor), samples), 4, path)

@@ -3,8 +3,7 @@
 Pillow forgets the sign and the meaning of less usual depths (unsigned 32 bits, signed 8 bits, white as 0 in 16 bits);
 colour of 8 and 16 bits it reads well, so that is left to it.
 
-tifffile knows some thirty compressions; their codecs run in the process that ``decoding.py`` has for it. Pillow's few
-(of libtiff, zlib and libjpeg) run in this one: they are those of every web browser.
+tifffile knows some thirty compressions; their codecs, as Pillow's, run in the process that ``decoding.py`` has for it.
 """
 
 from __future__ import annotations

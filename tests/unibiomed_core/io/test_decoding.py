@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 import threading
 import tracemalloc
@@ -13,11 +15,12 @@ import numpy as np
 import pytest
 import SimpleITK
 import tifffile
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tests.unibiomed_core.io.conftest import SeriesWriter
 from unibiomed_core.errors import ReadError
-from unibiomed_core.io import decoding, guard, read
+from unibiomed_core.io import decoding, guard, large_picture, read
+from unibiomed_core.io.picture import load_mask
 
 NOISE = np.random.default_rng(2).integers(0, 500, (16, 18, 20)).astype(np.int16)
 
@@ -70,6 +73,62 @@ def test_codecs_of_grey_tiff_run_there(tmp_path: Path, monkeypatch: pytest.Monke
     path.write_bytes(data[:start] + b"\xff" * length + data[start + length :])
     with pytest.raises(ReadError, match=r"Damaged file.*a\.tif"):
         read(path, "xray")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "gif"])
+@pytest.mark.parametrize("large", [False, True])
+def test_no_compressed_picture_is_decoded_in_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, large: bool
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    smooth = np.add.outer(np.arange(90), np.arange(120)).astype(np.uint8)
+    options = {"compression": "tiff_deflate"} if suffix == "tif" else {}
+    Image.fromarray(np.stack([smooth, smooth.T.reshape(90, 120), 255 - smooth], axis=2)).save(path, **options)
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB"))
+    for owner, name in ((ImageFile.ImageFile, "load"), (Image.Image, "load"), (Image, "open")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("it was decoded here"))
+    if not large:
+        assert np.array_equal(load_mask(path, colours=True)[0], expected)
+    if large:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5_000)
+        monkeypatch.setattr(large_picture, "MOST_PIXELS", 3_000)
+    if suffix != "gif":
+        volume = read(path, "pathology")
+        assert volume.voxels.shape == ((1, 45, 60, 3) if large else (1, 90, 120, 3))
+        assert np.abs(volume.voxels[0].mean(axis=(0, 1)) - expected.mean(axis=(0, 1))).max() < 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_a_codec_that_dies_costs_one_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.dstack([NOISE[0].astype(np.uint8)] * 3)).save(path)
+    exchange = decoding._exchange
+
+    def dies(process: Any, request: dict[str, Any]) -> Any:
+        process.kill()
+        process.wait()
+        return exchange(process, request)
+
+    monkeypatch.setattr(decoding, "_exchange", dies)
+    for reader in (lambda: read(path, "pathology"), lambda: load_mask(path)):
+        with pytest.raises(ReadError, match="brings its decoder down"):
+            reader()
+    monkeypatch.undo()
+    assert read(path, "pathology").shape == (1, 18, 20)
+
+
+def test_a_file_that_keeps_its_decoder_too_long_costs_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process waits and takes no processor time; the one that is started next has its whole time again."""
+    path = tmp_path / "a.png"
+    Image.fromarray(NOISE[0].astype(np.uint8)).save(path)
+    read(path, "xray")
+    os.kill(decoder().pid, signal.SIGSTOP)
+    monkeypatch.setattr(decoding, "GUARD_SECONDS", 0.01 - decoding.seconds(4 * 18 * 20))
+    with pytest.raises(ReadError, match="brings its decoder down"):
+        read(path, "xray")
+    monkeypatch.undo()
+    assert read(path, "xray").shape == (1, 18, 20)
 
 
 def test_a_decoder_that_has_died_is_started_again(tmp_path: Path) -> None:
