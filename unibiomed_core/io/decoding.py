@@ -46,9 +46,14 @@ GUARD_SECONDS = 60.0
 """Besides its processor time, for a process that waits: for a disk that spins up, or on a busy machine."""
 
 
-_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
-"""glibc gives the memory of a picture back and gets it anew for the next one, which can take longer than to decode it;
-so much of it is kept."""
+_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "MALLOC_ARENA_MAX": "1",
+}
+"""How glibc is to get memory. It would give that of a picture back and get it anew for the next one, which can take
+longer than to decode it; so much is kept. And it would reserve 128 MB of address space for a thread of a library, which
+is as much as a file may take: sound ones were refused now and then."""
 
 
 class _Refused(Exception):
@@ -128,7 +133,7 @@ class _Decoder:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
-                    env=_KEPT_MEMORY | os.environ | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])},
+                    env=_MEMORY | os.environ | {"PYTHONPATH": os.pathsep.join([root, known] if known else [root])},
                     creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
                 )
             except OSError as error:

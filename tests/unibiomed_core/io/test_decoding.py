@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import sys
 import threading
 import tracemalloc
 import zlib
@@ -17,9 +18,10 @@ import SimpleITK
 import tifffile
 from PIL import Image, ImageFile
 
+from tests.faults.sound_files import dicom_files, written
 from tests.unibiomed_core.io.conftest import SeriesWriter
 from unibiomed_core.errors import ReadError
-from unibiomed_core.io import decoding, guard, large_picture, read
+from unibiomed_core.io import decoding, decoding_process, guard, large_picture, read
 from unibiomed_core.io.picture import load_mask
 
 NOISE = np.random.default_rng(2).integers(0, 500, (16, 18, 20)).astype(np.int16)
@@ -225,6 +227,20 @@ def test_a_deflated_file_that_would_fill_the_memory_is_refused(series: SeriesWri
     file.write_bytes(content[:end] + body)
     with pytest.raises(ReadError, match="inflate to more than"):
         read(file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is bounded and told on Linux only")
+def test_threads_of_a_library_leave_a_file_its_address_space(tmp_path: Path) -> None:
+    """Each reserved a heap as large as the bound, and sound files were refused now and then."""
+    (sound,) = dicom_files("jpeg-2000")
+    path = written(sound.files, sound.target, tmp_path / "sound", sound.folder)
+    decoding._DECODER.close()
+    sizes = []
+    for _ in range(4):
+        read(path)
+        told = Path(f"/proc/{decoder().pid}/status").read_text("ascii").splitlines()
+        sizes.append({line.split(":")[0]: int(line.split()[1]) << 10 for line in told if line.startswith("Vm")})
+    assert sizes[-1]["VmPeak"] - sizes[0]["VmSize"] < decoding_process.SPARE_BYTES // 2
 
 
 def test_no_more_is_read_than_there_is(tmp_path: Path) -> None:
