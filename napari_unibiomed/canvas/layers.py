@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Shapes
 
+    from napari_unibiomed.canvas.shown_region import ShownRegion
     from napari_unibiomed.jobs import Run
 
 ROI = "UniBiomed ROI"
@@ -139,6 +140,14 @@ class LayerGateway(LayerEvents):
     def add_image(self, volume: Volume) -> Image:
         """Show a volume; a volume starts at its middle slice."""
         data, about, _ = image_layer(volume)
+        return self.viewer.add_image(data, **about)
+
+    def add_region(self, source: Image, region: ShownRegion) -> Image:
+        """Show a part of a picture where it was taken from."""
+        data, about, _ = image_layer(region.volume)
+        about |= self._same_transform(source)
+        about["scale"] = np.asarray(source.scale) * region.step
+        about["translate"] = np.asarray(source.translate) + view.turned(source, region.start)
         return self.viewer.add_image(data, **about)
 
     def remove_ours(self, layer: Layer) -> bool:

@@ -110,6 +110,11 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
         if self.image_binding.volume is not None:
             self.gateway.show_plane(self.image_binding.volume, plane)
 
+    def _take_region(self) -> None:
+        problem = self.image_binding.take_region()
+        if problem is not None:
+            self.running.say(problem)
+
     def draw_box(self) -> None:
         """Draw a box on the chosen image."""
         self.choose_task("roi")
@@ -221,6 +226,7 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
         self.image.follow_changed.connect(self._on_layers)
         self.image.view_changed.connect(self._on_plane)
         self.image.planes.chosen.connect(self._show_plane)
+        self.image.region_wanted.connect(self._take_region)
         self.image.window_changed.connect(self.image_binding.follow_window)
         self.task.changed.connect(self._on_task)
         self.task.run_requested.connect(self.run_task)

@@ -12,6 +12,7 @@ from superqt.utils import qthrottled
 from napari_unibiomed.canvas import lazy_layers
 from napari_unibiomed.canvas.layers import LayerGateway
 from napari_unibiomed.canvas.placement import volumes_in
+from napari_unibiomed.canvas.shown_region import shown_region
 from napari_unibiomed.canvas.volumes import volume_of
 from napari_unibiomed.messages import catalogue
 from napari_unibiomed.messages.from_error import from_error
@@ -111,6 +112,19 @@ class ImageBinding:
         """Whether the chosen layer was given another array since its volume was taken."""
         layer = self.section.layer
         return layer is not None and bool(self._taken) and self._taken[0] is layer and self._taken[3] is not layer.data
+
+    def take_region(self) -> Message | None:
+        """Show what the canvas shows of the chosen picture as a layer of its own, and choose that; why not, if not."""
+        layer = self.section.layer
+        if layer is None or not self.section.modality:
+            return self.problem
+        try:
+            region = shown_region(self.gateway.viewer, layer, self.section.modality)
+        except UniBiomedError as error:
+            return from_error(error)
+        self.section.follow.setChecked(True)
+        self.gateway.add_region(layer, region)
+        return None
 
     def follow_view(self) -> None:
         """Another slice, plane or box: say so, and show the picture anew where it is open."""

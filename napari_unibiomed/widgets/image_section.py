@@ -36,6 +36,8 @@ class ImageSection(Section):
     view_changed = Signal()
     """Another plane was chosen, or the preview opened."""
     window_changed = Signal()
+    region_wanted = Signal()
+    """What the canvas shows is wanted as a picture of its own."""
     follow_changed = Signal()
     """The image selected in napari is to be followed from now on."""
 
@@ -54,6 +56,7 @@ class ImageSection(Section):
         self.linked.setChecked(True)
         self.preview_button = QPushButton("What the model sees")
         self.preview_button.setCheckable(True)
+        self.region_button = QPushButton("Take the shown region")
         self.preview = Preview()
         self.preview.hide()
         describe(self.image, "Image", "The image layer that is asked about. It is never changed.")
@@ -72,6 +75,12 @@ class ImageSection(Section):
         describe(self.step, "Volume of the layer", "Which page, time point or channel is taken; napari counts from 0.")
         describe(self.linked, "Link window to display", "A window that is chosen here also sets the layer's contrast.")
         describe(self.preview_button, "What the model sees", "Show exactly the picture that the model is given.")
+        describe(
+            self.region_button,
+            "Take the shown region",
+            "Make a layer of the part of the picture that the canvas shows, at full resolution. The model then sees "
+            "its details, and what it finds lies in its place in the whole picture.",
+        )
         self.image.setPlaceholderText("no image is open")
         self.kind.fill([(NO_KIND, ""), *((m.label, m.name) for m in MODALITIES.values())])
         self.plane.fill([(AUTOMATIC, None), (AS_SHOWN, SHOWN), *((name, name) for name in PLANES)])
@@ -83,6 +92,7 @@ class ImageSection(Section):
         self.column.addLayout(row(self.step_words, self.step, stretch=1))
         self.column.addWidget(self.window_box)
         self.column.addLayout(row(self.linked, self.preview_button))
+        self.column.addWidget(self.region_button)
         self.column.addWidget(self.preview)
         self._show_step(False)
         self.image.activated.connect(lambda: self.follow.setChecked(False))  # by the user, never by the program
@@ -93,6 +103,7 @@ class ImageSection(Section):
         self.plane.currentIndexChanged.connect(self.view_changed)
         self.window_box.changed.connect(self.window_changed)
         self.preview_button.toggled.connect(self._on_preview)
+        self.region_button.clicked.connect(self.region_wanted)
 
     @property
     def layer(self) -> Image | None:
@@ -176,6 +187,9 @@ class ImageSection(Section):
         """Offer the windows of a volume, and say in one line what is chosen."""
         self.plane.setVisible(volume is None or not volume.is_2d)
         self.planes.setVisible(volume is not None and not volume.is_2d)
+        # Also of a picture that is too large to be taken whole.
+        flat = volume.is_2d if volume is not None else self.layer is not None and self.layer.ndim == 2
+        self.region_button.setVisible(flat)
         self.window_box.set_volume(volume)
         self.linked.setVisible(self.chosen_window is not None)
         self.say(volume, plane)
@@ -194,7 +208,8 @@ class ImageSection(Section):
     def show_phase(self, phase: Phase) -> None:
         """Enable what can be used."""
         usable = enabled(phase, Controls.IMAGE)
-        for widget in (self.image, self.follow, self.kind, self.plane, self.step, self.window_box, self.linked):
+        chosen = (self.image, self.follow, self.kind, self.plane, self.step, self.window_box, self.linked)
+        for widget in (*chosen, self.region_button):
             widget.setEnabled(usable)
         self.preview_button.setEnabled(enabled(phase, Controls.PREVIEW))
 

@@ -33,7 +33,7 @@ FORMATS: Mapping[str, str] = MappingProxyType(
 )
 """Suffix -> module of this package whose ``load(path)`` reads it. A folder is read as one DICOM series."""
 
-__all__ = ["FORMATS", "read", "read_series", "write"]
+__all__ = ["FORMATS", "read", "read_region", "read_series", "write"]
 
 
 def read(path: str | os.PathLike[str], modality: str = "") -> Volume:
@@ -71,6 +71,26 @@ def read_series(path: str | os.PathLike[str], modality: str = "") -> tuple[Volum
     first, *rest = import_module("unibiomed_core.io.nifti").load_series(source)
     volume = to_volume(first, source, modality)
     return volume, *(to_volume(stored, source, volume.modality) for stored in rest)
+
+
+def read_region(
+    path: str | os.PathLike[str], rows: tuple[int, int], columns: tuple[int, int], modality: str = ""
+) -> Volume:
+    """A part of a PNG, JPEG or TIFF picture at full resolution, as of one that :func:`read` gives at low power.
+
+    Args:
+        path: Of the file.
+        rows: The first and the end, in pixels of the picture as it is shown.
+        columns: As ``rows``.
+        modality: As :func:`read`.
+
+    Raises:
+        ReadError: As :func:`read`, or the part does not lie in the picture.
+        ConfigError: ``modality`` is unknown.
+    """
+    source = guard.existing(Path(path))
+    values = import_module("unibiomed_core.io.large_picture").region(source, rows, columns)
+    return to_volume(Stored(values, None, spatial_unit="px", orientation_known=False), source, modality)
 
 
 def _module_of(path: Path) -> str:

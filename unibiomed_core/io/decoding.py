@@ -34,8 +34,10 @@ Task = Literal[
     "picture",
     "picture header",
     "picture means",
+    "picture region",
     "tiff page",
     "tiff means",
+    "tiff region",
 ]
 """What is asked for; the functions of ``decoding_process.py`` say what each gives."""
 
@@ -61,7 +63,7 @@ class _Refused(Exception):
 
 
 def ask(
-    task: Task, path: Path, kind_name: str, expected_bytes: int, **options: str | int | None
+    task: Task, path: Path, kind_name: str, expected_bytes: int, **options: str | int | list[int] | None
 ) -> tuple[dict[str, Any], NDArray[Any]]:
     """What one file holds.
 

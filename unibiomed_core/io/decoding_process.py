@@ -138,6 +138,13 @@ def tiff_means(path: Path, offset: int, factor: int) -> Answer:
     return _of_page(path, offset, lambda page: large_picture.means_of(page, factor))
 
 
+def tiff_region(path: Path, offset: int, rows: tuple[int, int], columns: tuple[int, int]) -> Answer:
+    """As :func:`tiff_page`, a part of it: (row, column, channel)."""
+    from unibiomed_core.io import large_picture
+
+    return _of_page(path, offset, lambda page: large_picture.part_of(page, rows, columns))
+
+
 def _of_page(path: Path, offset: int, decode: Callable[[Any], NDArray[Any]]) -> Answer:
     import tifffile
 
@@ -161,8 +168,10 @@ _TASKS: Mapping[str, Callable[..., Answer]] = MappingProxyType(
         "picture": pillow.values,
         "picture header": picture_header,
         "picture means": pillow.means,
+        "picture region": pillow.region,
         "tiff page": tiff_page,
         "tiff means": tiff_means,
+        "tiff region": tiff_region,
     }
 )
 

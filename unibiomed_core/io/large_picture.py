@@ -1,17 +1,20 @@
 """Pictures of more pixels than are decoded at once, such as whole slides: read whole, at low power, in bounded memory.
 
 A TIFF pyramid gives the level that fits; other TIFF files are averaged tile by tile, JPEG is reduced while it is
-decoded. PNG has no such way: it is decoded whole where memory allows, then averaged.
+decoded. PNG has no such way: it is decoded whole where memory allows, then averaged. A region of one is read at full
+resolution.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unibiomed_core.errors import ReadError
 from unibiomed_core.io import decoding, guard, pillow, tiff
 from unibiomed_core.io.stored import Stored
 from unibiomed_core.types import Note
@@ -52,10 +55,104 @@ def load(path: Path, kind: str, most_pixels: int) -> Stored:
     spacing = height / rows, width / columns
     text = (
         f"The picture has {width} x {height} pixels and is read whole at low power ({columns} x {rows}). Masks have "
-        "this size, and lengths are in pixels of the file. For details, save a region as its own picture."
+        "this size, and lengths are in pixels of the file. For details, zoom in and take the shown region in napari, "
+        "or save a region as its own picture."
     )
     notes.append(Note("low_power", text))
     return Stored(values, None, spacing[::-1] if orientation in _SIDEWAYS else spacing, "px", False, notes=tuple(notes))
+
+
+def region(path: Path, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+    """A part of a picture at full resolution: (row, column[, channel]), in the picture's own dtype.
+
+    Of a TIFF the tiles or strips are decoded that it touches; PNG and JPEG are decoded whole, where memory allows.
+
+    Args:
+        rows: The first and the end, in pixels of the picture as the file asks viewers to show it.
+        columns: As ``rows``.
+
+    Raises:
+        ReadError: The part does not lie in the picture, or the picture cannot be read by parts.
+    """
+    kind = guard.sniff(guard.head_of(path))
+    if kind not in ("png", "jpeg", "tiff"):
+        raise ReadError("No picture", f"'{path.name}' is none", "a PNG, JPEG or TIFF picture")
+    with guard.reading(path, f"a {kind.upper()} picture"):
+        values = _tiff_region(path, rows, columns) if kind == "tiff" else _pillow_region(path, kind, rows, columns)
+    return values[..., 0] if values.shape[-1] == 1 else values
+
+
+def _pillow_region(path: Path, kind: str, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+    told = pillow.header(path, kind.upper())
+    if told["mode"] not in pillow.PLAIN:
+        raise _whole_only(path)
+    most = max(told["size"])
+    _check_inside(path, rows, columns, (most, most))  # it may be shown turned, which is known once it is decoded
+    guard.check_memory((*told["size"], told["bands"]), 2, path)
+    size = told["size"][0] * told["size"][1] * 4
+    options: dict[str, str | list[int]] = {"format_name": kind.upper(), "rows": [*rows], "columns": [*columns]}
+    told, values = decoding.ask("picture region", path, f"a {kind.upper()} picture", size, **options)
+    _check_inside(path, rows, columns, told["size"])
+    return values
+
+
+def _tiff_region(path: Path, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = tiff.one_page(file, path)
+        if not _is_plain(page) or int(page.tags.valueof(tiff.ORIENTATION, default=1)) != 1:
+            raise _whole_only(path)
+        _check_inside(path, rows, columns, (int(page.imagelength), int(page.imagewidth)))
+        samples = int(page.samplesperpixel)
+        guard.check_memory((rows[1] - rows[0], columns[1] - columns[0], samples), page.dtype.itemsize, path)
+        guard.check_memory((*_part_size(page), samples), page.dtype.itemsize, path)
+        values = tiff.unpacked("tiff region", page, path, rows=list(rows), columns=list(columns))
+        if samples == 1:
+            grey = tiff.black_is_zero(values[..., 0], int(page.photometric), int(page.bitspersample), path)
+            return grey[..., np.newaxis]
+        return values
+
+
+def _whole_only(path: Path) -> ReadError:
+    return ReadError(
+        "Picture cannot be read by parts",
+        f"'{path.name}' is stored turned, or in colours or numbers that are read whole only",
+        "a grey or RGB picture that is stored upright",
+        "Save the region as its own picture.",
+    )
+
+
+def _check_inside(path: Path, rows: tuple[int, int], columns: tuple[int, int], size: Sequence[int]) -> None:
+    inside = all(0 <= first < end <= most for (first, end), most in zip((rows, columns), size, strict=True))
+    if not inside:
+        found = f"rows {rows[0]} to {rows[1]}, columns {columns[0]} to {columns[1]} of '{path.name}'"
+        raise ReadError("Region outside of the picture", found, f"a part of {size[1]} x {size[0]} pixels")
+
+
+def part_of(page: Any, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+    """(row, column, channel) of a part of a tifffile page; what was never written is 0."""
+    high, wide = _part_size(page)
+    handle, across = page.parent.filehandle, -(-int(page.imagewidth) // wide)
+    options: dict[str, Any] = {"_fullsize": page.is_tiled}
+    if int(page.compression) in _JPEG:
+        options |= {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+    found = np.zeros((rows[1] - rows[0], columns[1] - columns[0], int(page.samplesperpixel)), page.dtype)
+    for y in range(rows[0] // high * high, rows[1], high):
+        for x in range(columns[0] // wide * wide, columns[1], wide):
+            index = y // high * across + x // wide
+            if not page.databytecounts[index]:
+                continue
+            handle.seek(page.dataoffsets[index])
+            values, _, _ = page.decode(handle.read(page.databytecounts[index]), index, **options)
+            values = values.reshape(values.shape[-3:])
+            top, left = max(y, rows[0]), max(x, columns[0])
+            inside = values[top - y : rows[1] - y, left - x : columns[1] - x]
+            found[top - rows[0] :, left - columns[0] :][: inside.shape[0], : inside.shape[1]] = inside
+    return found
+
+
+_JPEG = {6, 7, 33007, 34892}
 
 
 def size(path: Path, kind: str) -> tuple[int, int, int, int]:

@@ -108,6 +108,17 @@ def means(path: Path, format_name: str, factor: int) -> Answer:
         return {"orientation": orientation}, np.rint(found).astype(np.uint16) if is_deep else found, None
 
 
+def region(path: Path, format_name: str, rows: tuple[int, int], columns: tuple[int, int]) -> Answer:
+    """(row, column, channel) of a part of the picture as it is shown, black outside of it, and its whole "size"."""
+    from PIL import ImageOps
+
+    with _opened(path, format_name) as image:
+        image.load()
+        shown = ImageOps.exif_transpose(image)
+        found = np.asarray(shown.crop((columns[0], rows[0], columns[1], rows[1])))
+        return {"size": [shown.height, shown.width]}, found.reshape(*found.shape[:2], -1), None
+
+
 def _opened(path: Path, format_name: str) -> Any:
     """Pillow's image without its own bound of size, which holds for a program as a whole."""
     from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError

@@ -166,7 +166,9 @@ def is_compressed(page: Any) -> bool:
     return int(page.compression) != _UNCOMPRESSED
 
 
-def unpacked(task: Literal["tiff page", "tiff means"], page: Any, path: Path, **options: int) -> NDArray[Any]:
+def unpacked(
+    task: Literal["tiff page", "tiff means", "tiff region"], page: Any, path: Path, **options: int | list[int]
+) -> NDArray[Any]:
     """What a task of the decoding process makes of a compressed page.
 
     Raises:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin
 
 from tests.patience import GUARD_S
 from unibiomed_core.errors import ReadError
-from unibiomed_core.io import large_picture, read
+from unibiomed_core.io import large_picture, read, read_region
 
 SMOOTH = np.add.outer(np.arange(203), np.arange(300))
 GREY = (SMOOTH % 251).astype(np.uint8)
@@ -88,6 +88,69 @@ def test_what_cannot_be_reduced_is_refused_in_words(tmp_path: Path) -> None:
     for name in ("deep.tif", "palette.png"):
         with pytest.raises(ReadError, match="Image too large"):
             read(tmp_path / name, "pathology")
+
+
+@pytest.mark.parametrize("values", [GREY, RGB, GREY.astype(np.uint16) * 200], ids=["grey", "RGB", "16 bit"])
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"tile": (32, 48)}, {"rowsperstrip": 7}, {"tile": (64, 64), "compression": "zlib"}, {"compression": "lzw"}],
+    ids=str,
+)
+@pytest.mark.parametrize(("rows", "columns"), [((0, 203), (0, 300)), ((31, 97), (47, 145)), ((187, 203), (284, 300))])
+def test_a_region_of_tiff_is_read_at_full_resolution(
+    tmp_path: Path,
+    values: np.ndarray,
+    layout: dict[str, Any],
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, photometric="rgb" if values.ndim == 3 else "minisblack", **layout)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", None)  # nothing is decoded whole, nor here
+    monkeypatch.setattr(tifffile.TiffPage, "decode", None)
+    volume = read_region(path, rows, columns, "pathology")
+    assert np.array_equal(volume.voxels[0], values[slice(*rows), slice(*columns)])
+    assert volume.spacing_mm == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("suffix", "orientation"), [("jpg", 1), ("jpg", 6), ("png", 1), ("png", 8)])
+@pytest.mark.parametrize("values", [GREY, RGB], ids=["grey", "RGB"])
+def test_a_region_of_jpeg_and_png_lies_in_the_picture_as_it_is_shown(
+    tmp_path: Path, suffix: str, orientation: int, values: np.ndarray
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(values).save(path, exif=exif)
+    opened = JpegImagePlugin.JpegImageFile if suffix == "jpg" else PngImagePlugin.PngImageFile
+    with opened(path) as image:  # without Pillow's bound, which is low here
+        shown = np.asarray(ImageOps.exif_transpose(image))
+    volume = read_region(path, (10, 170), (20, 90), "pathology")
+    assert np.array_equal(volume.voxels[0], shown[10:170, 20:90])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [((0, 204), (0, 50)), ((-1, 50), (0, 50)), ((50, 50), (0, 50))])
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_a_region_outside_of_the_picture_is_refused(
+    tmp_path: Path, suffix: str, rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(GREY).save(path)
+    with pytest.raises(ReadError, match="Region outside of the picture"):
+        read_region(path, rows, columns, "pathology")
+
+
+def test_a_region_of_what_is_read_whole_only_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "deep.tif", RGB.astype(np.uint16), photometric="rgb")
+    tifffile.imwrite(tmp_path / "turned.tif", GREY, photometric="minisblack", extratags=[(274, "H", 1, 6, True)])
+    Image.fromarray(GREY).convert("P").save(tmp_path / "palette.png")
+    for path in tmp_path.iterdir():
+        with pytest.raises(ReadError, match="cannot be read by parts"):
+            read_region(path, (0, 50), (0, 50), "pathology")
+    (tmp_path / "a.nii").write_bytes(b"words")
+    with pytest.raises(ReadError, match="No picture"):
+        read_region(tmp_path / "a.nii", (0, 50), (0, 50), "pathology")
 
 
 _READ = """
