@@ -14,8 +14,8 @@ python train/evaluate.py report MODEL DATA OUT [name=value ...]: whole reports, 
   DATA    one data set or a folder of them in the shared layout, each with a dataset.json
   OUT     gets reports.jsonl, their scores, table.json, table.md, and sheet/ with the first report of each data set;
           a run that was stopped or killed goes on, a finished one is scored again
-  limit=N              N evenly spaced test items of each data set only
-  modality=recognised  no modality is told to who opens an item
+  limit=N        N evenly spaced test items of each data set only
+  modality=told  the modality of every item is told; else it is told of volumes alone whose file does not tell it
 """
 
 from __future__ import annotations

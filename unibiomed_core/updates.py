@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from unibiomed_core.types import Finding, Prediction, Report
 
+LESS_MEMORY = "less_memory"
+"""Code of the note on a run that went on with less at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

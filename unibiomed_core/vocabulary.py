@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -128,3 +128,22 @@ def normalise(name: str) -> str:
     for american, british in _SPELLINGS:
         text = text.replace(american, british)
     return text
+
+
+def kind_of(name: str, modality: str) -> str:
+    """ "finding", "anatomy" or "object" of a name; what the vocabulary does not know may be a finding."""
+    entry = find(name, modality)
+    return entry.kind if entry else "finding"
+
+
+def can_be_shown(name: str, modality: str, parts: Collection[str] = ()) -> bool:
+    """Whether pictures of a modality and of some parts of the body can show a target.
+
+    Args:
+        name: Canonical, or a name that the vocabulary does not know, which anything may show.
+        parts: None where these are not known: any.
+    """
+    entry = targets().get(name)
+    if entry is None:
+        return True
+    return modality in entry.contexts and (not parts or any(part in entry.parts for part in parts))

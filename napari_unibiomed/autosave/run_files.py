@@ -97,6 +97,7 @@ def write_slice(folder: Path, number: int, predictions: tuple[Prediction, ...]) 
                 arrays[about["mask"]["array"]] = phrase.mask.crop
             phrases.append(about)
         given = {name: getattr(prediction, name) for name in (*_PREDICTION, "likelihood")}
+        given["shares"] = [list(share) for share in prediction.shares]
         given["caution"] = None if prediction.caution is None else asdict(prediction.caution)
         stated.append({**given, "prompt": asdict(prediction.prompt), "phrases": phrases})
     text = np.frombuffer(json.dumps(stated).encode(), np.uint8)
@@ -180,8 +181,9 @@ def _read_slice(file: Path) -> tuple[Prediction, ...]:
                     for phrase in given["phrases"]
                 ),
                 **{name: given[name] for name in _PREDICTION},
-                likelihood=given.get("likelihood"),  # slices of earlier versions have neither
+                likelihood=given.get("likelihood"),  # slices of earlier versions have none of these
                 caution=_caution(given.get("caution")),
+                shares=tuple((name, share) for name, share in given.get("shares", ())),
             )
             for given in stated
         )

@@ -14,7 +14,7 @@ from napari_unibiomed.findings.rows import FindingRow
 from napari_unibiomed.findings.streaming import target_name
 from unibiomed_core import vocabulary
 from unibiomed_core.modalities import with_labels
-from unibiomed_core.report import caution_text, number_text, ranges_text
+from unibiomed_core.report import caution_text, line_text, number_text, ranges_text, sections
 from unibiomed_core.types import CroppedMask, Phrase, Plane, Prediction, Report, Volume
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def report_lines(run: Run, report: Report | None, rows: Sequence[FindingRow]) ->
         for _, predictions in sorted(run.predictions.items()):
             lines += [line for prediction in predictions for line in answer_lines(prediction, rows, run.job.volume)]
     elif report is not None:
-        lines += _narrative_lines(report, rows, run.job.volume)
+        lines += _report_lines(report, rows, run.job.volume)
     return lines
 
 
@@ -151,29 +151,21 @@ def _box_line(row: FindingRow, volume: Volume) -> Line:
     return (*(span for span in spans if span.text), Span(f" ({score}{seconds} s)", kind="note"))
 
 
-def _narrative_lines(report: Report, rows: Sequence[FindingRow], volume: Volume) -> Iterator[Line]:
-    """The report's own words; the names of findings and what the model's sentences name are links."""
-    known = {f.number: f.target or f.phrase for f in report.findings}
-    quotes = iter(report.sentences)
-    quoting = False
-    for text in report.narrative.split("\n"):
-        heading = text.endswith(":") and not re.match(r"\d+\. ", text)
-        match = re.match(r"(\d+)\. ", text)
-        if heading:
-            quoting = bool(report.sentences) and text.startswith("The model's own words")
-            yield (Span(text, kind="title"),)
-        elif quoting and (quote := next(quotes, None)) is not None:
-            yield _quote_line(text, quote[0], rows, volume)
-        elif match and int(match[1]) in known and not quoting:
-            number = int(match[1])
-            start = match.end()
-            end = start + len(known[number])
-            yield Span(match[0]), Span(text[start:end], number), Span(text[end:])
-        else:
-            quoting = False
-            if text == report.notice:
-                yield from _free_slices(report, volume)
-            yield (Span(text),)
+def _report_lines(report: Report, rows: Sequence[FindingRow], volume: Volume) -> Iterator[Line]:
+    """The sections of the report; the names of findings and what the model's sentences name are links."""
+    for section in sections(report):
+        if not section.lines:
+            continue
+        yield (Span(section.title, kind="title"),)
+        for line in section.lines:
+            if section.code == "words":
+                index = next((span.index for span in line if span.index is not None), 0)
+                yield _quote_line(line_text(line), index, rows, volume)
+            else:
+                yield tuple(Span(span.text, span.finding) for span in line)
+        if section.code == "shown":
+            yield from _free_slices(report, volume)
+    yield (Span(report.notice),)
 
 
 def _free_slices(report: Report, volume: Volume) -> Iterator[Line]:

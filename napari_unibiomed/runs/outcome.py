@@ -6,9 +6,7 @@ from napari_unibiomed.jobs import Run
 from napari_unibiomed.messages import catalogue, notices
 from napari_unibiomed.messages.message import Message
 from unibiomed_core.types import Prompt
-
-LESS_MEMORY = "Memory ran out; the run went on"
-"""How the engine's warning begins."""
+from unibiomed_core.updates import LESS_MEMORY
 
 
 def closing_messages(run: Run) -> list[Message]:
@@ -31,7 +29,7 @@ def _notes(run: Run) -> list[Message]:
         notes.append(catalogue.not_learnt([(str(one["name"]), list(one["nearest"])) for one in unknown]))
     if any(prediction.truncated for given in run.predictions.values() for prediction in given):
         notes.append(catalogue.answer_truncated())
-    if run.report is not None and any(warning.startswith(LESS_MEMORY) for warning in run.report.warnings):
+    if run.report is not None and any(note.code == LESS_MEMORY for note in run.report.warnings):
         notes.append(catalogue.continued_with_less_memory())
     return notes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from qtpy.QtCore import QMarginsF, QRectF, QSizeF, Qt, QUrl
@@ -29,7 +29,7 @@ from napari_unibiomed.widgets.section import pixmap_of
 from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import WriteError
 from unibiomed_core.modalities import Window
-from unibiomed_core.report import EDITED, ENDING_WORDS, edit_text, number_text
+from unibiomed_core.report import ENDING_WORDS, ReportSection, evidence_text, line_text, number_text, sections
 from unibiomed_core.types import Report, Volume
 
 RESOLUTION_DPI = 150
@@ -109,8 +109,16 @@ def _document(report: Report, volume: Volume, window: Window | None) -> QTextDoc
     )
     rows = [row_of(finding, volume) for finding in report.findings]
     run = Run(Job("report", volume, RunRequest(plane=report.image["plane"], window=window)), 0, report=report)
+    told = [(section.code, _section(section, rows)) for section in sections(report)]
+    first = ("impression", "abnormal", "structures")
     head = _head(report)
-    rest = "".join((_table(rows, report), *_pictures(document, run, rows), _narrative(report)))
+    rest = "".join(
+        [
+            *(text for code, text in told if code in first),
+            *_pictures(document, run, rows),
+            *(text for code, text in told if code not in first),
+        ]
+    )
     missing = [c for c in sorted({*head, *rest}) if not glyphs.is_drawn(c, document.defaultFont())]
     said = f"<p><b>{glyphs.note(len(missing))}</b></p>" if missing else ""
     document.setHtml(glyphs.with_codes(head + said + rest, missing))
@@ -123,10 +131,12 @@ def _keep_headings_with_what_follows(document: QTextDocument) -> None:
     assert layout is not None
 
     def page_of(block: QTextBlock) -> int:
-        lines = block.layout()
-        # A line that does not fit is moved within its block, whose own place stays where it was.
-        first = lines.lineAt(0).y() if lines is not None and lines.lineCount() else 0.0
-        return int((layout.blockBoundingRect(block).y() + first) // height)
+        lines, top = block.layout(), layout.blockBoundingRect(block).y()
+        if lines is None or not lines.lineCount():
+            return int(top // height)
+        # A line that does not fit is moved, in its block or when it is drawn: the page of its foot is its page.
+        first = lines.lineAt(0)
+        return int((top + first.y() + first.height() - 1) // height)
 
     block = document.begin()
     while block.isValid():
@@ -150,21 +160,38 @@ def _head(report: Report) -> str:
         facts.insert(0, f"{len(report.slices_done)} of {report.slices_total} {image['plane']} slices examined")
     if not report.complete:
         facts.append(ENDING_WORDS[report.ended].lower())
-    warnings = "".join(f"<li>{html.escape(warning)}</li>" for warning in report.warnings)
-    listed = f"<h2>▲ Warnings</h2><ul>{warnings}</ul>" if warnings else ""
-    edits = "".join(f"<li>{html.escape(edit_text(edit))}</li>" for edit in report.edits)
-    listed += f"<h2>{html.escape(EDITED.rstrip(':'))}</h2><ul>{edits}</ul>" if edits else ""
     notice = f"<p><b>{html.escape(report.notice)}</b></p>"
-    return f'<h1>Report: {name}</h1>{notice}<p class="dim">{" · ".join(facts)}</p>{listed}'
+    return f'<h1>Report: {name}</h1>{notice}<p class="dim">{" · ".join(facts)}</p>'
 
 
-def _table(rows: list[FindingRow], report: Report) -> str:
-    if not rows:
-        where = "" if report.image["is_2d"] else f" on the {len(report.slices_done)} slices examined"
-        return f"<h2>Findings</h2><p>No finding was produced{where}. It does not say that the image is normal.</p>"
+def _section(section: ReportSection, rows: Sequence[FindingRow]) -> str:
+    """A part of the report: its rows as a table, everything else as paragraphs."""
+    title = f"<h2>{html.escape(section.title)}</h2>"
+    numbers = {f.number for f in section.findings}
+    if numbers:
+        return title + _table([row for row in rows if row.number in numbers]) + _more(section)
+    if section.code == "abnormal":
+        return f"{title}<p>None. It does not say that the image is normal.</p>"
+    if not section.lines:
+        return ""
+    return title + "".join(f"<p>{html.escape(line_text(line))}</p>" for line in section.lines)
+
+
+def _table(rows: Sequence[FindingRow]) -> str:
     head = "".join(f"<th align='left'>{html.escape(column.value)}</th>" for column in TABLE)
     body = "".join(f"<tr>{''.join(_cell(row, column) for column in TABLE)}</tr>" for row in rows)
-    return f"<h2>Findings</h2><table cellspacing='0' cellpadding='2' width='100%'><tr>{head}</tr>{body}</table>"
+    return f"<table cellspacing='0' cellpadding='2' width='100%'><tr>{head}</tr>{body}</table>"
+
+
+def _more(section: ReportSection) -> str:
+    """What the table of a section does not say: why each row is believed, and the model's words on it."""
+    told = []
+    for f in section.findings:
+        if f.evidence is not None:
+            told.append(f"{f.number}. {evidence_text(f.evidence)}.")
+        if f.description:
+            told.append(f"{f.number}. The model on this region: \u201c{f.description}\u201d")
+    return "".join(f"<p class='dim'>{html.escape(text)}</p>" for text in told)
 
 
 def _cell(row: FindingRow, column: Column) -> str:
@@ -195,8 +222,3 @@ def _pictures(document: QTextDocument, run: Run, rows: list[FindingRow]) -> Iter
     if left_out:
         drawn = f"Key slices are drawn for the {len(largest)} largest findings"
         yield f"<p class='dim'>{drawn}; {left_out} more stand in the table.</p>"
-
-
-def _narrative(report: Report) -> str:
-    lines = "".join(f"<p>{html.escape(line)}</p>" for line in report.narrative.split("\n"))
-    return f"<h2>In words</h2>{lines}"

@@ -100,13 +100,13 @@ def test_more_targets_add_text_and_masks_only(processor: Processor) -> None:
 
 
 def test_what_is_written_is_counted_a_step_at_a_time(processor: Processor) -> None:
-    answers = [counted.report_ids(processor, 2, tokens) for tokens in (40, 41)]
-    assert [len(ids) for ids in answers] == [40, 41]
+    answers = [counted.report_ids(processor, 2, tokens) for tokens in (60, 61)]
+    assert [len(ids) for ids in answers] == [60, 61]
     prompt = Prompt("report")
     short, long = (predict_flops(processor, ct_slice(), [prompt], SOFT_TISSUE, ids) for ids in answers)
     assert short[READING] == long[READING]
     assert 0 < long[WRITING] - short[WRITING] < short[WRITING] / 30
-    assert long[HEAD] == 41 * 2 * processor.config.language.hidden * processor.config.language.vocabulary
+    assert long[HEAD] == 61 * 2 * processor.config.language.hidden * processor.config.language.vocabulary
     one = predict_flops(processor, ct_slice(), segment("liver"), SOFT_TISSUE)
     assert short[DECODER] == pytest.approx(2 * one[DECODER], rel=0.002)
 

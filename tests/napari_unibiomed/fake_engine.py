@@ -23,7 +23,7 @@ import numpy as np
 from tests.patience import GUARD_S
 from unibiomed_core import report as reports
 from unibiomed_core.engine.volume import plans
-from unibiomed_core.engine.volume.finish import Examined, find
+from unibiomed_core.engine.volume.finish import Examined, find, measured, unchecked
 from unibiomed_core.engine.volume.linking import canonical_target
 from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import PromptError
@@ -32,6 +32,7 @@ from unibiomed_core.types import (
     Absence,
     CroppedMask,
     Ended,
+    Note,
     Phrase,
     Prediction,
     Prompt,
@@ -91,7 +92,7 @@ class FakeEngine:
         answers: Mapping[str, str] | None = None,
         failures: Mapping[int, Exception] | None = None,
         truncated: Sequence[int] = (),
-        warnings: Sequence[str] = (),
+        warnings: Sequence[Note] = (),
         held: bool = False,
         load_fails: Exception | None = None,
         load_held: bool = False,
@@ -210,7 +211,7 @@ class FakeEngine:
             examined.aggregation.take(index, given, volume.modality)
         ended: Ended = "cancelled" if len(done) < len(planned) else "finished"
         linked = find(examined, ended)
-        found = linked.findings
+        found, _ = measured(examined, unchecked(linked))
         for finding in found:
             yield FindingFound(finding)
         sentences = []

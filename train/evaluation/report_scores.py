@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from unibiomed_core import vocabulary
 from unibiomed_core.metrics.overlap import dice
+from unibiomed_core.report import is_abnormal
 from unibiomed_core.types import Finding, Report
 
 from ..datasets.volumes import MINIMUM_PIXELS
@@ -84,7 +85,8 @@ class ReportScore:
         lesions: None where the set does not show every lesion.
         normal: As ``Truth.normal``.
         false_rows: Abnormal rows where the picture is normal; those flagged "unsure" among them in ``unsure_rows``.
-        foreign_rows: Rows of targets that cannot be there.
+        foreign_rows: Rows of targets that cannot be there: of another part of the body, or of the modality that was
+            taken for the item's own.
         single_rows: Rows of targets that a person counts as one, or as one a side.
         single_structures: How many structures these rows are about.
         counts: Populations.
@@ -137,7 +139,7 @@ def score(report: Report, truth: Truth, case: Case) -> ReportScore:
         normal=truth.normal,
         false_rows=len(false),
         unsure_rows=sum("unsure" in f.flags for f in false),
-        foreign_rows=sum(name in truth.foreign for name, _ in rows),
+        foreign_rows=sum(name in truth.foreign or _is_other(name, modality, case.modality) for name, _ in rows),
         single_rows=singles,
         single_structures=structures,
         counts=tuple(
@@ -156,12 +158,6 @@ def canonical(finding: Finding, modality: str) -> str:
     name = finding.target or finding.phrase
     entry = vocabulary.find(name, modality)
     return entry.name if entry else name
-
-
-def is_abnormal(name: str, modality: str) -> bool:
-    """Whether a target is no anatomy, tube or line; what the vocabulary does not know may be abnormal."""
-    entry = vocabulary.find(name, modality)
-    return entry is None or entry.kind == "finding"
 
 
 Rows = Sequence[tuple[str, Finding]]
@@ -188,6 +184,12 @@ def _stated(target: str, rows: Rows, report: Report) -> float:
     """Presence of a target's surest row, else of its absence; NaN where a report says nothing of it."""
     found = [f.presence for name, f in rows if name == target]
     return max(found or [a.presence for a in report.absences if a.target == target], default=float("nan"))
+
+
+def _is_other(name: str, taken: str, modality: str) -> bool:
+    """Whether a target is none of a picture's modality, which was taken for another one."""
+    entry = vocabulary.find(name, taken)
+    return bool(modality) and taken != modality and (entry is None or modality not in entry.contexts)
 
 
 def _is_false(name: str, truth: Truth) -> bool:
@@ -248,11 +250,11 @@ def _counted(target: str, rows: Rows) -> int:
 
 def _recognised(report: Report, case: Case) -> tuple[bool | None, float]:
     """Whether the modality was recognised rightly, and the share of slices whose part of the body is right."""
-    shown = getattr(report, "shown", None)
+    shown = report.shown
     if shown is None:
         return None, float("nan")
-    named = case.modality and shown.modality_by != "user"
-    right = shown.modality == case.modality if named else None
+    judged = case.modality and shown.modality_by != "user"
+    right = shown.modality == case.modality if judged else None
     if not case.parts or not shown.bands:
         return right, float("nan")
     slices = [band.slice_last - band.slice_first + 1 for band in shown.bands]
@@ -260,8 +262,12 @@ def _recognised(report: Report, case: Case) -> tuple[bool | None, float]:
     return right, sum(n for n, hit in zip(slices, hits, strict=True) if hit) / sum(slices)
 
 
-def failed(truth: Truth, case: Case, volume: bool) -> ReportScore:
-    """The score of an item on which no report came about: all that is there was missed."""
+def failed(truth: Truth, case: Case, volume: bool, modality_right: bool | None = None) -> ReportScore:
+    """The score of an item on which no report came about: all that is there was missed.
+
+    Args:
+        modality_right: As of a report; False where the engine could not tell it.
+    """
     targets = tuple(
         TargetScore(t, there, False, float("nan"), 0.0 if there and t in truth.masks else float("nan"))
         for t, there in sorted(truth.present.items())
@@ -270,7 +276,7 @@ def failed(truth: Truth, case: Case, volume: bool) -> ReportScore:
     counts = tuple(CountScore(t, known.number, 0, known.origin) for t, known in sorted(truth.counts.items()))
     return ReportScore(
         case.id, case.dataset, case.modality, f"{case.dataset}/{case.group}", volume, 0, targets, (), lesions,
-        truth.normal, 0, 0, 0, 0, 0, counts, {}, None, float("nan"), float("nan"),
+        truth.normal, 0, 0, 0, 0, 0, counts, {}, modality_right, float("nan"), float("nan"),
     )  # fmt: skip
 
 

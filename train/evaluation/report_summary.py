@@ -28,9 +28,10 @@ RULES: Mapping[str, str] = MappingProxyType(
         f"right nor wrong, nor is what has fewer than {MINIMUM_PIXELS} pixels",
         "macro F1": "mean over data sets",
         "Dice": "of all rows of a target together, where it is there; 0 where no row has it",
-        "false abnormal rows": "a normal picture: rows of findings (no anatomy, tube or line), where its set calls it "
-        "normal; where a set annotates findings and the picture shows none, rows of those findings and foreign ones",
-        "foreign rows": "rows of targets of another part of the body; part of none of the ratios above",
+        "false abnormal rows": "a normal picture: rows of what is no anatomy, where its set calls it normal; "
+        "where a set annotates findings and the picture shows none, rows of those findings and foreign ones",
+        "foreign rows": "rows of targets of another part of the body, or of the modality that an item is taken for "
+        "wrongly; part of none of the ratios above",
         "rows a structure": "rows of targets that a person counts as one, or one a side, over the structures they "
         "are about; two rows of a pair without sides are its two sides",
         "count error": "|counted - true| / true of populations in pictures, 1 where it has no row; true as the set "

@@ -35,7 +35,7 @@ from .tables import RUN_FILE, read_run
 
 REPORT_FILE, SCORE_FILE, SHEET = "reports.jsonl", "report_scores.jsonl", "sheet"
 
-MODALITIES = ("told", "recognised")
+MODALITIES = ("recognised", "told")
 """How an item's modality comes into its report: said by who opens the file, or found by the engine."""
 
 Say = Callable[[str], None]
@@ -132,12 +132,16 @@ def _check_same_run(out: Path, run: Row) -> None:
 
 
 def _read(case: Case, modality: str) -> Volume:
-    """The image as a user opens it.
+    """The image as a user opens it, who has to tell the modality of a volume whose file does not.
+
+    Returns:
+        Of no modality yet where the engine is to recognise it.
 
     Raises:
         UniBiomedError: It cannot be read.
     """
-    return io.read(case.image, case.modality if modality == "told" else "")
+    recognised = modality == "recognised" and "shape" not in case.item
+    return io.read(case.image, "" if recognised else case.modality, undecided=recognised)
 
 
 def _make(engine: Engine, picked: Sequence[Case], out: Path, modality: str, say: Say) -> None:
@@ -165,11 +169,12 @@ def _line(engine: Engine, case: Case, modality: str) -> Row:
     except UNREADABLE as error:
         return {"id": case.id, "error": str(error)}
     try:
+        volume = engine.with_modality(volume)
         # Words are not measured here; the sheet shows them.
         request = RunRequest(plane=volume.default_plane, describe=case.first)
         report = next(u.report for u in engine.run(volume, request) if isinstance(u, Done))
     except UniBiomedError as error:
-        return {"id": case.id, "error": str(error)}
+        return {"id": case.id, "error": str(error), "modality": volume.modality}
     finally:
         engine.free()
     # Where the files lie is nothing of the report.
@@ -207,12 +212,13 @@ def scored(out: Path, picked: Sequence[Case], modality: str, say: Say) -> dict[s
             continue
         if "error" in row:
             failures[case.id] = row["error"]
-            found[case.id] = failed(truth, case, not volume.is_2d)
+            right = None if volume.modality or not case.modality else row["modality"] == case.modality
+            found[case.id] = failed(truth, case, not volume.is_2d, right)
             continue
         report = report_records.from_json(row["report"])
         found[case.id] = score(report, truth, case)
         if case.first:
-            _show(report, volume, case, out / SHEET)
+            _show(report, replace(volume, modality=report.image["modality"]), case, out / SHEET)
     in_order = [found[case.id] for case in picked if case.id in found]
     if not in_order:
         raise DataError("No item could be read", "; ".join(left_out) or "no report", "images that can be read")

@@ -16,6 +16,7 @@ import typer
 from unibiomed_core.cli import terminal
 from unibiomed_core.cli.study import (
     Offline,
+    Study,
     StudyOptions,
     answer_slice,
     answer_volume,
@@ -115,11 +116,12 @@ def report(
     plans.find(plan)
     study = job.open(report_names)
     names = [name.strip() for value in targets or () for name in value.split(",") if name.strip()]
+    engine = job.engine()
+    study = study.with_modality(engine)
     request = RunRequest.segment(
         *names, plane=study.plane, plan=plan, every=every, window=study.window, smooth_mm=smooth_mm,
         least_presence=least_presence, min_area_mm2=min_area_mm2, link_slices=not no_link,
     )  # fmt: skip
-    engine = job.engine()
     with stoppable() as cancel:
         stream = engine.run(study.volume, request, cancel=cancel)
         result, _ = follow(stream)
@@ -157,7 +159,7 @@ def segment(
     settings = {"command": "segment", "prompts": wanted, "exact": exact, "max_new_tokens": max_new_tokens}
     if study.volume.is_2d or slice_number is not None:
         chosen = slice_number is not None
-        _end(answer_slice(job, study, study.index(slice_number), lambda _: prompts, settings, chosen=chosen))
+        _end(answer_slice(job, study, study.index(slice_number), lambda *_: prompts, settings, chosen=chosen))
     else:
         cancel, all_known = answer_volume(job, study, prompts, settings)
         _end(all_known, cancel)
@@ -182,7 +184,7 @@ def ask(
     prompt = Prompt("vqa", question=check_text(question, "question"), exact=exact, max_new_tokens=max_new_tokens)
     study = job.open()
     settings = {"command": "ask", "prompts": [question], "exact": exact, "max_new_tokens": max_new_tokens}
-    answer_slice(job, study, study.index(slice_number), lambda _: [prompt], settings, chosen=slice_number is not None)
+    answer_slice(job, study, study.index(slice_number), lambda *_: [prompt], settings, chosen=slice_number is not None)
 
 
 @app.command()
@@ -210,7 +212,7 @@ def roi(
     task = "roi_describe" if describe else "roi_class"
     region = Region(*box, study.plane, index)
 
-    def prompts(engine: Engine) -> list[Prompt]:
+    def prompts(engine: Engine, study: Study) -> list[Prompt]:
         asked = question or (wording(engine, task) if exact else "")
         return [Prompt(task, question=asked, region=region, exact=exact, max_new_tokens=max_new_tokens)]
 
@@ -241,7 +243,7 @@ def ground(
         check_text(question, "question")
     study = job.open()
 
-    def prompts(engine: Engine) -> list[Prompt]:
+    def prompts(engine: Engine, study: Study) -> list[Prompt]:
         asked = question or (wording(engine, "report") if exact else "")
         learnt = engine.info.targets.get(study.volume.modality, ())
         text = sentence if exact else tag_phrases(sentence, study.volume.modality, learnt)

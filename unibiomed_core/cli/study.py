@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ import typer
 
 from unibiomed_core.cli import terminal
 from unibiomed_core.errors import ConfigError
+from unibiomed_core.modalities import MODALITIES
 from unibiomed_core.report.text import COUNTING, answer_text, checked_slice, unknown_text
 from unibiomed_core.types import NOTICE, PLANES, Plane, Prediction, Prompt, Report, Volume
 from unibiomed_core.updates import CancelToken, Done, Progress, SliceDone, Update
@@ -32,6 +33,21 @@ class Study:
     volume: Volume
     window: Window
     plane: Plane
+
+    def with_modality(self, engine: Engine) -> Study:
+        """The same with the modality that the model sees, where nobody told it.
+
+        Raises:
+            ReadError: The model cannot tell it either; the likely ones are offered.
+        """
+        from unibiomed_core.modalities import choose_window
+
+        if self.volume.modality:
+            return self
+        volume = engine.with_modality(self.volume)
+        (best, share), label = volume.modality_shares[0], MODALITIES[volume.modality].label
+        terminal.note(f"The model sees {label} ({share:.2f}, score of '{best}'); --modality tells another.")
+        return replace(self, volume=volume, window=choose_window(volume))
 
     def index(self, number: int | None) -> int:
         """The canonical index of a slice number that was asked for; the middle slice for None.
@@ -87,13 +103,14 @@ class StudyOptions:
 
         if self.plane not in ("", *PLANES):
             raise ConfigError("Unknown plane", f"'{self.plane}'", f"one of {', '.join(PLANES)}")
-        volume = read(self.path, self.modality)
+        volume = read(self.path, self.modality, undecided=True)
         if volume.is_2d and self.plane not in ("", "axial"):
             raise ConfigError(
                 "Plane of a picture", f"'{self.plane}' was given for a 2D picture", "a volume",
                 command="Leave --plane out.",
             )  # fmt: skip
-        window = choose_window(volume, self.window)
+        # What the model is to tell comes after it was loaded; a picture of 8 bits has the same window then.
+        window = choose_window(volume if volume.modality else replace(volume, modality="xray"), self.window)
         taken = answer_names(self.out_dir) if names is None else names(volume)
         terminal.hold(claimed(self.out_dir))
         check_free(self.out_dir, taken, overwrite=self.overwrite)
@@ -146,7 +163,7 @@ def answer_slice(
     job: StudyOptions,
     study: Study,
     index: int,
-    prompts: Callable[[Engine], Sequence[Prompt]],
+    prompts: Callable[[Engine, Study], Sequence[Prompt]],
     settings: Mapping[str, Any],
     *,
     chosen: bool,
@@ -162,7 +179,8 @@ def answer_slice(
 
     engine = job.engine()
     began = time.perf_counter()
-    known, unknown = without_unknown(prompts(engine), study.volume.modality, engine.config)
+    study = study.with_modality(engine)
+    known, unknown = without_unknown(prompts(engine, study), study.volume.modality, engine.config)
     (predictions,) = engine.predict([study.volume.slice(index, study.plane)], known, study.window)
     answer = of_slice(predictions, study.volume)
     place = None
@@ -201,14 +219,15 @@ def answer_volume(
     from unibiomed_core.engine.volume.request import RunRequest
     from unibiomed_core.io.export.answer import of_slices, write_answer
 
-    request = RunRequest(tuple(prompts), plane=study.plane, window=study.window, describe=False)
     engine = job.engine()
+    study = study.with_modality(engine)
+    request = RunRequest(tuple(prompts), plane=study.plane, window=study.window, describe=False, check=False)
     with stoppable() as cancel:
         stream = engine.run(study.volume, request, cancel=cancel)
         report, predictions = follow(stream)
         answer = of_slices(predictions, study.volume, study.plane)
         # These masks are what the model gave, with their small pieces and without sides: that is said of findings only.
-        warnings = [w for w in report.warnings if "as a finding" not in w and "midline" not in w]
+        warnings = [note.text for note in report.warnings if note.code not in ("specks_dropped", "midline_uncertain")]
         about = {
             "slices": {
                 "plane": study.plane,

@@ -10,6 +10,7 @@ import torch
 from unibiomed_core.engine import devices
 from unibiomed_core.engine.int8 import quantise_gated
 from unibiomed_core.engine.predictor import Predictor
+from unibiomed_core.engine.volume import scene
 from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.engine.volume.run import run
 from unibiomed_core.model import weights
@@ -66,6 +67,14 @@ class Engine(Predictor):
         folder = weights.resolve(model, offline)
         joint, processor = weights.load(folder, device="cpu", dtype=torch.float32)
         return cls(joint, processor, device=device, dtype=dtype, batch_size=batch_size, folder=folder)
+
+    def with_modality(self, volume: Volume) -> Volume:
+        """A picture whose modality nobody told with the one that the model sees; any other image as it is.
+
+        Raises:
+            ReadError: No modality is likely enough; the likely ones are offered.
+        """
+        return scene.with_modality(self, volume)
 
     def run(
         self,

@@ -26,6 +26,7 @@ class ModelInfo:
         default_targets: Modality -> what a report looks for when nothing is named.
         facts: Training data and the like.
         presence_threshold: Masks of a lower presence are none, 0..1.
+        presence_thresholds: The same for single targets, by name.
     """
 
     name: str
@@ -40,11 +41,13 @@ class ModelInfo:
     default_targets: Mapping[str, tuple[str, ...]]
     facts: Mapping[str, str]
     presence_threshold: float
+    presence_thresholds: Mapping[str, float]
 
     def provenance(self) -> dict[str, Any]:
         """What a report states about its model."""
         names = ("name", "layout", "folder", "licence", "parameters", "sha256", "device", "dtype", "presence_threshold")
-        return {**{name: getattr(self, name) for name in names}, "facts": dict(self.facts)}
+        stated = {name: getattr(self, name) for name in names}
+        return {**stated, "presence_thresholds": dict(self.presence_thresholds), "facts": dict(self.facts)}
 
 
 def describe(model: UniBiomed, placement: DevicePlacement, folder: Path | None) -> ModelInfo:
@@ -64,6 +67,7 @@ def describe(model: UniBiomed, placement: DevicePlacement, folder: Path | None) 
         default_targets=config.default_targets,
         facts=config.facts,
         presence_threshold=config.presence.threshold,
+        presence_thresholds=config.presence.thresholds,
     )
 
 

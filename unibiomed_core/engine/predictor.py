@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,6 +26,21 @@ from unibiomed_core.tasks import END, IMAGE, SEG
 from unibiomed_core.types import Prediction, Prompt, Slice
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """What a picture is before any question is asked.
+
+    Args:
+        modality: Modality -> share, which sum to 1.
+        part: Part of the body -> share, which sum to 1.
+        finding: "modality/target" -> how likely the picture shows it, 0..1 each.
+    """
+
+    modality: Mapping[str, float]
+    part: Mapping[str, float]
+    finding: Mapping[str, float]
 
 
 @dataclass(slots=True)
@@ -135,13 +150,27 @@ class Predictor:
         """
         question = resolve(prompt, piece, self.processor)
         work = [
-            _Work(replace(question, answer=text if END in text else text + END, choices=()), 0, picture)
+            _Work(replace(question, answer=text if END in text else text + END, choices={}), 0, picture)
             for picture in [_boxed(Picture.of(to_rgb(piece.pixels, window)), prompt)]
             for text in answers
         ]
         self._answer(work, scored=True)
         given = [item.answer for item in work if item.answer is not None]
         return tuple((answer.log_probability or 0.0) / len(answer.ids) for answer in given)
+
+    @torch.inference_mode()
+    def first_look(self, piece: Slice, window: Window) -> FirstLook | None:
+        """What the model's first look tells of a slice; None for a model that has none."""
+        head = self.model.scene
+        if head is None:
+            return None
+        rgb = torch.from_numpy(to_rgb(piece.pixels, window)).to(self.placement.device)
+        logits = head(rgb.permute(2, 0, 1)[None])
+        sizes = head.sizes
+        named = ((sizes.modalities, logits.modality.softmax(1)), (sizes.parts, logits.part.softmax(1)))
+        modality, part = (dict(zip(names, shares[0].tolist(), strict=True)) for names, shares in named)
+        chances = logits.finding.sigmoid()[0].tolist()
+        return FirstLook(modality, part, dict(zip(sizes.findings, chances, strict=True)))
 
     def free(self) -> None:
         """Drop cached features and give memory back to the device."""
@@ -156,7 +185,7 @@ class Predictor:
         owners: list[_Work] = []
         for item, prefix, (_, suffix) in zip(work, self.features.prefixes(shown), cut, strict=True):
             question, limit = item.question, item.question.prompt.max_new_tokens
-            for text in question.choices or (question.answer,):
+            for text in question.choices.values() or (question.answer,):
                 ids = None if text is None else tuple(self.processor.encode(text))
                 self._check_length(prefix.length + len(suffix) + len(ids or (0,)))
                 rows.append(Row(prefix, suffix, ids, limit, scored or bool(question.choices)))
@@ -175,7 +204,11 @@ class Predictor:
                 item.likelihood = _share(item.weights, max(item.weights))
         asked = [item for item in work if item.question.prompt.task == "vqa" and not item.question.prompt.exact]
         pairs = [(item, yes_or_no(self.processor.decode(item.answer.ids))) for item in asked if item.answer]
-        both = [(item, _Work(replace(item.question, choices=pair), 0, item.picture)) for item, pair in pairs if pair]
+        both = [
+            (item, _Work(replace(item.question, choices={text: text for text in pair}), 0, item.picture))
+            for item, pair in pairs
+            if pair
+        ]
         self._answer([scored for _, scored in both])
         for item, scored in both:
             item.likelihood = _share(scored.weights, scored.weights[0])
@@ -242,10 +275,17 @@ class Predictor:
         raw_text = self.processor.decode(answer.ids).strip()
         prompt = item.question.prompt
         asked = prompt.task == "vqa" and not prompt.exact
+        shares = tuple(zip(item.question.choices, _shares(item.weights), strict=True)) if item.question.choices else ()
         return Prediction(
             prompt, piece.plane, piece.index, text, raw_text, phrases, answer.truncated, seconds, item.likelihood,
             caution(prompt.question, piece.modality, self.config.targets) if asked else None,
+            shares,
         )  # fmt: skip
+
+
+def _shares(log_probabilities: Sequence[float]) -> list[float]:
+    """The share of each in the probability of all."""
+    return [_share(log_probabilities, one) for one in log_probabilities]
 
 
 def _share(log_probabilities: Sequence[float], one: float) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from unibiomed_core import modalities, phrases, vocabulary
 from unibiomed_core.errors import PromptError
 from unibiomed_core.model.config import UniBiomedConfig
 from unibiomed_core.model.processor import Processor
-from unibiomed_core.tasks import END, TASKS, check_text, tag_phrases
+from unibiomed_core.tasks import END, MODALITY_ANSWERS, NO_FINDINGS, PART_ANSWERS, TASKS, check_text, tag_phrases
 from unibiomed_core.types import Prompt, Region, Slice
 
 MIN_BOX_PX = 8
@@ -23,14 +23,15 @@ class Question:
         text: What stands between the chat markers, ``<image>`` not yet expanded.
         target: Canonical name that an answer without words of its own stands for; empty where there is none.
         answer: A known answer, with its end mark; None where the model writes, or chooses.
-        choices: Closed answers, with their end marks, of which the model gives the likeliest; empty where it writes.
+        choices: Closed answers, name -> words with their end mark, of which the model gives the likeliest; empty where
+            it writes.
     """
 
     prompt: Prompt
     text: str
     target: str
     answer: str | None
-    choices: tuple[str, ...] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
 
 
 def resolve(prompt: Prompt, piece: Slice, processor: Processor) -> Question:
@@ -140,20 +141,33 @@ def check_region(region: Region, piece: Slice) -> None:
         )
 
 
-CLOSED_TASKS = frozenset({"roi_class"})
-"""Tasks that are answered with the name of one of the model's targets."""
-
-
-def choices(prompt: Prompt, modality: str, config: UniBiomedConfig) -> tuple[str, ...]:
-    """Every answer that a closed question can have, as the model was taught to word it, with the end mark.
+def choices(prompt: Prompt, modality: str, config: UniBiomedConfig) -> dict[str, str]:
+    """Name -> answer of all that a closed question can have, as the model was taught to word it, with the end mark.
 
     Returns:
         Empty where the model writes: another task, the user's own question or answer, exact prompts, and models that
         list no targets for the modality.
     """
-    if prompt.task not in CLOSED_TASKS or prompt.exact or prompt.question or prompt.answer is not None:
-        return ()
-    return tuple(class_answer(name, modality) + END for name in config.targets.get(modality, ()))
+    if prompt.exact or prompt.question or prompt.answer is not None:
+        return {}
+    known = config.targets.get(modality, ())
+    names = [name for name in known if not prompt.among or name in prompt.among]
+    match prompt.task:
+        case "roi_class":
+            return {name: class_answer(name, modality) + END for name in names}
+        case "disease" if known:
+            findings = [name for name in names if vocabulary.kind_of(name, modality) == "finding"]
+            said = {name: class_answer(name, modality) for name in findings} | {NO_FINDINGS: NO_FINDINGS}
+            return {name: OPEN_ANSWER.format(phrase=text) + END for name, text in said.items()}
+        case "modality":
+            return {name: text + END for name, text in MODALITY_ANSWERS.items()}
+        case "part":
+            return {name: text + END for name, text in PART_ANSWERS.items()}
+    return {}
+
+
+OPEN_ANSWER = "It is [SEG]. {phrase}."
+"""How disease recognition is answered, as published."""
 
 
 def yes_or_no(written: str) -> tuple[str, ...]:

@@ -36,13 +36,15 @@ FORMATS: Mapping[str, str] = MappingProxyType(
 __all__ = ["FORMATS", "read", "read_region", "read_series", "write"]
 
 
-def read(path: str | os.PathLike[str], modality: str = "") -> Volume:
+def read(path: str | os.PathLike[str], modality: str = "", *, undecided: bool = False) -> Volume:
     """An image file, or a folder of one DICOM series, as a volume in canonical axes.
 
     Args:
         path: NIfTI, NRRD, MetaImage, DICOM, PNG, JPEG or TIFF.
         modality: A name, label or alias of ``modalities.MODALITIES``; needed where neither the file nor its name nor
             its values tell it.
+        undecided: A picture whose modality nothing tells comes with an empty one, for ``Engine.with_modality``, instead
+            of being refused.
 
     Raises:
         ReadError: The input is missing, damaged, mislabelled or not one image; the message says what to do.
@@ -51,7 +53,7 @@ def read(path: str | os.PathLike[str], modality: str = "") -> Volume:
     source = guard.existing(Path(path))
     module = "dicom" if source.is_dir() else _module_of(source)
     stored: Stored = import_module(f"unibiomed_core.io.{module}").load(source)
-    return to_volume(stored, source, modality)
+    return to_volume(stored, source, modality, undecided)
 
 
 def read_series(path: str | os.PathLike[str], modality: str = "") -> tuple[Volume, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unibiomed_core import modalities
 from unibiomed_core.errors import ReadError
-from unibiomed_core.types import Note, Volume
+from unibiomed_core.types import Note, ToldBy, Volume
 
 NAME_HINTS: Mapping[str, str] = MappingProxyType(
     {
@@ -84,14 +84,17 @@ def modality_of_name(name: str) -> tuple[str, str]:
     return next(iter(found.items()))
 
 
-def decide_modality(values: NDArray[Any], name: str, in_file: str, given: str) -> tuple[str, tuple[Note, ...]]:
-    """The modality of an image: from the file, else from the caller, else inferred with a note that says why.
+def decide_modality(
+    values: NDArray[Any], name: str, in_file: str, given: str, undecided: bool = False
+) -> tuple[str, ToldBy, tuple[Note, ...]]:
+    """The modality of an image and who told it: the file, else the caller; inferred ones with a note that says why.
 
     Args:
         values: The image in any order.
         name: The file's name.
         in_file: What the file itself says (a name of ``MODALITIES``), or empty.
         given: What the caller says, in any spelling, or empty.
+        undecided: Give an empty modality, which the model is to tell, where nothing tells it.
 
     Raises:
         ReadError: File and caller disagree, or nothing tells the modality.
@@ -107,19 +110,21 @@ def decide_modality(values: NDArray[Any], name: str, in_file: str, given: str) -
                 "the same modality in both",
                 command="Leave --modality out.",
             )
-        return in_file, ()
+        return in_file, "header", ()
     if wanted:
-        return wanted, ()
+        return wanted, "user", ()
     hint, word = modality_of_name(name)
     hu = values_look_like_hu(values)
     # "pt" also stands for "patient"; PET has no negative values of this size, so the values win there.
     if hint and not (hint == "pet" and hu):
         text = f"Modality inferred as {modalities.MODALITIES[hint].label} from '{word}' in the file's name."
-        return hint, (Note("modality_inferred", text),)
+        return hint, "header", (Note("modality_inferred", text),)
     if hu:
         low, high = float(values.min()), float(values.max())
         text = f"Modality inferred as CT because values run from {low:.0f} to {high:.0f}."
-        return "ct", (Note("modality_inferred", text),)
+        return "ct", "header", (Note("modality_inferred", text),)
+    if undecided:
+        return "", "model", ()
     raise ReadError(
         "Modality not told",
         f"Neither the header nor the name nor the values of '{name}' tell its modality",

@@ -68,12 +68,13 @@ def rescale(values: NDArray[Any], slope: float, intercept: float) -> NDArray[Any
         return (values.astype(np.float64) * slope + intercept).astype(np.float32)
 
 
-def to_volume(stored: Stored, path: Path, modality: str) -> Volume:
+def to_volume(stored: Stored, path: Path, modality: str, undecided: bool = False) -> Volume:
     """Check an image and bring it to canonical axes, as a view of the stored values where their dtype is kept.
 
     Args:
         path: Where it came from.
         modality: What the caller says it is, or empty.
+        undecided: A picture whose modality nothing tells has an empty one, instead of being refused.
 
     Raises:
         ReadError: The geometry, the size or the values cannot be used, or the modality is not told.
@@ -102,11 +103,12 @@ def to_volume(stored: Stored, path: Path, modality: str) -> Volume:
         if stored.orientation_known:
             notes.extend(geometry.tilt_note(affine))
     guard.check_values(values, path)
-    name, why = interpret.decide_modality(values, path.name, stored.modality, modality)
+    left_open = undecided and stored.affine is None
+    name, told_by, why = interpret.decide_modality(values, path.name, stored.modality, modality, left_open)
     notes.extend(why)
     values, why = interpret.without_padding(values, name, stored.unit)
     notes.extend(why)
-    is_grey_rgb = values.ndim == 3 and stored.affine is None and not MODALITIES[name].colour
+    is_grey_rgb = values.ndim == 3 and stored.affine is None and not (name and MODALITIES[name].colour)
     if is_grey_rgb and (values == values[..., :1]).all():
         values = values[..., 0]
         notes.append(Note("grey_from_colour", "The three colour channels are equal and are read as one grey channel."))
@@ -114,6 +116,7 @@ def to_volume(stored: Stored, path: Path, modality: str) -> Volume:
         voxels=order.to_canonical(values),
         affine=affine,
         modality=name,
+        modality_by=told_by,
         intensity_unit="intensity",
         spatial_unit=stored.spatial_unit,
         orientation_known=stored.orientation_known,

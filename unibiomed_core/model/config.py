@@ -89,6 +89,23 @@ class GroundingSizes:
 
 
 @dataclass(frozen=True)
+class SceneSizes:
+    """The first look at a picture, see ``model/scene.py``.
+
+    Args:
+        modalities: Names of ``modalities.MODALITIES`` that it tells apart, in the order of its outputs.
+        parts: Names of ``vocabulary.PARTS``.
+        findings: "modality/target" each: what it tells of a whole picture.
+        image_size: Pixels a side.
+    """
+
+    modalities: tuple[str, ...]
+    parts: tuple[str, ...]
+    findings: tuple[str, ...] = ()
+    image_size: int = 224
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """How pixels become the two towers' inputs.
 
@@ -105,6 +122,37 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class Fusion:
+    """How the checks of an abnormal finding make one probability: a logistic rule, fitted on held-out patients.
+
+    Args:
+        weights: Check -> weight of the logit of its score, less the mean there; a check that was not made counts
+            nothing.
+        means: Check -> mean logit on the patients of the fit.
+        offset: The logit where every check is at its mean.
+        threshold: A finding with a lower probability is not told as one.
+    """
+
+    weights: Mapping[str, float]
+    means: Mapping[str, float]
+    offset: float
+    threshold: float = 0.5
+
+    def probability(self, presence: float, logits: Mapping[str, float]) -> float:
+        """How likely a finding is there, 0..1.
+
+        Args:
+            presence: By its mask alone; the answer where no check has a weight.
+            logits: Check -> logit of its score.
+        """
+        known = [code for code in self.weights if code in logits]
+        if not known:
+            return presence
+        total = self.offset + sum(self.weights[code] * (logits[code] - self.means.get(code, 0.0)) for code in known)
+        return 1.0 / (1.0 + math.exp(-min(max(total, -30.0), 30.0)))
+
+
+@dataclass(frozen=True)
 class Presence:
     """How the model tells that a target is there.
 
@@ -116,6 +164,7 @@ class Presence:
         scale: With ``offset`` and ``offsets``, what turns the score into a probability; 1, 0 and none leave it alone.
         offset: Added on the logit scale for every target.
         offsets: Added for single targets, by name; a target with too few cases to learn one from has none.
+        fusion: How checks are joined with it; None for weights that bring no such rule.
     """
 
     source: Literal["object", "mask"] = "mask"
@@ -124,6 +173,7 @@ class Presence:
     scale: float = 1.0
     offset: float = 0.0
     offsets: Mapping[str, float] = field(default_factory=dict)
+    fusion: Fusion | None = None
 
     def threshold_for(self, target: str) -> float:
         return self.thresholds.get(target, self.threshold)
@@ -151,6 +201,7 @@ class UniBiomedConfig:
         targets: Modality -> target names the model was trained on; empty means free text.
         default_targets: Modality -> what a report looks for when nothing is named.
         facts: Licence, training data and the like, for reports and ``unibiomed models``.
+        scene: The first look at a picture; None for weights without one, which are asked instead.
 
     Raises:
         WeightsError: A size is negative or beyond those of any model: it would keep the machine busy, or fill it,
@@ -169,10 +220,12 @@ class UniBiomedConfig:
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     default_targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    scene: SceneSizes | None = None
 
     def __post_init__(self) -> None:
-        for part in ("vision", "language", "grounding", "tower"):
-            for name, value in vars(getattr(self, part)).items():
+        parts = {name: getattr(self, name) for name in ("vision", "language", "grounding", "tower", "scene")}
+        for part, sizes in parts.items():
+            for name, value in vars(sizes).items() if sizes is not None else ():
                 most = MOST_LAYERS if "layers" in name or name in {"stages", "repeats"} else LARGEST_SIZE
                 for number in value if isinstance(value, tuple) else (value,):
                     if isinstance(number, int) and not 0 <= number <= most:
@@ -217,6 +270,11 @@ class UniBiomedConfig:
             for key, part in parts.items():
                 inner = {k: tuple(v) if isinstance(v, list) else v for k, v in values[key].items()}
                 values[key] = part(**inner)
+            if values["presence"].fusion is not None:
+                values["presence"] = dataclasses.replace(values["presence"], fusion=Fusion(**values["presence"].fusion))
+            if values.get("scene") is not None:
+                scene: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["scene"].items()}
+                values["scene"] = SceneSizes(**scene)
             for key in ("targets", "default_targets"):
                 values[key] = {k: tuple(v) for k, v in values[key].items()}
             return cls(**values)

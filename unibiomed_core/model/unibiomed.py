@@ -18,6 +18,7 @@ from unibiomed_core.model.grounder import Grounder, GroundingFeatures, MaskOutpu
 from unibiomed_core.model.library_config import vlm_config
 from unibiomed_core.model.lite0 import TokenProjector, pooled_tokens
 from unibiomed_core.model.processor import TokenIds
+from unibiomed_core.model.scene import SceneHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class UniBiomed(nn.Module):
             nn.Linear(width, width), nn.ReLU(inplace=False), nn.Linear(width, config.grounding.hidden)
         )
         self.grounder = Grounder(config.grounding, config.tower)
+        self.scene = SceneHead(config.scene) if config.scene is not None else None
 
     def encode_tiles(self, tiles: Tensor) -> Tensor:
         """(N, 3, S, S) -> (N, P, D) image tokens. The only call that runs the vision transformer."""

@@ -1,10 +1,19 @@
-"""Findings become a report: how it is built, its words, its JSON. This page names what is public."""
+"""Findings become a report: how it is built, its sections and words, its JSON. This page names what is public."""
 
 from unibiomed_core.report.build import build, colour, labels, paint
 from unibiomed_core.report.json import from_json, read, schema, to_json
+from unibiomed_core.report.sections import (
+    Line,
+    ReportSection,
+    TextSpan,
+    is_abnormal,
+    line_text,
+    narrative,
+    nested,
+    sections,
+)
 from unibiomed_core.report.text import (
     COUNTING,
-    EDITED,
     ENDING_WORDS,
     FLAG_WORDS,
     answer_text,
@@ -13,20 +22,22 @@ from unibiomed_core.report.text import (
     counting_text,
     edit_text,
     ending_text,
-    finding_text,
-    narrative,
+    evidence_text,
     number_text,
     presence_words,
     ranges_text,
+    size_text,
     slices_text,
-    told_apart,
+    tally_text,
 )
 
 __all__ = [
     "COUNTING",
-    "EDITED",
     "ENDING_WORDS",
     "FLAG_WORDS",
+    "Line",
+    "ReportSection",
+    "TextSpan",
     "answer_text",
     "build",
     "caution_text",
@@ -35,17 +46,22 @@ __all__ = [
     "counting_text",
     "edit_text",
     "ending_text",
-    "finding_text",
+    "evidence_text",
     "from_json",
+    "is_abnormal",
     "labels",
+    "line_text",
     "narrative",
+    "nested",
     "number_text",
     "paint",
     "presence_words",
     "ranges_text",
     "read",
     "schema",
+    "sections",
+    "size_text",
     "slices_text",
+    "tally_text",
     "to_json",
-    "told_apart",
 ]

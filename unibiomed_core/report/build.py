@@ -15,11 +15,9 @@ from unibiomed_core import vocabulary
 from unibiomed_core.errors import WriteError
 from unibiomed_core.measure import body_is_cut
 from unibiomed_core.modalities import Window
-from unibiomed_core.report.text import (
-    narrative,
-    slices_text,
-)
-from unibiomed_core.types import Absence, CroppedMask, Ended, Finding, Plane, Report, Volume
+from unibiomed_core.report.sections import narrative
+from unibiomed_core.report.text import slices_text
+from unibiomed_core.types import Absence, CroppedMask, Ended, Finding, Note, Plane, Report, Shown, Volume
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
 
@@ -39,8 +37,9 @@ def build(
     sentences: Iterable[tuple[int, str]] = (),
     truncated: Iterable[int] = (),
     specks_dropped: int = 0,
-    warnings: Iterable[str] = (),
+    warnings: Iterable[Note] = (),
     ended: Ended = "finished",
+    shown: Shown | None = None,
 ) -> Report:
     """The report of one run over one volume, narrative included.
 
@@ -56,12 +55,14 @@ def build(
         sentences: (canonical slice index, the model's own text).
         truncated: Slices on which the length limit cut the answer.
         specks_dropped: Mask pieces that linking left out as too small.
+        warnings: What else has to be said of the run.
         ended: How the run ended.
+        shown: What the image shows, where that was established.
 
     Raises:
         TypeError: ``model`` or ``settings`` hold a value that JSON cannot.
     """
-    stated = [*(note.text for note in volume.notes), *warnings]
+    stated = [*volume.notes, *warnings]
     cut = sorted(set(truncated))
     axis = volume.plane_axis(plane)
     image = {
@@ -88,19 +89,21 @@ def build(
     total = volume.slice_count(plane)
     if cut:
         where = "" if volume.is_2d else f" on {slices_text(plane, cut)}"
-        stated.append(f"The answer was cut at the length limit{where}; its last sentence may be missing.")
+        text = f"The answer was cut at the length limit{where}; its last sentence may be missing."
+        stated.append(Note("answer_truncated", text, {"slice_indices": cut}))
     if specks_dropped:
         pieces = "1 mask piece was" if specks_dropped == 1 else f"{specks_dropped} mask pieces were"
-        stated.append(f"{pieces} too small to be kept as a finding.")
+        stated.append(Note("specks_dropped", f"{pieces} too small to be kept as a finding.", {"count": specks_dropped}))
     if volume.is_2d or not volume.orientation_known:
         relative = False
     else:
         relative = any(f.measurements.side not in ("unknown", _named_side(f)) for f in findings) and body_is_cut(volume)
     if relative:
-        stated.append(
+        text = (
             "The body reaches the left or right edge of the image, so the midline that sides are told by may not be "
             "the patient's: read left and right as left and right of what is shown."
         )
+        stated.append(Note("midline_uncertain", text))
     report = Report(
         findings=tuple(findings),
         absences=tuple(absences),
@@ -115,6 +118,7 @@ def build(
         slices_total=total,
         seconds=float(seconds),
         ended=ended,
+        shown=shown,
     )
     return replace(report, narrative=narrative(report))
 

@@ -7,7 +7,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -15,20 +15,30 @@ from unibiomed_core.errors import ReadError
 from unibiomed_core.files import read_json
 from unibiomed_core.json_schema import mismatch
 from unibiomed_core.modalities import MODALITIES
+from unibiomed_core.report.sections import TITLES, is_abnormal, line_text, sections
 from unibiomed_core.types import (
     ENDINGS,
     PLANES,
     Absence,
+    Band,
+    Check,
+    CheckCode,
     CroppedMask,
+    Doubt,
+    Evidence,
     Finding,
     Measurements,
+    Note,
     ReaderEdit,
     Report,
+    Shown,
     Tally,
+    ToldBy,
 )  # fmt: skip
 
 SCHEMA = "unibiomed.report"
-VERSION = 1
+VERSION = 2
+"""Reports of the first version are read, too."""
 
 MASK_ENCODING = "base64(zlib(packbits))"
 """Crop in C order, eight voxels a byte, most significant bit first, the last byte padded with zeros."""
@@ -98,27 +108,46 @@ def to_json(report: Report) -> dict[str, Any]:
         "wall_time_s": report.seconds,
         "cancelled": not report.complete,
         "ended": report.ended,
-        "warnings": list(report.warnings),
+        "warnings": [{"code": n.code, "text": n.text, "values": dict(n.values)} for n in report.warnings],
         "edits": [{"code": edit.code, "finding_numbers": list(edit.numbers)} for edit in report.edits],
+        "shown": None if report.shown is None else _shown_to_json(report.shown),
         "narrative": report.narrative,
+        "sections": [
+            {
+                "code": section.code,
+                "title": section.title,
+                "text": [line_text(line) for line in section.lines],
+                "finding_numbers": [f.number for f in section.findings],
+            }
+            for section in sections(report)
+        ],
         "sentences": [{"slice_index": index, "text": text} for index, text in report.sentences],
         "findings": [
             {
                 "number": f.number,
                 "target": f.target,
                 "phrase": f.phrase,
+                "section": "abnormal" if is_abnormal(f.target or f.phrase, report.image["modality"]) else "structures",
+                "within_number": f.within,
                 "presence_0_to_1": f.presence,
                 "plane": f.plane,
                 "slice_indices": list(f.slices),
                 "flags": list(f.flags),
                 "measurements": {key: getattr(f.measurements, name) for key, (name, _) in _MEASUREMENTS.items()},
                 **({} if f.tally is None else {"tally": _tally_to_json(f.tally)}),
+                "evidence": None if f.evidence is None else _evidence_to_json(f.evidence),
+                "description": f.description,
                 "mask": mask_to_json(f.mask),
             }
             for f in report.findings
         ],
         "absences": [
-            {"target": a.target, "presence_0_to_1": a.presence, "slices_searched_count": a.slices_searched}
+            {
+                "target": a.target,
+                "presence_0_to_1": a.presence,
+                "slices_searched_count": a.slices_searched,
+                "doubt": a.doubt,
+            }
             for a in report.absences
         ],
     }
@@ -142,6 +171,8 @@ def from_json(data: Mapping[str, Any]) -> Report:
     expected = f"the schema '{SCHEMA}' in version {VERSION}"
     if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
         raise ReadError("Not a UniBiomed report", "the JSON does not name our schema", expected, "Choose report.json.")
+    if data.get("version") == 1:
+        data = _from_first(data)
     if data.get("version") != VERSION:
         told = str(data.get("version"))[:40]
         raise ReadError("Report of another version", f"version {told}", expected, "Update UniBiomed.")
@@ -160,18 +191,21 @@ def from_json(data: Mapping[str, Any]) -> Report:
                 measurements=Measurements(**{name: f["measurements"][k] for k, (name, _) in _MEASUREMENTS.items()}),
                 flags=tuple(f["flags"]),
                 tally=_tally_from_json(f.get("tally")),
+                within=f["within_number"],
+                evidence=_evidence_from_json(f["evidence"]),
+                description=f["description"],
             )
             for f in data["findings"]
         ),
         absences=tuple(
-            Absence(a["target"], a["presence_0_to_1"], a["slices_searched_count"]) for a in data["absences"]
+            Absence(a["target"], a["presence_0_to_1"], a["slices_searched_count"], a["doubt"]) for a in data["absences"]
         ),
         narrative=data["narrative"],
         sentences=tuple((s["slice_index"], s["text"]) for s in data["sentences"]),
         image=data["image"],
         model=data["model"],
         settings=data["settings"],
-        warnings=tuple(data["warnings"]),
+        warnings=tuple(Note(note["code"], note["text"], note["values"]) for note in data["warnings"]),
         slices_done=tuple(data["slices"]["done_indices"]),
         slices_skipped=tuple(data["slices"]["skipped_indices"]),
         slices_total=data["slices"]["total_count"],
@@ -181,6 +215,7 @@ def from_json(data: Mapping[str, Any]) -> Report:
         notice=data["notice"],
         # Reports that were written before readers' edits had a field of their own have none.
         edits=tuple(ReaderEdit(edit["code"], tuple(edit["finding_numbers"])) for edit in data.get("edits", ())),
+        shown=None if data["shown"] is None else _shown_from_json(data["shown"]),
     )
     shape = tuple(report.image["shape_voxels_zyx"])
     if other := next((f for f in report.findings if f.mask.shape != shape), None):
@@ -253,6 +288,33 @@ def schema() -> dict[str, Any]:
             "data": {"type": "string", "contentEncoding": "base64"},
         }
     )
+    check = record(
+        {
+            "code": {"enum": list(get_args(CheckCode))},
+            "agrees": flag,
+            "score_0_to_1": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        }
+    )
+    evidence = record({"found_by": array(text), "fitted": flag, "checks": array(check)})
+    share = record({"name": text, "share_0_to_1": score})
+    band = record({"slice_first_index": index, "slice_last_index": index, "parts": array(share)})
+    shown = record(
+        {
+            "modality": {"enum": list(MODALITIES)},
+            "modality_by": {"enum": list(get_args(ToldBy))},
+            "modality_shares": array(share),
+            "bands": array(band),
+            "slices_looked_at_indices": array(index),
+        }
+    )
+    section = record(
+        {
+            "code": {"enum": list(TITLES)},
+            "title": text,
+            "text": array(text),
+            "finding_numbers": array(whole),
+        }
+    )
     finding = record(
         {
             "number": {"type": "integer", "minimum": 1},
@@ -262,6 +324,10 @@ def schema() -> dict[str, Any]:
             "plane": {"enum": list(PLANES)},
             "slice_indices": array(index, minItems=1),
             "flags": array(text),
+            "section": {"enum": ["abnormal", "structures"]},
+            "within_number": {"type": ["integer", "null"], "minimum": 1},
+            "evidence": evidence | {"type": ["object", "null"]},
+            "description": text,
             "measurements": record({key: dict(rule) for key, (_, rule) in _MEASUREMENTS.items()}),
             "tally": record({key: dict(rule) for key, (_, rule) in _TALLY.items()}),
             "mask": {"$ref": "#/$defs/mask"},
@@ -307,12 +373,23 @@ def schema() -> dict[str, Any]:
             "wall_time_s": {"type": "number", "minimum": 0},
             "cancelled": flag,
             "ended": {"enum": list(ENDINGS)},
-            "warnings": array(text),
+            "warnings": array(record({"code": text, "text": text, "values": free})),
             "edits": array(edit),
+            "shown": shown | {"type": ["object", "null"]},
             "narrative": text,
+            "sections": array(section),
             "sentences": array(record({"slice_index": index, "text": text})),
             "findings": array({"$ref": "#/$defs/finding"}),
-            "absences": array(record({"target": text, "presence_0_to_1": score, "slices_searched_count": whole})),
+            "absences": array(
+                record(
+                    {
+                        "target": text,
+                        "presence_0_to_1": score,
+                        "slices_searched_count": whole,
+                        "doubt": {"enum": list(get_args(Doubt))},
+                    }
+                )
+            ),
         },
         ("edits", "ended"),
         **{
@@ -329,3 +406,84 @@ def _tally_to_json(tally: Tally) -> dict[str, Any]:
 
 def _tally_from_json(stored: Mapping[str, Any] | None) -> Tally | None:
     return None if stored is None else Tally(**{name: stored[key] for key, (name, _) in _TALLY.items()})
+
+
+def _evidence_to_json(evidence: Evidence) -> dict[str, Any]:
+    checks = [{"code": c.code, "agrees": c.agrees, "score_0_to_1": c.score} for c in evidence.checks]
+    return {"found_by": list(evidence.found_by), "fitted": evidence.fitted, "checks": checks}
+
+
+def _evidence_from_json(stored: Mapping[str, Any] | None) -> Evidence | None:
+    if stored is None:
+        return None
+    checks = tuple(Check(c["code"], c["agrees"], c["score_0_to_1"]) for c in stored["checks"])
+    return Evidence(tuple(stored["found_by"]), checks, stored["fitted"])
+
+
+def _shown_to_json(shown: Shown) -> dict[str, Any]:
+    return {
+        "modality": shown.modality,
+        "modality_by": shown.modality_by,
+        "modality_shares": _shares_to_json(shown.modality_shares),
+        "bands": [
+            {
+                "slice_first_index": band.slice_first,
+                "slice_last_index": band.slice_last,
+                "parts": _shares_to_json(band.parts),
+            }
+            for band in shown.bands
+        ],
+        "slices_looked_at_indices": list(shown.slices_looked_at),
+    }
+
+
+def _shown_from_json(stored: Mapping[str, Any]) -> Shown:
+    return Shown(
+        stored["modality"],
+        stored["modality_by"],
+        _shares_from_json(stored["modality_shares"]),
+        tuple(
+            Band(band["slice_first_index"], band["slice_last_index"], _shares_from_json(band["parts"]))
+            for band in stored["bands"]
+        ),
+        tuple(stored["slices_looked_at_indices"]),
+    )
+
+
+def _shares_to_json(shares: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
+    return [{"name": name, "share_0_to_1": share} for name, share in shares]
+
+
+def _shares_from_json(stored: list[Mapping[str, Any]]) -> tuple[tuple[str, float], ...]:
+    return tuple((one["name"], one["share_0_to_1"]) for one in stored)
+
+
+def _from_first(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The first version of the layout as the second; what is damaged in it stays so, for the schema to refuse.
+
+    It knew no parts and wholes, no evidence, and stated warnings without a code.
+    """
+    try:
+        modality = str(data["image"]["modality"])
+        threshold = float({**data["settings"], **data["model"]}.get("presence_threshold", 0.5))
+        newer = {"within_number": None, "evidence": None, "description": ""}
+        return {
+            **data,
+            "version": VERSION,
+            "warnings": [{"code": "", "text": text, "values": {}} for text in data["warnings"]],
+            "shown": None,
+            "sections": [],
+            "findings": [
+                {
+                    **f,
+                    **newer,
+                    "section": "abnormal" if is_abnormal(f["target"] or f["phrase"], modality) else "structures",
+                }
+                for f in data["findings"]
+            ],
+            "absences": [
+                {**a, "doubt": "no_outline" if a["presence_0_to_1"] >= threshold else ""} for a in data["absences"]
+            ],
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {**data, "version": VERSION}

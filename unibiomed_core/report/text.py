@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from unibiomed_core import vocabulary
 from unibiomed_core.errors import PromptError
-from unibiomed_core.modalities import modality
 from unibiomed_core.phrases import Unknown
-from unibiomed_core.tasks import NO_FINDINGS
-from unibiomed_core.types import Absence, Caution, Ended, Finding, Plane, ReaderEdit, Report, Tally, Volume
+from unibiomed_core.types import (
+    Caution,
+    CheckCode,
+    Ended,
+    Evidence,
+    Finding,
+    Plane,
+    ReaderEdit,
+    Report,
+    Tally,
+    Volume,
+)
 
 PRESENCE_WORDS = ((0.85, "high"), (0.6, "moderate"), (0.0, "low"))
 """Lower limits of the words for a presence score; the score is the model's own and not a calibrated probability."""
@@ -22,6 +29,7 @@ FLAG_WORDS = {
     "low_score": "low score",
     "interpolated": "partly interpolated, between the slices examined",
     "smoothed": "outline smoothed in 3D",
+    "unsure": "unsure, as the checks do not agree",
 }
 """What a flag means; the words before the comma also stand alone."""
 
@@ -32,8 +40,31 @@ ENDING_WORDS: dict[Ended, str] = {
     "interrupted": "Interrupted",
 }
 
-MOST_SENTENCES = 40
-"""Findings beyond this number are counted in the text, not told one by one; the list has all of them."""
+FOUND_WORDS = {
+    "segment": "by name",
+    "disease": "by the open question",
+    "report": "in the model's own report",
+    "grounded_vqa": "by a question about an anatomy",
+    "vqa": "in an answer",
+    "ground": "in the text that was given",
+}
+"""Task -> how it found something."""
+
+CHECK_WORDS: dict[tuple[CheckCode, bool], str] = {
+    ("mask", True): "the mask's own score is high",
+    ("mask", False): "the mask's own score is low",
+    ("picture", True): "the whole picture looks like it",
+    ("picture", False): "the whole picture does not look like it",
+    ("open", True): "asked openly, the model names it",
+    ("open", False): "asked openly, the model does not name it",
+    ("region", True): "its box is given the same name",
+    ("region", False): "its box is given another name",
+    ("neighbours", True): "next slices show it too",
+    ("neighbours", False): "next slices do not show it",
+}
+
+ABSOLUTE_UNITS = ("HU", "SUV")
+"""Units of intensities that mean the same in every image."""
 
 MOST_RANGES = 12
 """Longer lists of slices that were not examined are summed up."""
@@ -51,9 +82,6 @@ _ENDS: dict[str, tuple[str, str]] = {
 }
 """Where the first and the last slice of a plane lie."""
 
-EDITED = "Edited by the reader:"
-"""Heading of what the reader did, in texts, pages and PDF."""
-
 _EDITS = {
     "rejected": "rejected and left out",
     "renamed": "renamed",
@@ -63,77 +91,20 @@ _EDITS = {
 _SIDES = {"both": "both sides", "midline": "midline"}
 
 
-def narrative(report: Report) -> str:
-    """Plain English text of a report, from its numbers alone; call it again after findings were changed."""
-    image = report.image
-    plane, flat = str(image["plane"]), bool(image["is_2d"])
-    what = modality(image["modality"]).label
-    done, total = len(report.slices_done), report.slices_total
-    what = what[:1].upper() + what[1:]
-    lines = [f"{what} {'picture' if flat else 'volume'} '{image['name']}'."]
-    if not flat:
-        lines[0] += f" {done} of {total} {plane} slices{_acquired(report)} were examined; {counting_text(report)}."
-        lines += _plan(report)
-    if not report.complete:
-        lines.append(f"{ending_text(report)}; what follows covers those only.")
-    if report.findings:
-        lines.append("Findings:")
-        lines += [f"{f.number}. {finding_text(f, report)}" for f in report.findings[:MOST_SENTENCES]]
-        more = len(report.findings) - MOST_SENTENCES
-        if more > 0:
-            lines.append(f"In the list of findings only: {_count(more, 'further finding')}.")
-        lines += _together(report)
-        lines += _disagreements(report)
-    elif not report.absences:
-        lines.append(f"No finding was produced{'' if flat else f' on the {done} slices examined'}.")
-    missing, seen = told_apart(report)
-    if seen:
-        names = ", ".join(f"{a.target} (presence {a.presence:.2f})" for a in seen)
-        lines.append(f"Seen but not outlined, so neither found nor absent: {names}.")
-    if missing:
-        names = ", ".join(f"{a.target} (presence {a.presence:.2f})" for a in missing)
-        searched = max(a.slices_searched for a in missing)
-        where = "" if flat else f", searched on {_count(searched, 'slice')}"
-        lines.append(f"No findings: {names}{where}.")
-    if not report.findings:
-        lines.append("This is what the model produced; it does not say that the image is normal.")
-    if not flat:
-        lines += _not_examined(report, total, plane)
-    if report.sentences:
-        lines.append("The model's own words, unedited:")
-        for index, text in report.sentences:
-            place = "" if flat else f"{plane.capitalize()} slice {index}: "
-            lines.append(f"{place}\u201c{text}\u201d")
-    if report.edits:
-        lines.append(EDITED)
-        lines += [f"- {edit_text(edit)}" for edit in report.edits]
-    if report.warnings:
-        lines.append("Warnings:")
-        lines += [f"- {warning}" for warning in report.warnings]
-    lines.append(report.notice)
-    return "\n".join(lines)
-
-
-def told_apart(report: Report) -> tuple[tuple[Absence, ...], tuple[Absence, ...]]:
-    """(not found, seen but not outlined): a target that scores as present without a mask is not called absent."""
-    threshold = float({**report.settings, **report.model}.get("presence_threshold", 0.5))
-    seen = tuple(absence for absence in report.absences if absence.presence >= threshold)
-    return tuple(absence for absence in report.absences if absence.presence < threshold), seen
-
-
 def ending_text(report: Report) -> str:
     """How a run that did not come to its end was ended, and after how much; without a full stop."""
     return f"{ENDING_WORDS[report.ended]} after {len(report.slices_done)} of {report.slices_total} slices"
 
 
-def finding_text(finding: Finding, report: Report) -> str:
-    """One finding in one sentence."""
+def size_text(finding: Finding, report: Report) -> str:
+    """Side, slices and sizes of a finding, and its intensity where that means something (HU, SUV)."""
     m = finding.measurements
+    flat = bool(report.image["is_2d"])
     name = finding.target or finding.phrase
     parts = []
     if m.side != "unknown" and m.side not in name.lower():
         parts.append(_SIDES.get(m.side, m.side))
-    if not report.image["is_2d"]:
+    if not flat:
         largest = f" (largest {m.slice_largest})" if len(finding.slices) > 1 else ""
         parts.append(f"{slices_text(finding.plane, finding.slices)}{largest}")
     if m.volume_ml is not None:
@@ -146,13 +117,32 @@ def finding_text(finding: Finding, report: Report) -> str:
         parts.append(tally_text(finding.tally))
     elif m.longest_axial_diameter_mm is not None and m.perpendicular_diameter_mm is not None:
         longest, across = number_text(m.longest_axial_diameter_mm), number_text(m.perpendicular_diameter_mm)
-        parts.append(f"longest {'' if report.image['is_2d'] else 'axial '}diameter {longest} mm \u00d7 {across} mm")
-    if m.intensity_mean is not None and m.intensity_sd is not None:
+        parts.append(f"longest {'' if flat else 'axial '}diameter {longest} mm \u00d7 {across} mm")
+    if m.intensity_unit in ABSOLUTE_UNITS and m.intensity_mean is not None and m.intensity_sd is not None:
         parts.append(f"mean {number_text(m.intensity_mean)} \u00b1 {number_text(m.intensity_sd)} {m.intensity_unit}")
-    parts.append(f"presence {finding.presence:.2f} ({presence_words(finding.presence)})")
-    text = f"{name[:1].upper()}{name[1:]}: {', '.join(parts)}"
-    notes = [FLAG_WORDS.get(flag, flag) for flag in finding.flags]
-    return f"{text}; {'; '.join(notes)}." if notes else f"{text}."
+    return ", ".join(parts)
+
+
+def presence_text(finding: Finding) -> str:
+    """The presence of a finding as number and word."""
+    return f"presence {finding.presence:.2f} ({presence_words(finding.presence)})"
+
+
+def flags_text(finding: Finding) -> str:
+    """What has to be known of a finding; empty where there is nothing."""
+    return "; ".join(FLAG_WORDS.get(flag, flag) for flag in finding.flags)
+
+
+def evidence_text(evidence: Evidence) -> str:
+    """How a finding was found, and what else speaks for or against it."""
+    found = " and ".join(FOUND_WORDS.get(task, task) for task in evidence.found_by)
+    checks = [CHECK_WORDS[check.code, check.agrees] for check in evidence.checks if check.code != "mask"]
+    return "; ".join([f"found {found}"] * bool(found) + checks)
+
+
+def likely_text(shares: Iterable[tuple[str, float]]) -> str:
+    """Names with their shares: "chest (0.93), abdomen (0.05)"."""
+    return ", ".join(f"{name} ({share:.2f})" for name, share in shares)
 
 
 def tally_text(tally: Tally) -> str:
@@ -166,86 +156,6 @@ def tally_text(tally: Tally) -> str:
         f"{tally.instances} counted ({number_text(tally.density)} a {field}), mean area {mean} \u00b1 {spread} "
         f"{tally.unit}\u00b2, {share}"
     )
-
-
-def _plan(report: Report) -> list[str]:
-    """How the slices were chosen, where it was not simply all of them."""
-    name, step = report.settings.get("plan", "all"), report.settings.get("every", 1)
-    if report.settings.get("indices") is not None:
-        return ["The slices were named one by one."]
-    if step > 1 and name == "all":
-        return [f"Plan: every {_ordinal(step)} slice."]
-    if step > 1:
-        return [f"Plan: {name}, with a first pass over every {_ordinal(step)} slice."]
-    return [] if name == "all" else [f"Plan: {name}."]
-
-
-def _together(report: Report) -> list[str]:
-    """Targets that were found more than once, each summed up in a sentence."""
-    groups: dict[str, list[Finding]] = {}
-    for finding in report.findings:
-        groups.setdefault(finding.target or finding.phrase, []).append(finding)
-    lines = []
-    for name, group in groups.items():
-        if len(group) < 2:
-            continue
-        parts = [_count(len(group), "finding")]
-        sides = Counter(f.measurements.side for f in group if f.measurements.side != "unknown")
-        if sides and not any(side in name.lower() for side in ("left", "right")):
-            parts[0] += f" ({', '.join(f'{number} {_SIDES.get(side, side)}' for side, number in sides.items())})"
-        volumes = [f.measurements.volume_ml for f in group]
-        if all(volume is not None for volume in volumes):
-            parts.append(f"{number_text(sum(v for v in volumes if v is not None))} mL")
-        if not report.image["is_2d"]:
-            carrying = {index for f in group for index in f.slices}
-            parts.append(f"between {group[0].plane} slices {min(carrying)} and {max(carrying)}")
-        lines.append(f"{name[:1].upper()}{name[1:]} in all: {', '.join(parts)}.")
-    return lines
-
-
-def _disagreements(report: Report) -> list[str]:
-    """Slices of which the model's own description names nothing, though abnormal findings were outlined on them."""
-    image, lines = report.image, []
-    for index, words in report.sentences:
-        if NO_FINDINGS not in words.lower():
-            continue
-        numbers = [f.number for f in report.findings if index in f.slices and _is_abnormal(f, str(image["modality"]))]
-        if numbers:
-            where = "the picture" if image["is_2d"] else f"{image['plane']} slice {index}"
-            which = f"finding{'s'[: len(numbers) > 1]} {ranges_text(numbers)}"
-            lines.append(f"Unsure: {which}. Asked openly about {where}, the model says that there is nothing abnormal.")
-    return lines
-
-
-def _is_abnormal(finding: Finding, modality_name: str) -> bool:
-    """Whether a finding is no anatomy, tube or line; what the vocabulary does not know may be abnormal."""
-    entry = vocabulary.find(finding.target or finding.phrase, modality_name)
-    return entry is None or entry.kind == "finding"
-
-
-def _acquired(report: Report) -> str:
-    """Whether the slices are those of the acquisition, where that is known."""
-    acquired = report.image.get("acquisition_plane")
-    if acquired is None:
-        return ""
-    same = acquired == report.image["plane"]
-    return ", the plane of the acquisition," if same else f" (the acquisition is {acquired})"
-
-
-def _not_examined(report: Report, total: int, plane: str) -> list[str]:
-    """Which slices were left out, and why."""
-    lines = []
-    if report.slices_skipped:
-        where = slices_text(plane, report.slices_skipped)
-        lines.append(f"Skipped because they show no body: {where}.")
-    rest = sorted(set(range(total)) - set(report.slices_done) - set(report.slices_skipped))
-    if rest:
-        why = "not reached, or not in the plan" if not report.complete else "not in the plan"
-        where = slices_text(plane, rest)
-        if where.count(",") >= MOST_RANGES:
-            where = f"{len(rest)} {plane} slices from {rest[0]} to {rest[-1]}"
-        lines.append(f"Not examined ({why}): {where}.")
-    return lines
 
 
 def slices_text(plane: str, indices: Sequence[int]) -> str:
@@ -339,11 +249,17 @@ def number_text(value: float | None) -> str:
     return text.replace("-", "\u2212")
 
 
-def _ordinal(number: int) -> str:
+def ordinal(number: int) -> str:
     """2nd, 3rd, 4th, 11th, 21st."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
 
 
-def _count(number: int, noun: str) -> str:
+def count_text(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where it has to be."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def capitalised(text: str) -> str:
+    """The text with a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]

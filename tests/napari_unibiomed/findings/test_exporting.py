@@ -88,12 +88,14 @@ def test_edits_reach_every_file_and_are_told(tmp_path: Path) -> None:
         {"code": "renamed", "finding_numbers": [1]},
         {"code": "redrawn", "finding_numbers": [1]},
     ]
-    assert data["warnings"] == list(run.report.warnings), "what the reader did is no warning (ux 16)"
-    told = data["narrative"].split("Edited by the reader:")[1].split("Warnings:")[0]
-    assert told.strip().splitlines() == [
-        "- Finding 2 was rejected and left out.",
-        "- Finding 1 was renamed.",
-        "- Finding 1 was painted on and measured again.",
+    assert [note["text"] for note in data["warnings"]] == [note.text for note in run.report.warnings], (
+        "what the reader did is no warning (ux 16)"
+    )
+    told = [line for line in data["narrative"].splitlines() if line.startswith("Edited by the reader: ")]
+    assert [line.partition(": ")[2] for line in told] == [
+        "Finding 2 was rejected and left out.",
+        "Finding 1 was renamed.",
+        "Finding 1 was painted on and measured again.",
     ]
     assert "Hepar: " in data["narrative"]
     assert "tumour" not in data["narrative"].split("The model's own words")[0]
@@ -102,7 +104,7 @@ def test_edits_reach_every_file_and_are_told(tmp_path: Path) -> None:
     assert (labels > 0).sum() == finding["measurements"]["voxel_count"]
     html = (tmp_path / "report.html").read_text("utf-8")
     assert "hepar" in html
-    assert "rejected and left out" in html.split('id="edits"')[1].split("</section>")[0]
+    assert "rejected and left out" in html.split('id="limits"')[1].split("</section>")[0]
     assert reports.from_json(data).edits == edited_report(run, model.rows_of(run)).edits
 
 

@@ -22,7 +22,8 @@ from tests.patience import GUARD_S
 from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import DeviceError, WeightsError
 from unibiomed_core.report import to_json
-from unibiomed_core.types import Prompt, Region
+from unibiomed_core.types import Note, Prompt, Region
+from unibiomed_core.updates import LESS_MEMORY
 
 Make = Callable[..., tuple[Session, Watch]]
 
@@ -300,7 +301,8 @@ def test_an_empty_result_and_a_missing_mask_are_said(make: Make) -> None:
 
 
 def test_less_memory_is_said(make: Make) -> None:
-    session, watch = make(FakeEngine(warnings=["Memory ran out; the run went on with 1 slice at once."]))
+    ran_out = Note(LESS_MEMORY, "Memory ran out; the run went on with 1 slice at once.")
+    session, watch = make(FakeEngine(warnings=[ran_out]))
     session.set_image(ct(2))
     session.start(Job("report", ct(2)))
     watch.until_phase(Phase.DONE)

@@ -19,7 +19,8 @@ from napari_unibiomed.widgets.contrast import READABLE, contrast, ink  # noqa: E
 from napari_unibiomed.widgets.pdf import write_pdf  # noqa: E402
 from tests.napari_unibiomed.hand_runs import a_report, a_run, small_volume  # noqa: E402
 from unibiomed_core.report import colour  # noqa: E402
-from unibiomed_core.types import NOTICE  # noqa: E402
+from unibiomed_core.report.sections import TITLES  # noqa: E402
+from unibiomed_core.types import NOTICE, Note  # noqa: E402
 
 pytestmark = [pytest.mark.window, pytest.mark.filterwarnings("ignore")]
 
@@ -60,19 +61,21 @@ def test_long_reports_take_more_pages(qapp: Any, tmp_path: Path) -> None:
 def test_nothing_found_is_said(qapp: Any, tmp_path: Path) -> None:
     volume = small_volume()
     write_pdf(a_report(volume, findings=()), volume, None, tmp_path / "none.pdf")
-    assert "No finding was produced on the 10 slices examined" in " ".join(pages_of(tmp_path / "none.pdf")[0].split())
+    told = " ".join(pages_of(tmp_path / "none.pdf")[0].split())
+    assert "Abnormal None. It does not say that the image is normal." in told
 
 
 @pytest.mark.parametrize("lines", range(18, 42, 3))
 def test_no_heading_stands_alone_at_the_foot_of_a_page(qapp: Any, tmp_path: Path, lines: int) -> None:
     """ux 14: as many warnings as it takes to bring every heading to the foot of a page once."""
     volume = small_volume()
-    write_pdf(a_report(volume, warnings=["A warning."] * lines), volume, None, tmp_path / "a.pdf")
+    write_pdf(a_report(volume, warnings=[Note("any", "A warning.")] * lines), volume, None, tmp_path / "a.pdf")
     pages = pages_of(tmp_path / "a.pdf")
     for page in pages:
         last = [line.strip() for line in page.split("Research use only. Not")[0].splitlines() if line.strip()][-1:]
-        assert not {*last} & {"Findings", "Key slices", "In words", "1. liver", "2. lesion"}, page
-    assert pages[-1].count(NOTICE) == 2, "the end of the text and the foot of the page"
+        assert not {*last} & {*TITLES.values(), "Key slices", "1. liver", "2. lesion"}, page
+    assert pages[0].count(NOTICE) == 2, "the head of the text and the foot of the page"
+    assert all(page.count(NOTICE) == 1 for page in pages[1:])
 
 
 def test_numbers_are_read_on_their_colours() -> None:

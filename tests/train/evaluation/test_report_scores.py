@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from tests.train.evaluation.drawn_reports import NOTHING, case_of, drawn, square, told, truth
+from train.evaluation import report_checks
 from train.evaluation.report_cases import Count
 from train.evaluation.report_checks import contradictions
 from train.evaluation.report_scores import ReportScore, failed, score
 from train.evaluation.report_summary import MEASURES, measures, summary
 from train.evaluation.report_table import markdown
-from unibiomed_core.types import Finding, Report
+from unibiomed_core.report import narrative, sections
+from unibiomed_core.types import Band, Finding, Report, Shown
 
 
 def value(name: str, *scores: ReportScore) -> Any:
@@ -61,11 +63,11 @@ def test_false_rows_of_a_picture_that_its_set_calls_normal_are_all_abnormal_ones
     assert unsure.target == "consolidation"
     report = replace(report, findings=(report.findings[0], unsure, *report.findings[2:]))
     found = score(report, truth({"lung fields": square(0, 0)}, normal="class"), case_of("xray"))
-    assert (found.false_rows, found.unsure_rows) == (2, 1)  # neither anatomy nor tubes
+    assert (found.false_rows, found.unsure_rows) == (3, 1)  # all but the anatomy
 
     sick = score(report, truth({"lung fields": square(0, 0)}), case_of("xray"))
     assert (sick.normal, sick.false_rows) == ("", 0)
-    assert (value("false_rows", found, sick), value("false_sure_rows", found, sick)) == (2, 1)
+    assert (value("false_rows", found, sick), value("false_sure_rows", found, sick)) == (3, 2)
 
 
 def test_false_rows_where_the_annotation_is_empty_are_those_it_would_show() -> None:
@@ -84,6 +86,13 @@ def test_rows_of_another_part_of_the_body_are_foreign() -> None:
     both = calibration["with_foreign"]  # of two told with 0.9 one is there
     assert (both["cases"], both["present"]) == (2, 1)
     assert (both["error"], both["brier"]) == (pytest.approx(0.4), pytest.approx((0.1**2 + 0.9**2) / 2))
+
+
+def test_rows_of_the_modality_that_a_picture_was_mistaken_for_are_foreign() -> None:
+    report = told("mri", ("hippocampus", 0.9, square(0, 0)), ("aorta", 0.9, square(20, 0)))
+    assert score(report, truth({}), case_of("ct")).foreign_rows == 1  # CT shows an aorta, too
+    assert score(report, truth({}), case_of("mri")).foreign_rows == 0
+    assert score(report, truth({}), case_of("")).foreign_rows == 0  # nobody knows
 
 
 def sided(finding: Finding, side: Any) -> Finding:
@@ -151,8 +160,15 @@ def test_a_sound_report_does_not_contradict_itself() -> None:
     assert contradictions(report) == {}
 
 
-def _without_sentences(report: Report) -> Report:
-    return replace(report, narrative="Nothing.")
+def doubted(report: Report) -> Report:
+    """Its absences are told as neither found nor absent."""
+    return replace_told(report, absences=tuple(replace(a, doubt="no_outline") for a in report.absences))
+
+
+def replace_told(report: Report, **changes: Any) -> Report:
+    """The report with other values and the text of these."""
+    changed = replace(report, **changes)
+    return replace(changed, narrative=narrative(changed))
 
 
 @pytest.mark.parametrize(
@@ -161,9 +177,11 @@ def _without_sentences(report: Report) -> Report:
         (told("ct", ("liver", 0.9, square(0, 0)), absent={"liver": 0.2}), {"found_and_absent": ["liver"]}),
         (told("ct", ("left kidney", 0.9, square(0, 0)), absent={"kidney": 0.2}), {"part_of_absent": ["kidney"]}),
         (told("ct", ("kidney", 0.9, square(0, 0)), absent={"left kidney": 0.2}), {}),
-        (told("ct", absent={"liver": 0.5}), {}),  # told as seen but not outlined
+        (told("ct", absent={"liver": 0.5}), {"absent_but_scored": ["liver"]}),
+        (doubted(told("ct", absent={"liver": 0.5})), {}),
+        (doubted(told("ct", ("left kidney", 0.9, square(0, 0)), absent={"kidney": 0.2})), {}),
         (
-            _without_sentences(told("ct", ("liver", 0.9, square(0, 0)))),
+            replace(told("ct", ("liver", 0.9, square(0, 0))), narrative="Nothing."),
             {"row_without_sentence": ["1. liver"], "text_of_other_rows": ["narrative"]},
         ),
     ],
@@ -178,6 +196,35 @@ def test_a_name_on_the_other_side_is_a_contradiction() -> None:
     assert contradictions(report)["side"] == ["1. left lung"]
     report = replace(report, findings=tuple(sided(f, "both") for f in report.findings))
     assert "side" not in contradictions(report)
+
+
+def test_sentences_and_rows_name_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = told("ct", ("liver", 0.9, square(0, 0)), ("kidney tumour", 0.9, square(20, 0)))
+    parts = sections(report)
+    silent = tuple(replace(part, lines=()) for part in parts)
+    monkeypatch.setattr(report_checks, "sections", lambda _: silent)
+    assert contradictions(report) == {"row_without_sentence": ["2. kidney tumour", "1. liver"]}
+    without = tuple(replace(part, findings=()) for part in parts)
+    monkeypatch.setattr(report_checks, "sections", lambda _: without)
+    assert contradictions(report) == {"row_without_sentence": ["1. liver", "2. kidney tumour"]}
+    monkeypatch.setattr(report_checks, "sections", lambda _: parts)
+    fewer = replace_told(report, findings=report.findings[:1])
+    assert contradictions(fewer)["sentence_without_row"] == ["impression: 2", "abnormal: 2"]
+
+
+def test_a_part_lies_within_its_own_whole() -> None:
+    report = told("xray", ("lung fields", 0.9, square(0, 0)), ("left lung", 0.9, square(0, 0)))
+    whole, part = report.findings
+    assert contradictions(replace_told(report, findings=(whole, replace(part, within=1)))) == {}
+    other = replace(whole, target="airways", phrase="airways")
+    found = contradictions(replace_told(report, findings=(other, replace(part, within=1))))
+    assert found == {"part_without_whole": ["2. left lung"]}
+
+
+def test_targets_have_thresholds_of_their_own() -> None:
+    report = told("ct", absent={"liver": 0.6, "spleen": 0.4, "colon": 0.4})
+    own = replace(report, model={**report.model, "presence_thresholds": {"liver": 0.7, "spleen": 0.3}})
+    assert contradictions(own) == {"absent_but_scored": ["spleen"]}
 
 
 def test_rows_that_the_text_does_not_know_are_a_contradiction() -> None:
@@ -237,6 +284,21 @@ def test_the_table_tells_every_measure_and_rule() -> None:
     assert "No report on c/7: Damaged." in text
     assert "2 items left out: Gone." in text
     assert "| a (endoscopy) | polyp | 2 of 2 | 0 of 0 | 0.50 |" in text
+
+
+def test_modality_and_part_of_the_body() -> None:
+    bands = (Band(0, 5, (("chest", 0.9), ("neck", 0.1))), Band(6, 7, (("neck", 0.6),)), Band(8, 9, ()))
+    shown = Shown("ct", "model", (("ct", 0.8),), bands)
+    report = replace(told("ct"), shown=shown)
+    found = score(report, truth({}), case_of("ct", body=("chest",)))
+    assert (found.modality_right, found.part_right) == (True, 0.6)
+    assert score(report, truth({}), case_of("mri")).modality_right is False
+    unknown = score(report, truth({}), case_of(""))
+    assert unknown.modality_right is None
+    assert math.isnan(unknown.part_right)
+    user = replace(report, shown=replace(shown, modality_by="user"))
+    assert score(user, truth({}), case_of("ct", body=("neck",))).modality_right is None
+    assert score(user, truth({}), case_of("ct", body=("neck",))).part_right == 0.2
 
 
 def test_modality_and_part_are_not_judged_where_nothing_was_recognised() -> None:

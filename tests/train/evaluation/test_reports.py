@@ -20,11 +20,14 @@ from train.evaluation.report_cases import cases, truth_of
 from unibiomed_core import io
 from unibiomed_core.engine.engine import Engine
 from unibiomed_core.engine.volume.request import RunRequest
-from unibiomed_core.errors import ConfigError, DataError, PromptError
+from unibiomed_core.errors import ConfigError, DataError, PromptError, ReadError
 from unibiomed_core.types import Volume
 from unibiomed_core.updates import Done, Progress, Update
 
-TARGETS = {"endoscopy": "polyp", "ultrasound": "breast lesion", "ct": "soft-tissue sarcoma"}
+TARGETS = {
+    "endoscopy": "polyp", "ultrasound": "breast lesion", "ct": "soft-tissue sarcoma", "dermoscopy": "skin lesion",
+    "mri": "brain tumour",
+}  # fmt: skip
 
 
 class Bright:
@@ -46,6 +49,14 @@ class Bright:
         target = TARGETS[volume.modality]
         rows = [(target, 0.9, bright)] if bright.any() else []
         yield Done(told(volume.modality, *rows, absent={} if rows else {target: 0.1}, volume=volume))
+
+    def with_modality(self, volume: Volume) -> Volume:
+        """Pictures in colour are endoscopies; noise, which is brightest, is nothing."""
+        if volume.modality:
+            return volume
+        if volume.voxels.max() > 220:
+            raise ReadError("Modality not told", volume.name)
+        return replace(volume, modality="endoscopy" if volume.is_rgb else "ultrasound", modality_by="model")
 
     def free(self) -> None:
         pass
@@ -80,11 +91,12 @@ def test_whole_items_are_reported_on_scored_and_shown(
     assert found["soft-tissue-sarcoma-pet-ct-mr/v2_CT"]["targets"][0]["dice"] == 1
 
     table = json.loads((out / "table.json").read_text("utf-8"))
-    assert list(table["failures"]) == ["kvasir-seg/p7"]
-    assert sum(table["left_out"].values()) == 1  # a picture of unknown modality, which nobody can tell
+    assert list(table["failures"]) == ["kvasir-seg/p7", "vqa-rad/q2"]
+    assert "Modality not told" in table["failures"]["vqa-rad/q2"]
     everything = table["groups"]["all"]
     # Three of the four that show a lesion have it told; the failed one has it missed.
-    assert (everything["reports"], everything["recall"]["value"], everything["precision"]["value"]) == (5, 0.75, 1)
+    assert (everything["reports"], everything["recall"]["value"], everything["precision"]["value"]) == (6, 0.75, 1)
+    assert found["kvasir-seg/p7"]["modality_right"] is True
     shown = sorted(file.name for file in (out / reports.SHEET).iterdir())
     assert shown == ["busi-breast-us.html", "index.html", "kvasir-seg.html", "soft-tissue-sarcoma-pet-ct-mr.html"]
     said = capsys.readouterr().out
@@ -144,21 +156,40 @@ def test_items_that_cannot_be_read_are_left_out_and_told(
     with_engine(monkeypatch, Bright())
     assert evaluate.main(["report", "mini", str(data), str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
-    assert told.count("items left out:") == 4  # and the one whose modality nobody tells
+    assert told.count("items left out:") == 3
     assert "Missing picture" in told
     table = json.loads((tmp_path / "out/table.json").read_text("utf-8"))
-    assert (table["groups"]["all"]["reports"], table["failures"]) == (2, {})
+    assert (table["groups"]["all"]["reports"], list(table["failures"])) == (3, ["vqa-rad/q2"])
 
     (tmp_path / "file").write_text("", "utf-8")
     assert evaluate.main(["report", "mini", str(data), str(tmp_path / "file")]) == 1
     assert "Output is not a folder" in capsys.readouterr().err
 
 
+def test_a_modality_that_the_engine_gets_wrong_or_cannot_tell_is_not_right(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = json.loads((data / "kvasir-seg/dataset.json").read_text("utf-8"))
+    (data / "kvasir-seg/dataset.json").write_text(json.dumps(about | {"modality": "dermoscopy"}), "utf-8")
+    about = json.loads((data / "vqa-rad/dataset.json").read_text("utf-8"))
+    (data / "vqa-rad/dataset.json").write_text(json.dumps(about | {"modality": "MRI"}), "utf-8")
+    with_engine(monkeypatch, Bright())
+    assert evaluate.main(["report", "mini", str(data), str(tmp_path / "out")]) == 0
+    right = {row["id"]: row["modality_right"] for row in lines(tmp_path / "out", reports.SCORE_FILE)}
+    assert (right["kvasir-seg/p7"], right["vqa-rad/q2"]) == (False, False)
+    assert right["soft-tissue-sarcoma-pet-ct-mr/v2_CT"] is None
+
+    with_engine(monkeypatch, Bright())
+    assert evaluate.main(["report", "mini", str(data), str(tmp_path / "told"), "modality=told"]) == 0
+    right = {row["id"]: row["modality_right"] for row in lines(tmp_path / "told", reports.SCORE_FILE)}
+    assert set(right.values()) == {None}
+
+
 def test_wrong_settings_and_folders_are_refused(data: Path, tmp_path: Path) -> None:
     for wrong in ("limit=few", "image=noise", "modality=ct", "limit"):
         with pytest.raises(ConfigError):
             reports.settings([wrong])
-    assert reports.settings(["limit=3", "modality=recognised"]) == reports.ReportSettings(3, "recognised")
+    assert reports.settings(["limit=3", "modality=told"]) == reports.ReportSettings(3, "told")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no dataset\.json"):
         cases(tmp_path / "empty")

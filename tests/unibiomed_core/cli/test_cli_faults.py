@@ -75,10 +75,26 @@ def test_wrong_use_is_told_in_one_block(
     assert not (tmp_path / "out").exists(), "an error leaves nothing behind"
 
 
-def test_a_modality_that_nothing_tells_is_asked_for(toy_folder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [("report",), ("segment", "liver"), ("ask", "Is it?"), ("roi",)])
+def test_a_modality_that_nothing_tells_is_told_by_the_model_or_asked_for(
+    command: tuple[str, ...], toy_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unibiomed_core.engine.volume import scene
+
     pixels = np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "scan.png")
-    refused(call("report", tmp_path / "scan.png", "--model", toy_folder, "--out", tmp_path / "o"), "--modality")
+    name, *words = command
+    given = [*words, "--box", 4, 4, 20, 20] if name == "roi" else words
+    arguments = [name, tmp_path / "scan.png", *given, "--model", toy_folder, "--out"]
+
+    monkeypatch.setattr(scene, "_modality_shares", lambda *_: {"ct": 0.3, "mri": 0.4, "pet": 0.3})
+    refused(call(*arguments, tmp_path / "undecided"), "--modality", r"mri \(0.40\), ct \(0.30\), pet \(0.30\)")
+    assert not list(tmp_path.glob("undecided/*"))
+
+    monkeypatch.setattr(scene, "_modality_shares", lambda *_: {"ct": 0.2, "pathology": 0.8})
+    told = call(*arguments, tmp_path / "told")
+    assert told.exit_code == 0, told.output
+    assert "The model sees pathology (0.80" in told.output
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")

@@ -57,7 +57,7 @@ def test_scored_equals_greedy(engine: Engine, monkeypatch: pytest.MonkeyPatch, w
     )
     ((scored,),) = engine.predict([ct_slice()], [ASK], SOFT_TISSUE)
     assert engine.counts.decode_steps == 0
-    monkeypatch.setattr(prompts, "choices", lambda *_: ())
+    monkeypatch.setattr(prompts, "choices", lambda *_: {})
     ((greedy,),) = engine.predict([ct_slice()], [replace(ASK, max_new_tokens=len(ids))], SOFT_TISSUE)
     assert engine.counts.decode_steps == len(ids) - 1
     assert scored.text == greedy.text == wanted
@@ -82,14 +82,14 @@ def test_answers_share_the_question_and_their_beginnings(engine: Engine) -> None
     ],
 )
 def test_other_questions_are_not_closed(engine: Engine, ask: Prompt) -> None:
-    assert choices(ask, "ct", engine.config) == ()
+    assert choices(ask, "ct", engine.config) == {}
     engine.predict([ct_slice()], [ask], SOFT_TISSUE)
     assert (engine.counts.decode_steps > 0) == (ask.answer is None)
 
 
 def test_models_without_a_list_for_the_modality_write() -> None:
-    assert choices(ASK, "ct", toy_engine().config) == ()
-    assert choices(ASK, "ultrasound", toy_engine(targets=TARGETS).config) == ()
+    assert choices(ASK, "ct", toy_engine().config) == {}
+    assert choices(ASK, "ultrasound", toy_engine(targets=TARGETS).config) == {}
     free = toy_engine()
     free.predict([ct_slice()], [ASK], SOFT_TISSUE)
     assert free.counts.decode_steps > 0

@@ -19,7 +19,7 @@ from unibiomed_core.engine.volume.linking import LinkedMask, findings
 from unibiomed_core.errors import ReadError
 from unibiomed_core.json_schema import mismatch
 from unibiomed_core.modalities import CT_WINDOWS
-from unibiomed_core.types import NOTICE, Absence, Report, Tally, Volume
+from unibiomed_core.types import NOTICE, Absence, Band, Check, Evidence, Report, Shown, Tally, Volume
 
 
 def small_volume(reverse: bool = False) -> Volume:
@@ -89,7 +89,7 @@ def test_schema_refuses_a_report_with_a_missing_or_surplus_field() -> None:
     ("change", "title"),
     [
         ({"schema": "other"}, "Not a UniBiomed report"),
-        ({"version": 2}, "Report of another version"),
+        ({"version": 3}, "Report of another version"),
         ({"findings": [{"number": 1}]}, "Damaged report"),
         ({"slices": None}, "Damaged report"),
     ],
@@ -176,7 +176,7 @@ def test_narrative_tells_every_number_once_and_claims_no_more() -> None:
     assert "presence 0.97 (high)" in text
     assert "2. Lesion: right, axial slice 5, " in text
     assert "presence 0.41 (low); seen on one slice only; low score." in text
-    assert "No findings: spleen (presence 0.04), aorta (presence 0.20), searched on 9 slices." in text
+    assert "Structures: spleen (presence 0.04), aorta (presence 0.20); searched on up to 9 slices." in text
     assert "Skipped because they show no body: axial slice 0." in text
     assert "Not examined (not in the plan): axial slices 10\u201311." in text
     assert "Axial slice 5: \u201cOne lesion, right, small.\u201d" in text
@@ -186,21 +186,97 @@ def test_narrative_tells_every_number_once_and_claims_no_more() -> None:
 
 def test_what_is_seen_but_not_outlined_is_not_called_absent() -> None:
     """A fundus picture was told as "No findings: optic disc (presence 1.00)"."""
-    report = a_report(small_volume(), absences=(Absence("spleen", 0.04, 9), Absence("aorta", 1.0, 9)))
-    text = report.narrative
+    absences = (
+        Absence("spleen", 0.04, 9),
+        Absence("aorta", 1.0, 9, "no_outline"),
+        Absence("cyst", 0.9, 9, "not_confirmed"),
+    )
+    text = a_report(small_volume(), absences=absences).narrative
     assert "Seen but not outlined, so neither found nor absent: aorta (presence 1.00)." in text
-    assert "No findings: spleen (presence 0.04), searched on 9 slices." in text
-    missing, seen = reports.told_apart(report)
-    assert ([a.target for a in missing], [a.target for a in seen]) == (["spleen"], ["aorta"])
+    assert "Outlined but not confirmed by the other checks, so neither found nor absent: cyst (presence 0.90)." in text
+    assert "Structures: spleen (presence 0.04); searched on up to 9 slices." in text
+    assert "Neither found nor absent, as the checks do not agree: cyst." in text, "the aorta is no abnormality"
 
 
-def test_abnormal_findings_that_the_model_does_not_name_when_asked_openly_are_called_unsure() -> None:
+def test_abnormal_rows_whose_checks_do_not_agree_are_called_unsure() -> None:
     """A normal chest film had opacities at presence 0.97 and, further down, the words "no findings"."""
-    quiet = a_report(small_volume(), sentences=[(5, "No findings."), (9, "No findings.")]).narrative
-    told = "Unsure: finding 2. Asked openly about axial slice 5, the model says that there is nothing abnormal."
-    assert quiet.count("Unsure:") == 1, "the liver is anatomy, and slice 9 has no finding"
-    assert told in quiet
-    assert "Unsure" not in a_report(small_volume()).narrative
+    report = a_report(small_volume())
+    checks = (Check("mask", True, 0.97), Check("open", False, 0.1), Check("region", False, 0.2))
+    doubted = replace(report.findings[1], flags=("unsure",), evidence=Evidence(("segment",), checks))
+    told = reports.narrative(replace(report, findings=(report.findings[0], doubted)))
+    assert "Unsure: lesion, right, axial slice 5, " in told
+    assert "presence 0.41 (low), 1 of 3 checks agree." in told
+    assert "found by name; asked openly, the model does not name it; its box is given another name" in told
+    assert "Unsure" not in report.narrative
+
+
+def test_an_impression_has_no_more_sentences_than_are_read_at_a_glance() -> None:
+    report = a_report(small_volume())
+    many = tuple(
+        replace(report.findings[1], number=n, target=f"unknown thing {n}", presence=1 - n / 100) for n in range(1, 20)
+    )
+    crowded = replace(report, findings=many, ended="cancelled", absences=(Absence("cyst", 0.1, 9),))
+    first = reports.sections(crowded)[0]
+    assert first.code == "impression"
+    assert len(first.lines) == 5
+    told = [reports.line_text(line) for line in first.lines]
+    assert told[0].startswith("Stopped by the user")
+    assert told[1].startswith("Unknown thing 1,"), "the surest first"
+    assert told[-2].startswith("Further rows below: unknown thing 3, ")
+    assert told[-1] == "Not found: cyst."
+
+
+def test_sections_hold_every_row_and_absence_once() -> None:
+    report = a_report(small_volume())
+    told = {section.code: section for section in reports.sections(report)}
+    assert list(told) == ["impression", "abnormal", "structures", "not_found", "shown", "limits", "words"]
+    assert [f.target for f in told["abnormal"].findings] == ["lesion"]
+    assert [f.target for f in told["structures"].findings] == ["liver"]
+    assert told["not_found"].absences == report.absences
+    linked = [span.finding for section in told.values() for line in section.lines for span in line if span.finding]
+    assert sorted(set(linked)) == [1, 2]
+    written = reports.to_json(report)
+    assert [s["code"] for s in written["sections"]] == list(told)
+    assert [f["section"] for f in written["findings"]] == ["structures", "abnormal"]
+
+
+def test_parts_stand_below_their_wholes() -> None:
+    report = a_report(small_volume())
+    liver = report.findings[0]
+    rows = (replace(liver, number=1, within=3), replace(liver, number=2), replace(liver, number=3, within=2))
+    assert [f.number for f in reports.nested(rows)] == [2, 3, 1]
+    text = reports.narrative(replace(report, findings=rows))
+    assert "\n2. Liver" in text
+    assert "\n   3. Liver" in text
+    assert "\n      1. Liver" in text
+    kept = replace(report, findings=rows).renumbered(rows[1:])
+    assert [(f.number, f.within) for f in kept.findings] == [(1, None), (2, 1)]
+
+
+def test_what_the_model_says_of_what_is_not_shown_is_marked() -> None:
+    shown = Shown("ct", "header", (), (Band(0, 11, (("abdomen", 0.97),)),), (6,))
+    words = [(5, "One polyp beside the liver.")]
+    text = a_report(small_volume(), sentences=words, shown=shown).narrative
+    assert "\u201cOne polyp beside the liver.\u201d (outside of what is shown: polyp)" in text
+    assert "Part of the body: abdomen (0.97), as the model sees it." in text
+    assert "Modality: CT, as the file says." in text
+
+
+def test_a_report_of_the_first_version_is_read() -> None:
+    written = reports.to_json(a_report(small_volume(), absences=(Absence("spleen", 0.04, 9), Absence("aorta", 1.0, 9))))
+    first = {name: value for name, value in written.items() if name not in ("shown", "sections")} | {"version": 1}
+    first["warnings"] = [note["text"] for note in written["warnings"]]
+    own = ("section", "within_number", "evidence", "description")
+    first["findings"] = [{k: v for k, v in f.items() if k not in own} for f in written["findings"]]
+    first["absences"] = [{k: v for k, v in a.items() if k != "doubt"} for a in written["absences"]]
+    read = reports.from_json(json.loads(json.dumps(first)))
+    assert [f.target for f in read.findings] == ["liver", "lesion"]
+    assert [a.doubt for a in read.absences] == ["", "no_outline"]
+    assert [note.text for note in read.warnings] == first["warnings"]
+    assert reports.from_json(reports.to_json(read)).findings[0].mask.count == read.findings[0].mask.count
+    del first["findings"][0]["target"]
+    with pytest.raises(ReadError, match=r"Damaged report\."):
+        reports.from_json(first)
 
 
 def test_a_row_that_stands_for_many_says_for_how_many() -> None:
@@ -231,11 +307,11 @@ def test_cancelled_truncated_and_empty_runs_say_so() -> None:
         small_volume(), findings=(), absences=(), ended="cancelled", truncated=[3], specks_dropped=2, sentences=()
     )
     assert "Stopped by the user after 9 of 12 slices" in report.narrative
-    assert "No finding was produced on the 9 slices examined." in report.narrative
-    assert "it does not say that the image is normal" in report.narrative
+    assert "Nothing abnormal was searched for; this does not say" in report.narrative
+    assert "this does not say that the image is normal" in report.narrative
     assert "cut at the length limit on axial slice 3" in report.narrative
-    assert "2 mask pieces were too small to be kept as a finding." in report.warnings
-    assert "Findings:" not in report.narrative
+    assert "2 mask pieces were too small to be kept as a finding." in [note.text for note in report.warnings]
+    assert "Abnormal\n" not in report.narrative
 
 
 @pytest.mark.parametrize(("cancelled", "ended"), [(True, "cancelled"), (False, "finished")])
@@ -247,11 +323,11 @@ def test_a_report_from_before_there_were_codes_for_the_end_is_read(cancelled: bo
 
 
 def test_sides_of_a_cut_body_carry_a_warning() -> None:
-    assert any("midline" in warning for warning in a_report(small_volume()).warnings)
+    assert "midline_uncertain" in [note.code for note in a_report(small_volume()).warnings]
     volume = small_volume()
     unknown = replace(volume, orientation_known=False)
     report = a_report(unknown, findings=findings(things(unknown), unknown))
-    assert not any("midline" in warning for warning in report.warnings)
+    assert "midline_uncertain" not in [note.code for note in report.warnings]
     assert "right" not in report.findings[0].measurements.side
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
 
 from unibiomed_core import vocabulary
-from unibiomed_core.engine.volume.linking import SliceMask, canonical_target
+from unibiomed_core.engine.volume.linking import LinkedMask, SliceMask, canonical_target
+from unibiomed_core.model.config import Presence
 from unibiomed_core.report.text import number_text
 from unibiomed_core.tasks import TASKS
-from unibiomed_core.types import Absence, CroppedMask, Finding, Prediction, Prompt, Volume
+from unibiomed_core.types import Absence, CroppedMask, Doubt, Finding, Note, Prediction, Prompt, Volume
 
 MOST_PAIRS = 5
 """Pairs of targets that claimed the same voxels, told one by one; further ones are counted."""
@@ -29,6 +30,8 @@ class Aggregation:
         best: Target -> highest slice score, masks that were withdrawn included.
         found: Prompt -> slice -> highest score of a mask that it gave there.
         searched: Target -> slices on which it was looked for; "" stands for questions that name none.
+        open: Slice -> what the scored open question says there: name -> share of the likelihood.
+        marked_by: Task -> (slice, target) that it marked.
         truncated: Slices on which the length limit cut an answer.
         contested: (winner, loser) -> pixels that both claimed.
     """
@@ -38,9 +41,11 @@ class Aggregation:
     best: dict[str, float] = field(default_factory=dict)
     found: dict[Prompt, dict[int, float]] = field(default_factory=dict)
     searched: dict[str, set[int]] = field(default_factory=dict)
+    open: dict[int, dict[str, float]] = field(default_factory=dict)
+    marked_by: dict[str, set[tuple[int, str]]] = field(default_factory=dict)
     truncated: list[int] = field(default_factory=list)
     contested: Counter[tuple[str, str]] = field(default_factory=Counter)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[Note] = field(default_factory=list)
 
     def positive(self, prompts: Iterable[Prompt]) -> set[int]:
         """Slices on which one of the prompts found something."""
@@ -51,6 +56,16 @@ class Aggregation:
         self.done.append(index)
         masks: list[SliceMask] = []
         for prediction in predictions:
+            if prediction.truncated:
+                self.truncated.append(index)
+            if prediction.prompt.among:
+                # Its masks are those that were found by name, or it stands for something that was not searched.
+                self.open[index] = dict(prediction.shares)
+                for phrase in prediction.phrases:
+                    if phrase.mask is not None:
+                        name = canonical_target(phrase.target or phrase.text, modality)
+                        self.marked_by.setdefault("disease", set()).add((index, name))
+                continue
             if prediction.text or prediction.phrases:  # else it was not asked here
                 target = canonical_target(prediction.prompt.target, modality) if prediction.prompt.target else ""
                 self.searched.setdefault(target, set()).add(index)
@@ -59,43 +74,76 @@ class Aggregation:
                 self.best[name] = max(self.best.get(name, 0.0), phrase.score)
                 if phrase.mask is not None:
                     masks.append(SliceMask(index, name, phrase.text, phrase.score, phrase.mask))
+                    self.marked_by.setdefault(prediction.prompt.task, set()).add((index, name))
                     slices = self.found.setdefault(prediction.prompt, {})
                     slices[index] = max(slices.get(index, 0.0), phrase.score)
-            if prediction.truncated:
-                self.truncated.append(index)
         settled, contested = settle(masks, modality)
         self.masks += settled
         self.contested += contested
 
-    def absences(self, prompts: Sequence[Prompt], findings: Sequence[Finding], modality: str) -> list[Absence]:
-        """What was looked for and not found; open questions after abnormality count as one target."""
+    def found_by(self, thing: LinkedMask) -> tuple[str, ...]:
+        """The tasks that marked a thing on one of its slices, in the order in which they did so first."""
+        return tuple(
+            task
+            for task, marks in self.marked_by.items()
+            if any((index, thing.target) in marks for index, _ in thing.scores)
+        )
+
+    def absences(
+        self,
+        prompts: Sequence[Prompt],
+        findings: Sequence[Finding],
+        modality: str,
+        rule: Presence,
+        dismissed: Mapping[str, float],
+    ) -> list[Absence]:
+        """What was looked for and not found; open questions after abnormality count as one target.
+
+        Args:
+            rule: Its thresholds tell what was seen although it has no outline.
+            dismissed: Target -> presence of what was outlined and did not stand its checks.
+        """
         if not self.done:
             return []
+        # Where a part or a kind of it is found, a target is not absent, whatever its own search says.
+        known = vocabulary.targets()
         present = {f.target for f in findings}
+        present |= {whole for name in present if name in known for whole in vocabulary.wholes(name)}
+        best = {**self.best, **dismissed}
+
+        def absence(name: str, score: float, target: str) -> Absence:
+            doubt: Doubt = ""
+            if score >= rule.threshold_for(name) > 0:
+                doubt = "not_confirmed" if name in dismissed else "no_outline"
+            return Absence(name, score, len(self.searched.get(target, ())), doubt)
+
         names = {canonical_target(p.target, modality): None for p in prompts if p.task == "segment" and p.target}
-        absences = [
-            Absence(name, self.best.get(name, 0.0), len(self.searched.get(name, ())))
-            for name in names
-            if name not in present
-        ]
-        open_ended = any(TASKS[p.task].gives_masks and not p.target for p in prompts)
+        absences = [absence(name, best.get(name, 0.0), name) for name in names if name not in present]
+        open_ended = any(TASKS[p.task].gives_masks and not p.target and not p.among for p in prompts)
         if open_ended and not findings:
-            highest = max((s for name, s in self.best.items() if name not in names), default=0.0)
-            absences.append(Absence("abnormality", highest, len(self.searched.get("", ()))))
+            highest = max((s for name, s in best.items() if name not in names), default=0.0)
+            absences.append(absence("abnormality", highest, ""))
         return absences
 
-    def contest_notes(self, volume: Volume) -> list[str]:
-        """Whole sentences on voxels that two targets claimed and one got, largest first."""
+    def contest_notes(self, volume: Volume) -> list[Note]:
+        """Notes on voxels that two targets claimed and one got, largest first."""
         in_ml = volume.spatial_unit == "mm" and not volume.is_2d
         size = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000 if in_ml else 1.0
         unit = "mL" if in_ml else "pixels"
         notes = [
-            f"{number_text(count * size)} {unit} claimed by both '{winner}' and '{loser}' went to '{winner}', "
-            "which had the higher score there."
+            Note(
+                "claimed_twice",
+                f"{number_text(count * size)} {unit} claimed by both '{winner}' and '{loser}' went to '{winner}', "
+                "which had the higher score there.",
+                {"winner": winner, "loser": loser, "voxels": count},
+            )
             for (winner, loser), count in self.contested.most_common(MOST_PAIRS)
         ]
         more = len(self.contested) - MOST_PAIRS
-        return [*notes, f"{more} further pairs of targets claimed the same voxels."] if more > 0 else notes
+        if more <= 0:
+            return notes
+        text = f"{more} further pairs of targets claimed the same voxels."
+        return [*notes, Note("claimed_twice_more", text, {"pairs": more})]
 
 
 CROSS_SECTIONS = ("ct", "mri", "pet")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
 
 from unibiomed_core.engine import devices
 from unibiomed_core.engine.predictor import Predictor
 from unibiomed_core.modalities import Window
-from unibiomed_core.types import Plane, Prediction, Prompt, Volume
-from unibiomed_core.updates import CancelToken
+from unibiomed_core.types import Note, Plane, Prediction, Prompt, Volume
+from unibiomed_core.updates import LESS_MEMORY, CancelToken
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,12 @@ Batch = list[tuple[int, tuple[Prediction, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What one run asks of one volume."""
+    """What one run asks of one volume.
+
+    Args:
+        prompts: All of them, in their order.
+        where: Prompt -> the slices that it is asked on, where these are not all.
+    """
 
     predictor: Predictor
     volume: Volume
@@ -28,23 +34,29 @@ class RunContext:
     prompts: Sequence[Prompt]
     window: Window
     cancel: CancelToken
+    where: Mapping[Prompt, Collection[int]] = field(default_factory=dict)
+
+    def asked_on(self, index: int) -> tuple[Prompt, ...]:
+        """The prompts of one slice."""
+        return tuple(p for p in self.prompts if p not in self.where or index in self.where[p])
 
 
-def answered(context: RunContext, indices: Sequence[int], warnings: list[str]) -> Iterator[Batch]:
+def answered(context: RunContext, indices: Sequence[int], warnings: list[Note]) -> Iterator[Batch]:
     """The prompts asked on slices, batch by batch, until the end or a cancel.
 
     When memory runs out, the batch is halved, for good; with one slice left in it, the prompts of a slice are.
 
     Args:
-        warnings: A sentence is added for each time that memory ran out.
+        warnings: A note is added for each time that memory ran out.
 
     Raises:
         DeviceError: Memory does not suffice for one prompt on one slice.
     """
-    predictor, volume, prompts = context.predictor, context.volume, context.prompts
-    start, size, width = 0, predictor.batch_size, len(prompts)
+    predictor, volume = context.predictor, context.volume
+    start, size, width = 0, predictor.batch_size, max(1, len(context.prompts))
     while start < len(indices) and not context.cancel.cancelled:
-        part = indices[start : start + size]
+        prompts = context.asked_on(indices[start])
+        part = list(takewhile(lambda i: context.asked_on(i) == prompts, indices[start : start + size]))  # noqa: B023
         slices = [volume.slice(i, context.plane) for i in part]
         try:
             asked = [
@@ -63,7 +75,7 @@ def answered(context: RunContext, indices: Sequence[int], warnings: list[str]) -
                 width = max(1, width // 2)
                 what = f"{width} prompt{'s'[: width > 1]}"
             log.warning("memory ran out; going on with %s at once", what)
-            warnings.append(f"Memory ran out; the run went on with {what} at once.")
+            warnings.append(Note(LESS_MEMORY, f"Memory ran out; the run went on with {what} at once."))
             continue
         start += len(part)
         yield [(i, tuple(p for answers in asked for p in answers[n])) for n, i in enumerate(part)]

@@ -50,11 +50,20 @@ def counted(linked: Sequence[LinkedMask], volume: Volume) -> tuple[tuple[LinkedM
     kept: list[LinkedMask] = []
     scraps: Counter[str] = Counter()
     for target, pieces in by_target.items():
-        groups = _groups(way_of(target, volume.modality), sorted(pieces, key=lambda p: -p.mask.count), volume)
+        way = way_of(target, volume.modality)
+        if way == "pair" and any(_is_side_of(other, target) for other in by_target):
+            way = "one"  # its sides have rows of their own, by their names
+        groups = _groups(way, sorted(pieces, key=lambda p: -p.mask.count), volume)
         kept += [_joined(group) for group in groups]
         scraps[target] += len(pieces) - sum(map(len, groups))
     kept.sort(key=lambda thing: (-thing.mask.count, thing.mask.offset, thing.target))
     return tuple(kept), +scraps
+
+
+def _is_side_of(part: str, whole: str) -> bool:
+    """Whether a target is the left or right one of a pair."""
+    entry = vocabulary.targets().get(part)
+    return entry is not None and entry.side is not None and whole in vocabulary.wholes(part)
 
 
 def way_of(target: str, modality: str) -> vocabulary.Counted:

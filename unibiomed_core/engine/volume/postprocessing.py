@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from unibiomed_core.engine.volume.linking import LinkedMask, SliceMask, link
 from unibiomed_core.errors import PromptError
-from unibiomed_core.types import CroppedMask, Plane, Volume
+from unibiomed_core.types import CroppedMask, Note, Plane, Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class Selection:
             min_area_px=math.inf,
         )  # fmt: skip
 
-    def keep(self, linked: Sequence[LinkedMask]) -> tuple[tuple[LinkedMask, ...], list[str]]:
-        """The things that are present enough, and a sentence on the others where there are any."""
+    def keep(self, linked: Sequence[LinkedMask]) -> tuple[tuple[LinkedMask, ...], list[Note]]:
+        """The things that are present enough, and a note on the others where there are any."""
         kept = tuple(thing for thing in linked if thing.presence >= self.least_presence)
         out = Counter(thing.target for thing in linked if thing.presence < self.least_presence)
         if not out:
@@ -72,7 +72,8 @@ class Selection:
         count = out.total()
         those = "1 finding was" if count == 1 else f"{count} findings were"
         names = ", ".join(f"{name} ({number})" if number > 1 else name for name, number in out.items())
-        return kept, [f"{those} left out for a presence below {self.least_presence:g}: {names}."]
+        text = f"{those} left out for a presence below {self.least_presence:g}: {names}."
+        return kept, [Note("below_least_presence", text, {"targets": dict(out)})]
 
 
 REACH = 3.0

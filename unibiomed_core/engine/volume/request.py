@@ -23,6 +23,8 @@ class RunRequest:
         indices: Exactly these slices instead, by canonical index, empty ones included; with the plan "all" only.
         window: Intensity window; None takes the modality's.
         describe: Let the model describe the largest slice of the largest findings, or the picture, in its own words.
+        check: Ask openly beside what is searched by name, and look again at what was found; what does not stand is left
+            out, and what is shown is established first.
         smooth_mm: Standard deviation of a 3D smoothing of each finding; 0 leaves the masks as the model made them.
         least_presence: Findings with a lower presence are left out, and the report's warnings count them; 0..1.
         min_area_mm2: Mask pieces of a slice with a smaller area are left out; None takes the usual rule for specks.
@@ -36,6 +38,7 @@ class RunRequest:
     indices: tuple[int, ...] | None = None
     window: Window | None = None
     describe: bool = True
+    check: bool = True
     smooth_mm: float = 0.0
     least_presence: float = 0.0
     min_area_mm2: float | None = None
@@ -83,4 +86,5 @@ def prompt_from_json(about: Mapping[str, Any]) -> Prompt:
         TypeError: A field is unknown.
     """
     region = about["region"]
-    return Prompt(**{**about, "region": None if region is None else Region(**region)})
+    among = tuple(about.get("among", ()))
+    return Prompt(**{**about, "among": among, "region": None if region is None else Region(**region)})

@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
-from unibiomed_core import vocabulary
 from unibiomed_core.engine import devices
 from unibiomed_core.engine.predictor import Predictor
 from unibiomed_core.engine.prompts import resolve, without_unknown
-from unibiomed_core.engine.volume import plans, postprocessing, tracking
+from unibiomed_core.engine.volume import plans, postprocessing, scene, strategy, tracking
 from unibiomed_core.engine.volume.aggregation import Aggregation
 from unibiomed_core.engine.volume.batching import Batch, RunContext, answered
-from unibiomed_core.engine.volume.finish import Examined, find, finish, window_of
+from unibiomed_core.engine.volume.boxes import ask_boxes, ask_looks
+from unibiomed_core.engine.volume.checks import Checked, checked
+from unibiomed_core.engine.volume.finish import Examined, Found, find, finish, measured, unchecked, window_of
 from unibiomed_core.engine.volume.plans import Route
 from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import PromptError
-from unibiomed_core.types import Ended, Finding, Prediction, Prompt, Volume
+from unibiomed_core.types import Ended, Finding, Note, Prediction, Prompt, Shown, Volume
 from unibiomed_core.updates import CancelToken, Done, FindingFound, Progress, SliceDone, Update
 
 DESCRIBED_SLICES = 3
@@ -54,28 +56,59 @@ def run(
         DeviceError: Memory does not suffice for a single slice, or for the findings.
     """
     began = time.monotonic()
-    window = window_of(volume, request)
+    window, cancel = window_of(volume, request), cancel or CancelToken()
     prompts, unknown = without_unknown(_prompts(predictor, volume, request), volume.modality, predictor.config)
-    context = RunContext(predictor, volume, request.plane, prompts, window, cancel or CancelToken())
     route = plans.route(request.plan, volume, request.plane, window, request.every, request.indices)
-    examined = Examined(volume, request, prompts, unknown, route)
-    _check(context, examined)
-    aggregation, finished = examined.aggregation, False
+    asked = RunContext(predictor, volume, request.plane, prompts, window, cancel)
+    _check(asked, Examined(volume, request, prompts, unknown, route))
+    finished = False
     try:
+        yield Progress(0, len(route.first_pass))
+        context, shown = _prepared(asked, request, route)
+        examined = Examined(volume, request, context.prompts, unknown, route, shown=shown)
+        aggregation = examined.aggregation
         yield from _examine(context, route, known or {}, aggregation, began)
         ended: Ended = "cancelled" if len(aggregation.done) < _planned(context, route, aggregation) else "finished"
         found = _retried(context, lambda: find(examined, ended))
-        for finding in found.findings:
+        stands = _checked(context, examined, found) if request.check else unchecked(found)
+        rows, dismissed = measured(examined, stands)
+        for finding in rows:
             yield FindingFound(finding)
         describe = request.describe and ended == "finished"
-        sentences = _describe(context, found.findings, aggregation) if describe else []
+        sentences = _describe(context, rows, aggregation) if describe else []
         finished = not context.cancel.cancelled
     finally:
         if not finished:
             predictor.free()
     seconds = time.monotonic() - began
     model = predictor.info.provenance()
-    yield Done(finish(examined, found, ended=ended, model=model, seconds=seconds, sentences=sentences))
+    yield Done(finish(examined, found, rows, dismissed, ended=ended, model=model, seconds=seconds, sentences=sentences))
+
+
+def _prepared(asked: RunContext, request: RunRequest, route: Route) -> tuple[RunContext, Shown | None]:
+    """What is shown, and what is asked where because of it; what the user named is asked everywhere."""
+    slices = sorted(route.usable)
+    if not request.check or not slices or route.plan.follows == "published":
+        return asked, None
+    volume, config, prompts = asked.volume, asked.predictor.config, list(asked.prompts)
+    shown = scene.recognise(asked.predictor, volume, asked.plane, asked.window, slices)
+    where: dict[Prompt, frozenset[int]] = {}
+    if not request.prompts:
+        where = strategy.places(prompts, volume, shown, slices)
+        prompts = [prompt for prompt in prompts if where.get(prompt, slices)]
+        where |= strategy.reports(prompts, config, slices)
+    prompts += strategy.open_questions(config, volume, shown)
+    return replace(asked, prompts=prompts, where=where), shown
+
+
+def _checked(context: RunContext, examined: Examined, found: Found) -> Checked:
+    """What was found, looked at again by the other tasks of the model."""
+    config, volume = context.predictor.config, context.volume
+    among = strategy.nameable(config, volume, examined.shown)
+    done = len(examined.aggregation.done)
+    said = ask_boxes(found.things, context, among, done, examined.request.describe)
+    looks = ask_looks(found.things, context)
+    return checked(found.things, examined.aggregation, volume.modality, config.presence.fusion, said, looks)
 
 
 def _check(context: RunContext, examined: Examined) -> None:
@@ -101,18 +134,15 @@ def _prompts(predictor: Predictor, volume: Volume, request: RunRequest) -> list[
     Raises:
         PromptError: There is nothing to look for.
     """
-    if request.prompts:
-        return list(dict.fromkeys(request.prompts))
-    known = predictor.info.default_targets.get(volume.modality) or predictor.info.targets.get(volume.modality)
-    names = known or tuple(t.name for t in vocabulary.for_modality(volume.modality))
-    if not names:
+    prompts = list(dict.fromkeys(request.prompts)) or strategy.unasked(predictor.config, volume)
+    if not prompts:
         raise PromptError(
             "Nothing to look for",
-            f"neither the model nor the vocabulary has targets for the modality '{volume.modality}'",
+            f"the model has no targets for the modality '{volume.modality}'",
             "at least one target or question",
             "Name the targets.",
         )
-    return list(RunRequest.segment(*dict.fromkeys(names)).prompts)
+    return prompts
 
 
 def _planned(context: RunContext, route: Route, aggregation: Aggregation) -> int:
@@ -136,7 +166,6 @@ def _examine(
     began: float,
 ) -> Iterator[Update]:
     """All passes of a plan."""
-    yield Progress(0, len(route.first_pass))
     for batch in _passes(context, route, known, aggregation):
         for index, predictions in batch:
             aggregation.take(index, predictions, context.volume.modality)
@@ -201,7 +230,7 @@ def _describe(context: RunContext, found: Sequence[Finding], aggregation: Aggreg
     sentences: list[tuple[int, str]] = []
     for index in keys:
         if context.cancel.cancelled:
-            aggregation.warnings.append("Stopped before all key slices were described.")
+            aggregation.warnings.append(Note("description_stopped", "Stopped before all key slices were described."))
             break
         try:
             piece = context.volume.slice(index, context.plane)
@@ -211,7 +240,8 @@ def _describe(context: RunContext, found: Sequence[Finding], aggregation: Aggreg
                 raise
             # The findings are worth more than their description.
             context.predictor.free()
-            aggregation.warnings.append("Memory ran out while key slices were described; the findings are complete.")
+            text = "Memory ran out while key slices were described; the findings are complete."
+            aggregation.warnings.append(Note("description_memory", text))
             break
         if prediction.text:
             sentences.append((index, prediction.text))

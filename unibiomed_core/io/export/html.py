@@ -12,15 +12,19 @@ from unibiomed_core.modalities import AS_IS, Window, modality
 from unibiomed_core.report import (
     ENDING_WORDS,
     FLAG_WORDS,
+    ReportSection,
     colour,
     counting_text,
-    edit_text,
     ending_text,
+    evidence_text,
+    line_text,
     number_text,
     presence_words,
     ranges_text,
-    told_apart,
+    sections,
+    tally_text,
 )
+from unibiomed_core.report.sections import depth
 from unibiomed_core.types import Finding, Report, Volume
 
 MOST_KEY_FINDINGS = 24
@@ -54,15 +58,12 @@ def render(report: Report, volume: Volume, window: Window | None) -> str:
         counting="" if flat else counting_text(report),
         modality=modality(volume.modality).label,
         window_text=_window_text(report, window),
-        findings=[_row(f, report) for f in report.findings],
+        sections=[_section(section, report) for section in sections(report)],
+        counted={code: len(rows) for code, rows in _rows_of(report).items()},
         has_side=any(f.measurements.side != "unknown" for f in report.findings),
         has_lengths=any(f.measurements.longest_axial_diameter_mm is not None for f in report.findings),
-        absences=report.absences,
-        unlined=told_apart(report)[1],
-        edits=[edit_text(edit) for edit in report.edits],
         number=number_text,
         presence_words=presence_words,
-        narrative=report.narrative.split("\n"),
         ending_words=ENDING_WORDS[report.ended],
         ending=ending_text(report),
         done_text=ranges_text(report.slices_done),
@@ -104,6 +105,22 @@ def _chip(finding: Finding) -> dict[str, Any]:
     return {"number": finding.number, "colour": background, "ink": "#000" if bright else "#fff"}
 
 
+def _rows_of(report: Report) -> dict[str, tuple[Finding, ...]]:
+    return {section.code: section.findings for section in sections(report)}
+
+
+def _section(section: ReportSection, report: Report) -> dict[str, Any]:
+    """A part of the report for the page: rows as a table, everything else as lines."""
+    return {
+        "code": section.code,
+        "title": section.title,
+        "rows": [_row(f, report) for f in section.findings],
+        "lines": [line_text(line) for line in section.lines],
+        "absences": section.absences,
+        "folded": section.code == "words",
+    }
+
+
 def _row(finding: Finding, report: Report) -> dict[str, Any]:
     m = finding.measurements
     flat = report.image["is_2d"]
@@ -123,6 +140,11 @@ def _row(finding: Finding, report: Report) -> dict[str, Any]:
         "intensity": f"{number_text(m.intensity_mean)} \u00b1 {number_text(m.intensity_sd)}",
         "presence": f"{finding.presence:.2f}",
         "word": presence_words(finding.presence),
+        "depth": depth(finding, report.findings),
+        "tally": "" if finding.tally is None else tally_text(finding.tally),
+        "evidence": "" if finding.evidence is None else evidence_text(finding.evidence),
+        "unsure": "unsure" in finding.flags,
+        "description": finding.description,
         "flags": [FLAG_WORDS.get(flag, flag).split(",")[0] for flag in finding.flags],
     }
 

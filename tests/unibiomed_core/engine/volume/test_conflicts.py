@@ -90,7 +90,7 @@ def test_contested_voxels_are_told_in_millilitres() -> None:
         for m in masks
     ]
     aggregation.take(3, answers, "ct")
-    assert aggregation.contest_notes(volume) == [
+    assert [note.text for note in aggregation.contest_notes(volume)] == [
         "0.800 mL claimed by both 'spleen' and 'liver' went to 'spleen', which had the higher score there."
     ]
     assert aggregation.positive([answers[0].prompt]) == {3}

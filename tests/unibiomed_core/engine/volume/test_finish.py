@@ -19,7 +19,7 @@ from unibiomed_core.updates import CancelToken, Done, SliceDone
 
 Answered = dict[int, tuple[Prediction, ...]]
 
-STEPPED = RunRequest.segment("liver", "spleen", plan="coarse-to-fine", describe=False, least_presence=0.2)
+STEPPED = RunRequest.segment("liver", "spleen", plan="coarse-to-fine", describe=False, check=False, least_presence=0.2)
 EMPTY = (0, 9)
 
 
@@ -38,7 +38,10 @@ def stopped(engine: Engine, volume: Volume, request: RunRequest, after: int = 3)
 
 def told(report: Report) -> dict[str, Any]:
     """All but the time and what tells how it ended."""
-    return report_to_json(report) | {"wall_time_s": 0, "ended": "", "narrative": "", "cancelled": None}
+    told = report_to_json(report) | {"wall_time_s": 0, "ended": "", "narrative": "", "cancelled": None}
+    impression = told["sections"][0]
+    impression["text"] = [line for line in impression["text"] if "what follows covers those only" not in line]
+    return told
 
 
 @pytest.mark.parametrize(("ended", "words"), [("failed", "Ended by an error"), ("interrupted", "Interrupted")])
@@ -65,7 +68,7 @@ def test_the_step_and_the_skipped_slices_of_the_plan_are_told_after_an_error() -
 
 def test_targets_that_the_model_does_not_know_are_told_after_an_error() -> None:
     engine, volume = toy_engine(batch_size=1, targets={"ct": ("liver", "spleen")}), ct_volume(4)
-    request = RunRequest.segment("liver", "splen", "aorta", describe=False)
+    request = RunRequest.segment("liver", "splen", "aorta", describe=False, check=False)
     report, answered = stopped(engine, volume, request, after=2)
     about: dict[str, Any] = {"ended": "failed", "model": engine.info.provenance(), "seconds": 1.0}
     failed = finish_answered(volume, request, answered, **about, learnt=engine.info.targets)
@@ -79,7 +82,7 @@ def test_targets_that_the_model_does_not_know_are_told_after_an_error() -> None:
 
 def test_a_report_with_unknown_targets_is_read_again() -> None:
     engine, volume = toy_engine(batch_size=1, targets={"ct": ("liver",)}), ct_volume(2)
-    *_, done = engine.run(volume, RunRequest.segment("liver", "splen", describe=False))
+    *_, done = engine.run(volume, RunRequest.segment("liver", "splen", describe=False, check=False))
     assert isinstance(done, Done)
     written = report_to_json(done.report)
     assert report_to_json(report_from_json(written)) == written

@@ -40,7 +40,7 @@ def answering(pieces: Mapping[int, tuple[float, int]]) -> Engine:
 
 
 def report(**options: Any) -> Report:
-    request = RunRequest.segment("lesion", describe=False, **options)
+    request = RunRequest.segment("lesion", describe=False, check=False, **options)
     updates = list(answering(PIECES).run(ct_volume(12, size=24), request))
     done = updates[-1]
     assert isinstance(done, Done)
@@ -63,19 +63,19 @@ def test_the_defaults_change_nothing_and_are_not_stated() -> None:
 def test_findings_of_low_presence_are_left_out_and_counted() -> None:
     given = report(least_presence=0.6)
     assert [(f.number, f.slices) for f in given.findings] == [(1, (2, 3, 4))]
-    assert given.warnings[-1] == "1 finding was left out for a presence below 0.6: lesion."
+    assert given.warnings[-1].text == "1 finding was left out for a presence below 0.6: lesion."
     assert given.settings["least_presence"] == 0.6
     assert "left out for a presence below 0.6" in given.narrative
     assert len(report(least_presence=0.55).findings) == 2, "the limit itself is kept"
     nothing = report(least_presence=0.95)
     assert nothing.findings == ()
-    assert "2 findings were left out for a presence below 0.95: lesion (2)." in nothing.warnings
+    assert "2 findings were left out for a presence below 0.95: lesion (2)." in [note.text for note in nothing.warnings]
 
 
 def test_pieces_below_the_smallest_area_are_left_out() -> None:
     given = report(min_area_mm2=17.0)  # the small square has 16 mm² and more than 8 pixels
     assert [f.slices for f in given.findings] == [(2, 3, 4)]
-    assert any("1 mask piece was too small" in warning for warning in given.warnings)
+    assert any("1 mask piece was too small" in note.text for note in given.warnings)
     assert given.settings["min_area_mm2"] == 17.0
     assert len(report(min_area_mm2=16.0).findings) == 2
 

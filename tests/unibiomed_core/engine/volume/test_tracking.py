@@ -38,7 +38,7 @@ def remembering(**changes: Any) -> Engine:
 
 
 def run(engine: Engine, volume: Volume, prompts: Sequence[Prompt], plan: str, **options: Any) -> list[Update]:
-    return list(engine.run(volume, RunRequest(tuple(prompts), describe=False, plan=plan, **options)))
+    return list(engine.run(volume, RunRequest(tuple(prompts), describe=False, check=False, plan=plan, **options)))
 
 
 def test_stretches_end_where_the_model_looked_and_found_nothing() -> None:
@@ -123,7 +123,7 @@ def test_only_targets_can_be_followed() -> None:
 @pytest.mark.parametrize("plan", ["propagate", "published-video"])
 def test_cancel_ends_within_one_slice(plan: str) -> None:
     cancel, told = CancelToken(), []
-    request = RunRequest.segment("liver", describe=False, plan=plan)
+    request = RunRequest.segment("liver", describe=False, check=False, plan=plan)
     for update in remembering().run(ct_volume(12, size=32), request, cancel=cancel):
         if isinstance(update, SliceDone):
             told.append(update.index)
