@@ -2,6 +2,8 @@
 
 python train/run.py datasets                      lists the data sets of the paper and how each is converted
 python train/run.py export RUN OUT [published]    writes a run's model in this product's layout, or the published one
+python train/run.py calibrate MODEL RECORDS OUT   fits a first look and the fusion of checks for a model that stands, on
+                                                  patients held out from its training (share=0.04)
 
 Several processes or machines: accelerate launch train/run.py RECIPE ... (its configuration chooses DDP or
 FSDP 2).
@@ -54,6 +56,10 @@ def main(arguments: Sequence[str]) -> int:
             print(table_text())
         elif arguments[0] == "export":
             export_run(arguments[1:], trained_records, _say)
+        elif arguments[0] == "calibrate":
+            from .calibration.standing import calibrate_standing
+
+            calibrate_standing(arguments[1:], _say)
         else:
             run(arguments[0], arguments[1:])
     except UniBiomedError as error:

@@ -1,7 +1,7 @@
-"""What a trained model says of itself: a calibrated presence, its thresholds, and the targets it knows.
+"""What a trained model says of itself: a calibrated presence, its thresholds, how checks are fused, its targets.
 
 Presence is calibrated on patients that were held out from training where there are enough of them, else on training
-pictures. Test records have no part in it.
+pictures; checks are fused on held-out patients or not at all. Test records have no part in it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ from unibiomed_core.types import Prompt, Slice
 from ..data.negatives import negatives
 from ..data.records import Record, RecordSet
 from ..data.targets import trained_targets
+from .checks import KEEPS_ALL, collect
+from .fusion import FittedFusion, fitted
 from .known_answer import best_wording
 from .presence import Cases, best_shrinkage, fit, thresholds
-from .reliability import Reliability, measured
+from .reliability import CHECKS, Reliability, measured
+from .scene import fit_scene
 
 PER_DATASET = 25
 """Training pictures that a data set gives where nothing was held out."""
@@ -60,10 +63,12 @@ class Calibrated:
 
     Args:
         reliability: None where there were too few cases to calibrate with; the plain score stands then.
+        checks: None where too few held-out patients had abnormal rows; checks are counted then.
     """
 
     config: UniBiomedConfig
     reliability: Reliability | None
+    checks: FittedFusion | None
 
 
 def calibrated(
@@ -74,7 +79,8 @@ def calibrated(
     facts: Mapping[str, str],
     started: bool,
 ) -> Calibrated:
-    """Fill in the model's configuration: its known answer's wording, presence rule, the targets it knows, its facts.
+    """Fill in the model's configuration: its known answer's wording, presence rule, the targets it knows, its first
+    look, the fusion of checks, its facts.
 
     Args:
         held_out: (N,) bool, records of patients that were kept from training.
@@ -84,7 +90,7 @@ def calibrated(
     open_config = replace(model.config, presence=Presence("object"), targets={}, default_targets={})
     # Presence hangs on the words before [SEG], so the wording is settled first.
     told = held_out if held_out.any() else ~held_out
-    wording = best_wording(model, processor, _some(training, told, PER_DATASET_WORDING))
+    wording = best_wording(model, processor, spaced(training, told, PER_DATASET_WORDING))
     other = {} if wording == TASKS["segment"].known_answer else {"segment": wording}
     open_config = replace(open_config, answers=other)
     model.config = processor.config = open_config
@@ -98,7 +104,51 @@ def calibrated(
         default_targets=report_targets(training, known),
     )
     model.config = processor.config = config
-    return Calibrated(config, found)
+    add_first_look(model, processor, training, held_out)
+    checks = fuse_checks(model, processor, training, held_out, started)
+    return Calibrated(model.config, found, checks)
+
+
+def add_first_look(model: UniBiomed, processor: Processor, training: RecordSet, held_out: NDArray[np.bool_]) -> None:
+    """Fit a first look on the patients that are not held out, and put it into the model; where there are too few
+    pictures for one, what the model has or lacks stays.
+
+    Args:
+        held_out: (N,) bool.
+    """
+    found = fit_scene(training, held_out)
+    if found is None:
+        return
+    model.scene = found.head
+    facts = {**model.config.facts, "scene": found.sentence}
+    model.config = processor.config = replace(model.config, scene=found.head.sizes, facts=facts)
+
+
+def fuse_checks(
+    model: UniBiomed, processor: Processor, training: RecordSet, held_out: NDArray[np.bool_], started: bool
+) -> FittedFusion | None:
+    """Fit how a model's checks are fused, and put the rule and where it comes from into its configuration.
+
+    Args:
+        model: Complete but for this; reports are made with it as it stands.
+        held_out: (N,) bool, records of patients that it was not trained on.
+        started: Whether its training went on from trained weights.
+
+    Returns:
+        None where there are too few cases; the configuration has no fusion then, whatever it had before.
+    """
+    own = model.config
+    facts = {name: text for name, text in own.facts.items() if name != CHECKS}
+    model.config = processor.config = replace(own, presence=replace(own.presence, fusion=KEEPS_ALL))
+    try:
+        rows = collect(Engine(model, processor, device="cpu"), spaced(training, held_out, PER_DATASET_HELD_OUT))
+    finally:
+        model.config = processor.config = own
+    found = fitted(rows, started)
+    presence = replace(own.presence, fusion=found.rule if found else None)
+    about = {CHECKS: found.sentence if found else "checks not fused: too few held-out patients with abnormal findings"}
+    model.config = processor.config = replace(own, presence=presence, facts={**facts, **about})
+    return found
 
 
 def _presence(
@@ -110,7 +160,7 @@ def _presence(
 ) -> tuple[Presence, Reliability | None]:
     """The rule of the first of held-out and training pictures that has cases enough."""
     for kept, usable, most in ((True, held_out, PER_DATASET_HELD_OUT), (False, ~held_out, PER_DATASET)):
-        cases, pictures = ask(engine, _some(training, usable, most), known)
+        cases, pictures = ask(engine, spaced(training, usable, most), known)
         there, patients = int(cases.present.sum()), len(set(cases.patients.tolist()))
         if min(there, len(cases) - there) < MINIMUM_EACH or patients < MINIMUM_CALIBRATION_PATIENTS:
             continue
@@ -172,7 +222,7 @@ def report_targets(training: RecordSet, known: dict[str, tuple[str, ...]]) -> di
     }
 
 
-def _some(training: RecordSet, usable: NDArray[np.bool_], most: int) -> Iterator[Record]:
+def spaced(training: RecordSet, usable: NDArray[np.bool_], most: int) -> Iterator[Record]:
     """Evenly spaced usable pictures of every data set and modality."""
     for number in range(len(training.group_names)):
         own = np.nonzero((training.groups == number) & usable)[0]

@@ -112,9 +112,14 @@ def probabilities(rule: Presence, cases: Cases) -> NDArray[np.float64]:
     return np.array([rule.probability(float(score), str(name)) for score, name in pairs], np.float64)
 
 
+def folds_of(patients: NDArray[np.str_]) -> NDArray[np.int64]:
+    """(N,) number of the fold of each case, by the CRC-32 of its patient's name: one fold a patient."""
+    return np.array([zlib.crc32(str(name).encode()) % FOLDS for name in patients], np.int64)
+
+
 def cross_fitted(cases: Cases, shrinkage: float) -> NDArray[np.float64]:
     """(N,) what a rule fitted on other patients states of each."""
-    folds = np.array([zlib.crc32(str(name).encode()) % FOLDS for name in cases.patients])
+    folds = folds_of(cases.patients)
     stated = np.zeros(len(cases))
     for fold in np.unique(folds):
         mine = folds == fold

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unibiomed_core.errors import WriteError
 from unibiomed_core.metrics.labels import ReliabilityBin, auc, expected_calibration_error, log_loss, reliability
@@ -18,6 +21,9 @@ from .presence import Cases, cross_fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+PRESENCE, CHECKS = "reliability", "checks"
+"""What the files beside a weights folder are about, at the end of their names."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,9 @@ class Reliability:
     before: Stated
     after: Stated
 
+    about = PRESENCE
+    titles = ("plain score", "calibrated")
+
     @property
     def origin(self) -> str:
         """One sentence on where the probabilities come from."""
@@ -98,27 +107,57 @@ class Reliability:
         }
 
 
+def stated(probabilities: NDArray[np.float64], present: NDArray[np.bool_]) -> Stated:
+    """What can be said of (N,) probabilities against (N,) truth."""
+    return Stated(reliability(probabilities, present), log_loss(probabilities, present), auc(probabilities, present))
+
+
 def measured(cases: Cases, shrinkage: float, pictures: int, held_out: bool, started: bool) -> Reliability:
     """Reliability of the plain scores and of the rule, whose probabilities are cross-fitted over patients."""
-    before, after = (
-        Stated(reliability(p, cases.present), log_loss(p, cases.present), auc(p, cases.present))
-        for p in (cases.scores, cross_fitted(cases, shrinkage))
-    )
+    before, after = (stated(p, cases.present) for p in (cases.scores, cross_fitted(cases, shrinkage)))
     patients = len(set(cases.patients.tolist()))
     there = int(cases.present.sum())
     return Reliability(len(cases), there, patients, pictures, held_out, started, shrinkage, before, after)
 
 
-def write_reliability(found: Reliability, folder: Path) -> tuple[Path, Path]:
+class Judged(Protocol):
+    """Stated probabilities before and after a fit, on the same cases."""
+
+    @property
+    def about(self) -> str:
+        """One word for file names."""
+
+    @property
+    def titles(self) -> tuple[str, str]:
+        """What is stated before and after."""
+
+    @property
+    def cases(self) -> int: ...
+
+    @property
+    def before(self) -> Stated: ...
+
+    @property
+    def after(self) -> Stated: ...
+
+    @property
+    def origin(self) -> str:
+        """One sentence on where the probabilities come from."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the JSON file."""
+
+
+def write_reliability(found: Judged, folder: Path) -> tuple[Path, Path]:
     """Write the numbers and the picture beside a weights folder, which itself holds nothing but a model.
 
     Returns:
-        ``FOLDER-reliability.json`` and ``FOLDER-reliability.png``.
+        ``FOLDER-reliability.json`` and ``FOLDER-reliability.png`` of presence, ``FOLDER-checks.*`` of fused checks.
 
     Raises:
         WriteError: The disk is full or the place cannot be written.
     """
-    numbers, picture = _beside(folder)
+    numbers, picture = _beside(folder, found.about)
     try:
         numbers.write_text(json.dumps(found.to_dict(), indent=1) + "\n", "utf-8")
     except OSError as cause:
@@ -126,17 +165,17 @@ def write_reliability(found: Reliability, folder: Path) -> tuple[Path, Path]:
     return numbers, draw_reliability(found, picture)
 
 
-def forget_reliability(folder: Path) -> None:
+def forget_reliability(folder: Path, about: str) -> None:
     """Remove what another export left beside a weights folder of which nothing is known."""
-    for file in _beside(folder):
+    for file in _beside(folder, about):
         file.unlink(missing_ok=True)
 
 
-def _beside(folder: Path) -> tuple[Path, Path]:
-    return folder.with_name(f"{folder.name}-reliability.json"), folder.with_name(f"{folder.name}-reliability.png")
+def _beside(folder: Path, about: str) -> tuple[Path, Path]:
+    return folder.with_name(f"{folder.name}-{about}.json"), folder.with_name(f"{folder.name}-{about}.png")
 
 
-def draw_reliability(found: Reliability, path: Path) -> Path:
+def draw_reliability(found: Judged, path: Path) -> Path:
     """One panel before, one after: the share that is there over the stated probability, and how many cases there are.
 
     Raises:
@@ -146,10 +185,10 @@ def draw_reliability(found: Reliability, path: Path) -> Path:
 
     figure = Figure(figsize=(8.0, 4.8), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, gridspec_kw={"height_ratios": (3, 1)})
-    for column, (title, stated) in enumerate((("plain score", found.before), ("calibrated", found.after))):
-        _diagram(panels[0, column], f"{title}: error {stated.error:.3f}", stated.bins)
+    for column, (title, given) in enumerate(zip(found.titles, (found.before, found.after), strict=True)):
+        _diagram(panels[0, column], f"{title}: error {given.error:.3f}", given.bins)
         panels[1, column].bar(
-            [b.low for b in stated.bins], [b.count for b in stated.bins], width=0.1, align="edge", color="0.6"
+            [b.low for b in given.bins], [b.count for b in given.bins], width=0.1, align="edge", color="0.6"
         )
         panels[1, column].set(xlabel="stated presence", ylabel="cases")
     figure.suptitle(fill(f"{found.origin}; {found.cases} cases", 90), fontsize="medium")

@@ -40,6 +40,9 @@ LEAST_PATIENTS = 8
 PENALTY = 0.01
 """Of the squared weights, features being scaled to unit variance."""
 
+LEAST_PICTURES = 100
+"""A first look is fitted on so many at least, of two modalities and two parts of the body."""
+
 SAY_EVERY = 1000
 
 
@@ -98,18 +101,26 @@ class _Pictures:
     held_out: NDArray[np.bool_]
 
 
-def fit_scene(records: RecordSet, held_out: NDArray[np.bool_], say: Callable[[str], None] = print) -> SceneFit:
+def fit_scene(records: RecordSet, held_out: NDArray[np.bool_], say: Callable[[str], None] = print) -> SceneFit | None:
     """Fit a first look on the patients that are not held out, and judge it on the others.
 
     Args:
         records: Training records.
         held_out: (N,) bool.
+
+    Returns:
+        None where there is too little to tell apart: few pictures, or those of one modality or part of the body.
     """
+    own = records.groups[~held_out]
+    if len(own) < LEAST_PICTURES or len({records.group_names[n][1] for n in np.unique(own)} & set(MODALITIES)) < 2:
+        return None
     blank = SceneHead(SceneSizes(("ct",), ("chest",), ("ct/lesion",)))
     blank.tower.load_state_dict({name: value.float() for name, value in load_file(TOWER).items()})
     blank.eval()
     seen = _look(blank, records, held_out, say)
     fitting = ~seen.held_out
+    if len({part for part, mine in zip(seen.part, fitting, strict=True) if part and mine}) < 2:
+        return None
     mean, std = seen.features[fitting].mean(0), seen.features[fitting].std(0) + 1e-3
     scaled = (seen.features - mean) / std
 

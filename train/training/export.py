@@ -15,7 +15,7 @@ from unibiomed_core.model.weights import save
 from unibiomed_core.model.write_published import save_published
 
 from ..calibration.calibrate import calibrated
-from ..calibration.reliability import forget_reliability, write_reliability
+from ..calibration.reliability import CHECKS, PRESENCE, Judged, forget_reliability, write_reliability
 from ..commands import as_called
 from ..config import RunConfig
 from ..data.examples import vocabulary_texts
@@ -34,7 +34,8 @@ LAYOUTS = ("unibiomed", "published")
 def export_model(run: TrainingRun, folder: Path, layout: str = "unibiomed") -> None:
     """Merge adapters, fill in what the model says of itself, and write it.
 
-    How far its presence can be believed is written beside the folder; see :mod:`train.calibration.reliability`.
+    How far its presence and its fused checks can be believed is written beside the folder; see
+    :mod:`train.calibration.reliability`.
 
     Args:
         layout: "unibiomed" (float16, thresholds and targets with it) or "published" (float32, for the published code).
@@ -47,22 +48,25 @@ def export_model(run: TrainingRun, folder: Path, layout: str = "unibiomed") -> N
     run.model.eval()
     processor, records = run.material.processor, run.material.records
     about = facts(run, records)
-    reliability = None
+    judged: dict[str, Judged | None] = {PRESENCE: None, CHECKS: None}
     if any(stage.kind == "published" for stage in run.config.stages):
         # Its object score was never trained, so no presence can be read from it; and it takes free text.
         run.model.config = replace(run.model.config, presence=Presence("mask", 0.0), facts=about)
         processor.config = run.model.config
     else:
         held_out, started = run.material.held_out, bool(run.config.init)
-        reliability = calibrated(run.model, processor, records, held_out, about, started).reliability
+        told = calibrated(run.model, processor, records, held_out, about, started)
+        judged = {PRESENCE: told.reliability, CHECKS: told.checks}
     if layout == "published":
+        run.model.scene = None  # that layout has no place for it
         save_published(run.model, processor, folder)
     else:
         save(run.model, processor, folder, dtype="float16")
-    if reliability is not None:
-        write_reliability(reliability, folder)
-    else:
-        forget_reliability(folder)
+    for what, found in judged.items():
+        if found is not None:
+            write_reliability(found, folder)
+        else:
+            forget_reliability(folder, what)
 
 
 def facts(run: TrainingRun, records: RecordSet) -> dict[str, str]:

@@ -164,7 +164,7 @@ class Predictor:
         head = self.model.scene
         if head is None:
             return None
-        rgb = torch.from_numpy(to_rgb(piece.pixels, window)).to(self.placement.device)
+        rgb = torch.tensor(to_rgb(piece.pixels, window), device=self.placement.device)  # pixels may be read-only
         logits = head(rgb.permute(2, 0, 1)[None])
         sizes = head.sizes
         named = ((sizes.modalities, logits.modality.softmax(1)), (sizes.parts, logits.part.softmax(1)))

@@ -8,6 +8,7 @@ but safetensors and JSON is ever opened and no code in a folder is run.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -58,11 +59,32 @@ def save(
         )
     with replaced_folder(folder, (WEIGHTS, CONFIG, TOKENIZER, MANIFEST)) as aside:
         save_file({name: _stored(name, value, kind) for name, value in state.items()}, aside / WEIGHTS)
-        (aside / CONFIG).write_text(json.dumps(model.config.to_dict(), indent=1), "utf-8")
         # Not Tokenizer.save: it raises plain Exception where the disk is full.
         (aside / TOKENIZER).write_text(processor.tokenizer.to_str(pretty=True), "utf-8")
-        manifest = {name: describe_file(aside / name) for name in (WEIGHTS, CONFIG, TOKENIZER)}
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+        _write_about(model.config, aside)
+
+
+def save_reconfigured(source: Path, config: UniBiomedConfig, folder: Path) -> None:
+    """Write a folder in our layout with the weights and tokenizer of another, byte for byte, and its own configuration.
+
+    Raises:
+        WeightsError: The other folder is not whole, or not in our layout.
+        WriteError: As for :func:`save`.
+    """
+    if read_config(source).get("format") != "unibiomed":
+        raise WeightsError(UNFIT, f"{source.name} is not in this product's layout", "a folder that this product wrote")
+    _verify(source)
+    with replaced_folder(folder, (WEIGHTS, CONFIG, TOKENIZER, MANIFEST)) as aside:
+        for name in (WEIGHTS, TOKENIZER):
+            shutil.copyfile(source / name, aside / name)
+        _write_about(config, aside)
+
+
+def _write_about(config: UniBiomedConfig, folder: Path) -> None:
+    """Configuration and manifest, beside weights and tokenizer."""
+    (folder / CONFIG).write_text(json.dumps(config.to_dict(), indent=1), "utf-8")
+    manifest = {name: describe_file(folder / name) for name in (WEIGHTS, CONFIG, TOKENIZER)}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
 
 
 def load(

@@ -13,6 +13,8 @@ from PIL import Image
 
 from tests.alike import close, same_masks
 from tests.train.toy_runs import ct_slice, records_of_every_role, toy_engine
+from train.calibration import calibrate
+from train.calibration.scene import SceneFit
 from train.run import run
 from train.run_records import training_records
 from train.training.export import export_run, read_run
@@ -20,8 +22,9 @@ from unibiomed_core.engine.engine import Engine
 from unibiomed_core.errors import ConfigError, WeightsError, WriteError
 from unibiomed_core.modalities import Window
 from unibiomed_core.model.adapters import add_lora
-from unibiomed_core.model.config import Preprocessing, Presence
+from unibiomed_core.model.config import Preprocessing, Presence, SceneSizes
 from unibiomed_core.model.presets import toy
+from unibiomed_core.model.scene import SceneHead
 from unibiomed_core.model.weights import load, save
 from unibiomed_core.model.write_published import save_published
 from unibiomed_core.types import Prompt, Slice
@@ -87,6 +90,16 @@ def test_export_of_a_run_folder_gives_the_same_weights(trained: Path, tmp_path: 
     different = [name for name in ours if not torch.allclose(ours[name], published[name], atol=1e-3)]
     assert different == [POINT_POSITIONS]
     assert read_run(trained).recipe == "unibiomed_1b"
+
+
+def test_the_published_layout_leaves_the_first_look_out(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = SceneSizes(("ct", "endoscopy"), ("chest", "bowel"), ("endoscopy/polyp",))
+    monkeypatch.setattr(calibrate, "fit_scene", lambda *_: SceneFit(SceneHead(sizes).eval(), None, None, {}, (100, 0)))
+    for layout, scene in (("unibiomed", sizes), ("published", None)):
+        export_run([str(trained), str(tmp_path / layout), layout], training_records, silent)
+        assert load(tmp_path / layout)[0].config.scene == scene
 
 
 def test_export_takes_what_every_stage_trained(tmp_path: Path) -> None:

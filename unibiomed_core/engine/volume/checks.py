@@ -71,11 +71,9 @@ def checked(
             descriptions.append("")
             continue
         checks = _checks(thing, aggregation, said, (looks or {}).get(number))
-        fused = thing.presence if fusion is None else fusion.probability(thing.presence, _scores(checks))
+        fused = thing.presence if fusion is None else fusion.probability(thing.presence, logits(checks))
         agreeing = sum(check.agrees for check in checks)
-        # Without a rule, a lone outline against two who see nothing falls; what the model names openly stands.
-        falls = fused < fusion.threshold if fusion else 3 * agreeing <= len(checks) and len(checks) > 1
-        if falls:
+        if fused < fusion.threshold if fusion else not enough_agree(checks):
             dismissed[thing.target] = max(fused, dismissed.get(thing.target, 0.0))
             continue
         unsure = 2 * agreeing <= len(checks) and len(checks) > 1
@@ -98,8 +96,8 @@ def _checks(thing: LinkedMask, aggregation: Aggregation, said: Sequence[Predicti
         named = any(max(shares, key=shares.__getitem__) in same for shares in opened)
         checks.append(Check("open", named, float(np.mean(shares[:BEST_SLICES]))))
     for prediction in said:
-        if prediction.shares:
-            shares_of = dict(prediction.shares)
+        shares_of = dict(prediction.shares)
+        if shares_of.keys() - same:  # where a box can have no other name, its name tells nothing
             best = max(shares_of, key=shares_of.__getitem__)
             checks.append(Check("region", best in same, sum(shares_of.get(name, 0.0) for name in same)))
     if len(aggregation.done) > 1:
@@ -107,7 +105,15 @@ def _checks(thing: LinkedMask, aggregation: Aggregation, said: Sequence[Predicti
     return checks
 
 
-def _scores(checks: Sequence[Check]) -> dict[str, float]:
+def enough_agree(checks: Sequence[Check]) -> bool:
+    """Whether a thing stands where no rule weighs its checks.
+
+    A lone outline against two who see nothing falls; what the model names openly stands.
+    """
+    return len(checks) <= 1 or 3 * sum(check.agrees for check in checks) > len(checks)
+
+
+def logits(checks: Sequence[Check]) -> dict[str, float]:
     """Check -> logit of its score; one without a degree counts as +1 or -1."""
     return {
         check.code: _logit(check.score) if check.score is not None else (1.0 if check.agrees else -1.0)
