@@ -45,8 +45,8 @@ class Study:
         if self.volume.modality:
             return self
         volume = engine.with_modality(self.volume)
-        (best, share), label = volume.modality_shares[0], MODALITIES[volume.modality].label
-        terminal.note(f"The model sees {label} ({share:.2f}, score of '{best}'); --modality tells another.")
+        label, share = MODALITIES[volume.modality].label, volume.modality_shares[0][1]
+        terminal.note(f"The model sees {label} ({share:.2f}); where that is wrong, name another with --modality.")
         return replace(self, volume=volume, window=choose_window(volume))
 
     def index(self, number: int | None) -> int:

@@ -247,10 +247,8 @@ def _rows(report: Report, findings: Sequence[Finding]) -> Iterator[Line]:
             TextSpan(f": {', '.join(parts)}{tail}"),
         )
         if f.description:
-            yield (
-                TextSpan(f"{indent}   The model on this region: "),
-                TextSpan(f"\u201c{f.description}\u201d", quoted=True),
-            )
+            said = TextSpan(f"\u201c{f.description}\u201d", quoted=True)
+            yield TextSpan(f"{indent}   The model on this region: "), said, *_marked(f.description, report)
     if len(findings) > MOST_ROWS:
         yield (TextSpan(f"{count_text(len(findings) - MOST_ROWS, 'further row')} in the list only."),)
 
@@ -366,9 +364,13 @@ def _words(report: Report) -> Iterator[Line]:
     plane, flat = str(report.image["plane"]), bool(report.image["is_2d"])
     for index, text in report.sentences:
         place = () if flat else (TextSpan(f"{plane.capitalize()} slice {index}: ", index=index),)
-        strange = outside(text, report)
-        marked = (TextSpan(f" (outside of what is shown: {', '.join(strange)})"),) if strange else ()
-        yield *place, TextSpan(f"\u201c{text}\u201d", index=index, quoted=True), *marked
+        yield *place, TextSpan(f"\u201c{text}\u201d", index=index, quoted=True), *_marked(text, report)
+
+
+def _marked(text: str, report: Report) -> tuple[TextSpan, ...]:
+    """A remark on what a text names that cannot be shown here; none where it names no such thing."""
+    strange = outside(text, report)
+    return (TextSpan(f" (outside of what is shown: {', '.join(strange)})"),) if strange else ()
 
 
 def outside(text: str, report: Report) -> tuple[str, ...]:

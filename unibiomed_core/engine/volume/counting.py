@@ -23,6 +23,10 @@ from unibiomed_core.types import CroppedMask, Finding, Tally, Volume
 LEAST_PART = 0.05
 """Pieces of one organ with less than this share of its largest piece are scraps and fall away."""
 
+LEAST_OF_SEVERAL = 0.1
+"""Of structures that there are several of, pieces with less than this share of the largest are scraps; lesions may be
+of any size."""
+
 LEAST_SIDE = 0.2
 """Of a pair, the smaller side has at least this share of the larger one."""
 
@@ -143,6 +147,8 @@ def _groups(way: vocabulary.Counted, pieces: list[LinkedMask], volume: Volume) -
     if way in ("population", "network"):
         return [pieces]
     if way == "several":
+        if vocabulary.kind_of(pieces[0].target, volume.modality) == "anatomy":
+            pieces = [piece for piece in pieces if piece.mask.count >= LEAST_OF_SEVERAL * pieces[0].mask.count]
         return _several(pieces, volume)
     parts = [piece for piece in pieces if piece.mask.count >= LEAST_PART * pieces[0].mask.count]
     if way == "one" or len(parts) == 1 or parts[1].mask.count < LEAST_SIDE * parts[0].mask.count:

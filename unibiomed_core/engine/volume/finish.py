@@ -80,7 +80,7 @@ def find(examined: Examined, ended: Ended) -> Found:
     linked, specks = selection.link(aggregation.masks, volume, request.plane, visited=aggregation.done, every=step)
     if selection.link_slices:  # else the pieces of each slice are wanted as they are
         linked, scraps = counting.counted(linked, volume)
-        linked = nesting.without_doubles(linked)
+        linked = nesting.without_strays(nesting.without_doubles(linked))
         specks += scraps.total()
     linked, notes = selection.keep(linked)
     return Found(postprocessing.smooth_all(linked, volume, request.smooth_mm), specks, notes)

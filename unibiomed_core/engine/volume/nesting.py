@@ -35,6 +35,23 @@ def without_doubles(things: Sequence[LinkedMask]) -> tuple[LinkedMask, ...]:
     return tuple(thing for number, thing in enumerate(things) if number not in general)
 
 
+def without_strays(things: Sequence[LinkedMask]) -> tuple[LinkedMask, ...]:
+    """Things without wholes that lie beside their own sides: the lungs are where the left and the right one are."""
+    known = vocabulary.targets()
+    sides: dict[str, list[LinkedMask]] = {}
+    for thing in things:
+        if thing.target in known and known[thing.target].side is not None:
+            for whole in vocabulary.wholes(thing.target):
+                sides.setdefault(whole, []).append(thing)
+
+    def astray(thing: LinkedMask) -> bool:
+        parts = sides.get(thing.target, [])
+        inside = sum(_shared(part.mask, thing.mask) for part in parts)
+        return bool(parts) and inside < INSIDE * sum(part.mask.count for part in parts)
+
+    return tuple(thing for thing in things if not astray(thing))
+
+
 def arranged(findings: Sequence[Finding], modality: str) -> tuple[Finding, ...]:
     """Findings with the number of their whole, abnormal ones first, parts behind their wholes, numbered from 1."""
     placed = [replace(f, within=_whole(f, findings)) for f in findings]

@@ -24,7 +24,7 @@ from unibiomed_core.report import (
     sections,
     tally_text,
 )
-from unibiomed_core.report.sections import depth
+from unibiomed_core.report.sections import depth, outside
 from unibiomed_core.types import Finding, Report, Volume
 
 MOST_KEY_FINDINGS = 24
@@ -145,6 +145,7 @@ def _row(finding: Finding, report: Report) -> dict[str, Any]:
         "evidence": "" if finding.evidence is None else evidence_text(finding.evidence),
         "unsure": "unsure" in finding.flags,
         "description": finding.description,
+        "strange": ", ".join(outside(finding.description, report)),
         "flags": [FLAG_WORDS.get(flag, flag).split(",")[0] for flag in finding.flags],
     }
 

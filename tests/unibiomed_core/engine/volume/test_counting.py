@@ -143,3 +143,13 @@ def test_rows_never_overlap_nor_gain_a_voxel(shapes: list[tuple[int, int, int]])
         assert bool(rows) or scraps.total() == len(pieces)
         assert len(rows) <= {"cardiomediastinum": 1, "cell nucleus": 1, "lung fields": 2}.get(target, len(pieces))
         assert [f.number for f in findings(rows, volume)] == list(range(1, len(rows) + 1))
+
+
+def test_scraps_of_a_structure_are_no_further_structures() -> None:
+    """A nerve of 3353 pixels had a second row of 219; a lesion may be of any size."""
+    volume = picture("ultrasound")
+    pieces = (disc(60, 60, 30), disc(200, 200, 8))
+    (nerve,), scraps = counted(things("nerve", volume, *pieces), volume)
+    assert nerve.mask.count == pieces[0].sum()
+    assert scraps == Counter({"nerve": 1})
+    assert len(counted(things("breast lesion", volume, *pieces), volume)[0]) == 2
