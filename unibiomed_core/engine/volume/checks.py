@@ -70,7 +70,7 @@ def checked(
             evidence.append(None)
             descriptions.append("")
             continue
-        checks = _checks(thing, aggregation, said, (looks or {}).get(number))
+        checks = _checks(thing, _speaking_for(thing, linked), aggregation, said, (looks or {}).get(number))
         fused = thing.presence if fusion is None else fusion.probability(thing.presence, logits(checks))
         agreeing = sum(check.agrees for check in checks)
         if fused < fusion.threshold if fusion else not enough_agree(checks):
@@ -84,9 +84,32 @@ def checked(
     return Checked(tuple(kept), tuple(evidence), dismissed, tuple(descriptions))
 
 
-def _checks(thing: LinkedMask, aggregation: Aggregation, said: Sequence[Prediction], look: float | None) -> list[Check]:
-    """All that could be made of one thing."""
-    same = family(thing.target)
+def _speaking_for(thing: LinkedMask, linked: Sequence[LinkedMask]) -> frozenset[str]:
+    """The names that speak for a thing: its family, without more special ones that have an outline of their own there.
+
+    Beside a sarcoma, the word "sarcoma" says nothing for a spot that only the search for any lesion marks.
+    """
+    slices, known = set(thing.slices), vocabulary.targets()
+    taken = {
+        other.target
+        for other in linked
+        if other.target in known and thing.target in vocabulary.wholes(other.target) and slices & set(other.slices)
+    }
+    return family(thing.target) - taken
+
+
+def _checks(
+    thing: LinkedMask,
+    same: frozenset[str],
+    aggregation: Aggregation,
+    said: Sequence[Prediction],
+    look: float | None,
+) -> list[Check]:
+    """All that could be made of one thing.
+
+    Args:
+        same: The names that speak for it.
+    """
     checks = [Check("mask", thing.presence >= 0.5, thing.presence)]
     if look is not None:
         checks.append(Check("picture", look >= 0.5, look))

@@ -194,6 +194,21 @@ def test_a_fitted_rule_decides_by_its_weights() -> None:
     assert rule.probability(0.3, {"mask": 1.0}) == 0.3, "no check that it has a weight for"
 
 
+def test_a_more_special_name_speaks_for_its_own_outline_only() -> None:
+    from tests.unibiomed_core.engine.volume.test_counting import things
+    from unibiomed_core.engine.volume.aggregation import Aggregation
+
+    volume = ct_volume(1)
+    spot, sarcoma = things("lesion", volume, square(30, 30)), things("soft-tissue sarcoma", volume, square(5, 5, 15))
+    opened = Aggregation(done=[0], open={0: {"soft-tissue sarcoma": 0.9, "no findings": 0.1}})
+    alone = checked(spot, opened, "ct", None)
+    assert [(c.code, c.agrees) for c in alone.evidence[0].checks if c.code == "open"] == [("open", True)]  # type: ignore[union-attr]
+    beside = checked([*sarcoma, *spot], opened, "ct", None)
+    told = {t.target: e for t, e in zip(beside.kept, beside.evidence, strict=True)}
+    assert [c.agrees for c in told["soft-tissue sarcoma"].checks if c.code == "open"] == [True]  # type: ignore[union-attr]
+    assert "lesion" not in told or [c.agrees for c in told["lesion"].checks if c.code == "open"] == [False]  # type: ignore[union-attr]
+
+
 def test_every_kind_of_model_has_one_strategy() -> None:
     assert set(strategy.STRATEGIES) == {"learnt targets", "free text"}
     free, trained = toy_engine().config, toy_engine(targets=TARGETS).config
