@@ -25,7 +25,9 @@ STAGES = ("encode", "tiles", "read", "decode")
 
 
 def finish(engine: Engine, count: int = 5, **options: Any) -> Report:
-    *_, last = engine.run(ct_volume(count, size=32), RunRequest.segment(*TARGETS, **{"describe": False, **options}))
+    *_, last = engine.run(
+        ct_volume(count, size=32), RunRequest.segment(*TARGETS, **{"describe": False, "check": False, **options})
+    )
     assert isinstance(last, Done)
     return last.report
 
@@ -61,7 +63,7 @@ def test_a_stage_goes_on_with_less_and_gives_the_same(stage: str) -> None:
     assert tried[-1] <= 2
     assert same_findings(report, expected)
     assert report.slices_done == tuple(range(5))
-    assert any("Memory ran out; the run went on with" in w for w in report.warnings)
+    assert any("Memory ran out; the run went on with" in note.text for note in report.warnings)
 
 
 def test_one_slice_with_many_targets_goes_on_with_fewer_targets() -> None:
@@ -70,7 +72,7 @@ def test_one_slice_with_many_targets_goes_on_with_fewer_targets() -> None:
     limited(engine, "decode", 1)
     report = finish(engine)
     assert same_findings(report, expected)
-    assert "Memory ran out; the run went on with 1 prompt at once." in report.warnings
+    assert "Memory ran out; the run went on with 1 prompt at once." in [note.text for note in report.warnings]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -124,7 +126,26 @@ def test_findings_outlive_a_description_that_does_not_fit() -> None:
     report = finish(engine, describe=True)
     assert same_findings(report, finish(toy_engine()))
     assert report.sentences == ()
-    assert "Memory ran out while key slices were described; the findings are complete." in report.warnings
+    assert "description_memory" in [note.code for note in report.warnings]
+
+
+@pytest.mark.parametrize("task", ["part", "roi_class"])
+def test_a_report_outlives_checks_that_do_not_fit(task: str) -> None:
+    engine = toy_engine()
+    predict = engine.predict
+
+    def failing(slices: Sequence[Any], prompts: Sequence[Prompt], window: Any) -> Any:
+        if prompts[0].task == task:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict(slices, prompts, window)
+
+    engine.predict = failing  # type: ignore[method-assign]
+    lesions = RunRequest.segment("lesion", describe=False)
+    *_, last = engine.run(ct_volume(3, size=32), lesions)
+    assert isinstance(last, Done)
+    assert [f.target for f in last.report.findings] == ["lesion"] * len(last.report.findings) != []
+    assert [n.code for n in last.report.warnings if n.code == "checks_memory"] == ["checks_memory"]
+    assert (last.report.shown is None) is (task == "part")
 
 
 @pytest.mark.parametrize("kind", [Progress, SliceDone])
@@ -132,7 +153,9 @@ def test_findings_outlive_a_description_that_does_not_fit() -> None:
 def test_cancel_at_any_update_ends_within_a_batch_and_holds_nothing(kind: type, nth: int) -> None:
     engine, cancel, seen = toy_engine(batch_size=2), CancelToken(), []
     at_cancel = 0
-    for update in engine.run(ct_volume(9, size=32), RunRequest.segment(*TARGETS, describe=False), cancel=cancel):
+    for update in engine.run(
+        ct_volume(9, size=32), RunRequest.segment(*TARGETS, describe=False, check=False), cancel=cancel
+    ):
         seen.append(update)
         if isinstance(update, kind) and sum(isinstance(u, kind) for u in seen) == nth and not cancel.cancelled:
             cancel.cancel()
@@ -145,7 +168,7 @@ def test_cancel_at_any_update_ends_within_a_batch_and_holds_nothing(kind: type, 
 
 def test_a_stream_that_is_dropped_holds_nothing() -> None:
     engine = toy_engine()
-    stream = engine.run(ct_volume(9, size=32), RunRequest.segment(*TARGETS, describe=False))
+    stream = engine.run(ct_volume(9, size=32), RunRequest.segment(*TARGETS, describe=False, check=False))
     while not isinstance(next(stream), SliceDone):
         pass
     assert engine.features.held_bytes > 0
@@ -158,7 +181,7 @@ import resource, sys
 from tests.unibiomed_core.engine.toy import ct_volume, toy_engine
 from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.updates import Progress
-request = RunRequest.segment("liver", describe=False)
+request = RunRequest.segment("liver", describe=False, check=False)
 for update in toy_engine(batch_size=10).run(ct_volume({slices}, size=20), request):
     if isinstance(update, Progress) and update.done in ({slices} // 4, {slices}):
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

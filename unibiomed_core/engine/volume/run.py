@@ -64,14 +64,14 @@ def run(
     finished = False
     try:
         yield Progress(0, len(route.first_pass))
-        context, shown = _prepared(asked, request, route)
-        examined = Examined(volume, request, context.prompts, unknown, route, shown=shown)
-        aggregation = examined.aggregation
+        aggregation = Aggregation()
+        context, shown = _prepared(asked, request, route, aggregation.warnings)
+        examined = Examined(volume, request, context.prompts, unknown, route, aggregation, shown)
         yield from _examine(context, route, known or {}, aggregation, began)
         ended: Ended = "cancelled" if len(aggregation.done) < _planned(context, route, aggregation) else "finished"
         found = _retried(context, lambda: find(examined, ended))
         stands = _checked(context, examined, found) if request.check else unchecked(found)
-        rows, dismissed = measured(examined, stands)
+        rows, dismissed = _retried(context, lambda: measured(examined, stands))
         for finding in rows:
             yield FindingFound(finding)
         describe = request.describe and ended == "finished"
@@ -85,13 +85,23 @@ def run(
     yield Done(finish(examined, found, rows, dismissed, ended=ended, model=model, seconds=seconds, sentences=sentences))
 
 
-def _prepared(asked: RunContext, request: RunRequest, route: Route) -> tuple[RunContext, Shown | None]:
-    """What is shown, and what is asked where because of it; what the user named is asked everywhere."""
+def _prepared(
+    asked: RunContext, request: RunRequest, route: Route, warnings: list[Note]
+) -> tuple[RunContext, Shown | None]:
+    """What is shown, and what is asked where because of it; what the user named is asked everywhere.
+
+    Args:
+        warnings: A note is added where memory does not suffice to see what is shown; all is searched everywhere then.
+    """
     slices = sorted(route.usable)
     if not request.check or not slices or route.plan.follows == "published":
         return asked, None
     volume, config, prompts = asked.volume, asked.predictor.config, list(asked.prompts)
-    shown = scene.recognise(asked.predictor, volume, asked.plane, asked.window, slices)
+    shown = _where_it_fits(
+        asked, warnings, lambda: scene.recognise(asked.predictor, volume, asked.plane, asked.window, slices)
+    )
+    if shown is None:
+        return asked, None
     where: dict[Prompt, frozenset[int]] = {}
     if not request.prompts:
         where = strategy.places(prompts, volume, shown, slices)
@@ -105,10 +115,25 @@ def _checked(context: RunContext, examined: Examined, found: Found) -> Checked:
     """What was found, looked at again by the other tasks of the model."""
     config, volume = context.predictor.config, context.volume
     among = strategy.nameable(config, volume, examined.shown)
-    done = len(examined.aggregation.done)
-    said = ask_boxes(found.things, context, among, done, examined.request.describe)
-    looks = ask_looks(found.things, context)
-    return checked(found.things, examined.aggregation, volume.modality, config.presence.fusion, said, looks)
+    aggregation, describe = examined.aggregation, examined.request.describe
+    done, warnings = len(aggregation.done), aggregation.warnings
+    said = _where_it_fits(context, warnings, lambda: ask_boxes(found.things, context, among, done, describe))
+    looks = _where_it_fits(context, warnings, lambda: ask_looks(found.things, context))
+    return checked(found.things, aggregation, volume.modality, config.presence.fusion, said, looks)
+
+
+def _where_it_fits(context: RunContext, warnings: list[Note], call: Callable[[], T]) -> T | None:
+    """What the report is better with but not lost without: None and a note where memory does not suffice."""
+    try:
+        return call()
+    except (RuntimeError, MemoryError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+    context.predictor.free()
+    note = Note("checks_memory", "Memory ran out while what was found was to be checked; some checks are missing.")
+    if note not in warnings:
+        warnings.append(note)
+    return None
 
 
 def _check(context: RunContext, examined: Examined) -> None:
