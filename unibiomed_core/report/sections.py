@@ -54,8 +54,9 @@ MOST_SENTENCES = 5
 MOST_ROWS = 40
 """Rows of a section that are told in text; the list has all of them."""
 
+SURE_MODALITY = 0.9
 SURE_PART = 0.8
-"""A part of the body with a smaller share than this is told as uncertain."""
+"""What has a smaller share than this is told as uncertain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +283,8 @@ def _shown(report: Report) -> Iterator[Line]:
         told = _TOLD_BY[shown.modality_by]
         shares = likely_text([(modalities.modality(n).label, s) for n, s in shown.modality_shares])
         if shown.modality_by == "model":
-            yield (TextSpan(f"Modality: {capitalised(label)}, {told} ({shares})."),)
+            sure = "" if shown.modality_shares[0][1] >= SURE_MODALITY else "not certain, "
+            yield (TextSpan(f"Modality: {sure}{label if sure else capitalised(label)}, {told} ({shares})."),)
         else:
             yield (TextSpan(f"Modality: {capitalised(label)}, {told}."),)
         yield from _bands(report)

@@ -171,7 +171,8 @@ class Shown:
     Args:
         modality: A name of ``modalities.MODALITIES``.
         modality_by: Who told it: the file, the user, or the model.
-        modality_shares: (modality, share of the model's likelihood), likeliest first; empty where it was not asked.
+        modality_shares: (modality, share of the model's likelihood), likeliest first, whoever told it; empty where the
+            model cannot tell.
         bands: Parts of the body along the slices, ascending; empty where they were not asked for.
         slices_looked_at: Canonical indices of the slices that the model was asked about.
     """

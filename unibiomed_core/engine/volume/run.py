@@ -102,6 +102,8 @@ def _prepared(
     )
     if shown is None:
         return asked, None
+    if doubt := scene.contradiction(shown):
+        warnings.append(doubt)
     where: dict[Prompt, frozenset[int]] = {}
     if not request.prompts:
         where = strategy.places(prompts, volume, shown, slices)

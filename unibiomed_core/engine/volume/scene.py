@@ -15,11 +15,15 @@ from unibiomed_core import vocabulary
 from unibiomed_core.engine.predictor import Predictor
 from unibiomed_core.engine.volume.plans import spread
 from unibiomed_core.errors import ReadError
-from unibiomed_core.modalities import Window, choose_window
-from unibiomed_core.types import Band, Plane, Prompt, Region, Shown, Volume
+from unibiomed_core.modalities import MODALITIES, Window, choose_window
+from unibiomed_core.types import Band, Note, Plane, Prompt, Region, Shown, Volume
 
-LEAST_MODALITY = 0.5
-"""A modality with a smaller share is undecided; the user is asked then."""
+LEAST_MODALITY = 0.6
+"""A modality with a smaller share is undecided; the user is asked then. By the first look of mini, 0.96 of 501 pictures of
+held-out training patients were decided, and 0.99 of those rightly; with 0.5 it was 0.99 and 0.98."""
+
+CONTRADICTS = 0.95
+"""Another modality than file or user say is told with at least this share; no wrong one had it among those 501."""
 
 LIKELY_PART = 0.15
 """What belongs to a part of the body with at least this share is searched."""
@@ -74,7 +78,23 @@ def recognise(
     looks = spread(indices, most)
     told = [_part_shares(predictor, volume, plane, window, index) for index in looks]
     bands = _bands(looks, _smoothed(told), count)
-    return Shown(volume.modality, volume.modality_by, volume.modality_shares, bands, tuple(looks))
+    shares = volume.modality_shares or _first_modality(predictor, volume, plane, window, looks)
+    return Shown(volume.modality, volume.modality_by, shares, bands, tuple(looks))
+
+
+def contradiction(shown: Shown) -> Note | None:
+    """What has to be said where the pictures surely look like another modality than the file or the user say."""
+    if shown.modality_by == "model" or not shown.modality_shares:
+        return None
+    seen, share = shown.modality_shares[0]
+    if seen == shown.modality or share < CONTRADICTS:
+        return None
+    said, looks_like = MODALITIES[shown.modality].label, MODALITIES[seen].label
+    who = "user" if shown.modality_by == "user" else "file"
+    text = (
+        f"The {who} says {said}, but this looks like {looks_like} ({share:.2f}); if so, nothing here can be relied on."
+    )
+    return Note("modality_doubted", text, {"said": shown.modality, "seen": seen, "share": share})
 
 
 def likely_parts(band: Band) -> frozenset[str]:
@@ -104,6 +124,14 @@ def _modality_shares(predictor: Predictor, volume: Volume) -> Mapping[str, float
         return look.modality
     ((prediction,),) = predictor.predict([piece], [Prompt("modality")], window)
     return dict(prediction.shares)
+
+
+def _first_modality(
+    predictor: Predictor, volume: Volume, plane: Plane, window: Window, looks: Sequence[int]
+) -> tuple[tuple[str, float], ...]:
+    """Modality -> share, by a first look at the middle one of some slices; empty for a model that has none."""
+    look = predictor.first_look(volume.slice(looks[len(looks) // 2], plane), window)
+    return _ordered(look.modality.items()) if look else ()
 
 
 def _part_shares(predictor: Predictor, volume: Volume, plane: Plane, window: Window, index: int) -> dict[str, float]:

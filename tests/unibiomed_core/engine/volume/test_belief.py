@@ -194,6 +194,20 @@ def test_a_fitted_rule_decides_by_its_weights() -> None:
     assert rule.probability(0.3, {"mask": 1.0}) == 0.3, "no check that it has a weight for"
 
 
+def test_a_modality_that_the_picture_contradicts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unibiomed_core.engine.predictor import FirstLook
+
+    answer = learnt(dict.fromkeys(range(3), "chest"), {}, {"no findings": 1.0})
+    for seen, share, notes in (("mri", 0.97, ["modality_doubted"]), ("mri", 0.9, []), ("ct", 0.99, [])):
+        engine, _ = scripted(answer, targets=TARGETS, presence=Presence("object", 0.5))
+        look = FirstLook({seen: share, "pet": 1 - share}, {"chest": 1.0}, {})
+        monkeypatch.setattr(engine, "first_look", lambda *_, look=look: look)
+        report = report_of(engine, ct_volume(3), RunRequest(describe=False))
+        assert [n.code for n in report.warnings if n.code == "modality_doubted"] == notes
+        assert report.shown is not None
+        assert report.shown.modality == "ct", "the word of file and user wins"
+
+
 def test_a_more_special_name_speaks_for_its_own_outline_only() -> None:
     from tests.unibiomed_core.engine.volume.test_counting import things
     from unibiomed_core.engine.volume.aggregation import Aggregation
