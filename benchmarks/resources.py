@@ -71,6 +71,24 @@ def disk(subject: Subject) -> list[Row]:
     return [Row("R9", "time with disk / with data in memory", subject.where, stored / held, 1.15)]
 
 
+def checks(subject: Subject) -> list[Row]:
+    """R15: the targets of a report searched in the shipped CT with every check, against the search alone.
+
+    The first look, the open question on every slice and the boxes are checks; descriptions of boxes are not.
+    """
+    volume = read(samples()["ct"].path)
+    names = subject.engine.info.default_targets.get("ct") or ("liver", "spleen", "aorta", "lung tumour")
+
+    def examine(check: bool) -> None:
+        subject.engine.free()
+        for _ in subject.engine.run(volume, RunRequest.segment(*names, describe=False, check=check)):
+            pass
+
+    alone, checked = medians(lambda: examine(False), lambda: examine(True))
+    parts = {"seconds, search alone": alone}
+    return [Row("R15", "time: report with checks / search alone", subject.where, checked / alone, 1.25, parts=parts)]
+
+
 def imports() -> list[Row]:
     """R12: ``import unibiomed_core`` against ``import torch``, each in a fresh interpreter."""
 

@@ -4,7 +4,8 @@ Prints one table and writes OUT/benchmarks.json and OUT/benchmarks.png. Rows are
 measured alternately in one process; nothing is asserted here, the tests assert counts. On a CPU the embedded model is
 timed, on a GPU also one of the published size with random weights. How many cores are used is torch's to say
 (OMP_NUM_THREADS). R0 FLOPs, R1 encodes, R2 more targets, R3 second question, R4 decode steps, R5 batches, R6 the
-straight loop, R7 tokens a second, R8 memory, R9 disk, R12 imports, R14 a whole report.
+straight loop, R7 tokens a second, R8 memory, R9 disk, R12 imports, R14 a whole report, R15
+checks of what is found.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ WITH_SUBJECT: Mapping[str, tuple[Callable[[Subject], list[Row]], ...]] = {
     "R6": (timed.against_straight,),
     "R7": (timed.tokens_per_second,),
     "R9": (resources.disk,),
+    "R15": (resources.checks,),
 }
 IDS = sorted({*WITHOUT_SUBJECT, *WITH_SUBJECT}, key=lambda name: int(name[1:]))
 

@@ -49,7 +49,7 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 def test_an_unknown_id_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["run.py", "nowhere", "R99"])
-    with pytest.raises(SystemExit, match="Ids: R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R12, R14"):
+    with pytest.raises(SystemExit, match="Ids: R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R12, R14, R15"):
         run.main()
 
 
