@@ -19,6 +19,7 @@ from napari_unibiomed.findings.rows import FindingRow, centre_of
 from napari_unibiomed.jobs import Run
 from napari_unibiomed.messages.message import Message
 from napari_unibiomed.messages.notices import labels_on_another_grid, no_finding
+from unibiomed_core.engine.volume import counting
 from unibiomed_core.types import CroppedMask
 
 if TYPE_CHECKING:
@@ -123,12 +124,16 @@ class CanvasLink:
         self._outline(self.model.selection if number is None else number)
 
     def own_layer(self, number: int) -> Labels | None:
-        """A further labels layer with one finding alone; None where the image is not in the viewer."""
+        """A further labels layer with one finding alone; None where the image is not in the viewer.
+
+        Of a population, such as nuclei, each single one has a number of its own there.
+        """
         run, row = self.model.run, self.model.row(number)
         source = self.source()
         if run is None or run.report is None or row is None or row.finding is None or source is None:
             return None
-        alone = Run(replace(run.job, label=row.phrase), run.number, report=replace(run.report, findings=(row.finding,)))
+        found = counting.singles(row.finding, run.volume) or (row.finding,)
+        alone = Run(replace(run.job, label=row.phrase), run.number, report=replace(run.report, findings=found))
         return self.gateway.add_labels(alone, source)
 
     def source(self) -> Image | None:

@@ -29,6 +29,7 @@ FLAG_WORDS = {
     "low_score": "low score",
     "interpolated": "partly interpolated, between the slices examined",
     "smoothed": "outline smoothed in 3D",
+    "told_together": "too many to be told one by one",
     "unsure": "unsure, as the checks do not agree",
 }
 """What a flag means; the words before the comma also stand alone."""

@@ -107,7 +107,7 @@ class Finding:
         presence: 0..1, how sure the model is that it is there.
         mask: 3D mask in canonical (Z, Y, X) order.
         slices: Canonical indices of the slices that carry it, ascending.
-        flags: Any of "one_slice", "touches_edge", "low_score", "unsure".
+        flags: Any of "one_slice", "touches_edge", "low_score", "unsure", "told_together".
         tally: Where the row stands for many; None where it is one thing.
         within: Number of the row of the whole that it is a part of; None where there is none.
         evidence: Why it is believed; None where nothing was checked.

@@ -17,7 +17,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from unibiomed_core import vocabulary
-from unibiomed_core.engine.volume.linking import LinkedMask, presence
+from unibiomed_core.engine.volume.linking import LinkedMask, findings, presence
 from unibiomed_core.types import CroppedMask, Finding, Tally, Volume
 
 LEAST_PART = 0.05
@@ -32,6 +32,9 @@ LEAST_SIDE = 0.2
 
 LEAST_SHARE = 0.0005
 """Of a picture's pixels: smaller pieces of what is counted one by one are scraps; volumes have a limit in mm."""
+
+MOST_SEVERAL = 25
+"""More things of one target are told as one row that counts them: nobody reads on after so many."""
 
 NEAR = 1.0
 """A piece belongs to a larger one beside it where the gap is at most so many of its own diameters."""
@@ -58,8 +61,12 @@ def counted(linked: Sequence[LinkedMask], volume: Volume) -> tuple[tuple[LinkedM
         if way == "pair" and any(_is_side_of(other, target) for other in by_target):
             way = "one"  # its sides have rows of their own, by their names
         groups = _groups(way, sorted(pieces, key=lambda p: -p.mask.count), volume)
-        kept += [_joined(group) for group in groups]
         scraps[target] += len(pieces) - sum(map(len, groups))
+        if len(groups) > MOST_SEVERAL:
+            together = _joined([piece for group in groups for piece in group])
+            kept.append(replace(together, flags=(*together.flags, "told_together")))
+        else:
+            kept += [_joined(group) for group in groups]
     kept.sort(key=lambda thing: (-thing.mask.count, thing.mask.offset, thing.target))
     return tuple(kept), +scraps
 
@@ -78,7 +85,10 @@ def way_of(target: str, modality: str) -> vocabulary.Counted:
 
 def with_tallies(found: Sequence[Finding], volume: Volume) -> tuple[Finding, ...]:
     """Findings that stand for many say for how many."""
-    ways = [way_of(finding.target, volume.modality) for finding in found]
+    ways = [
+        "population" if "told_together" in finding.flags else way_of(finding.target, volume.modality)
+        for finding in found
+    ]
     return tuple(replace(f, tally=tally(f.mask, way, volume)) for f, way in zip(found, ways, strict=True))
 
 
@@ -101,7 +111,7 @@ def tally(mask: CroppedMask, way: vocabulary.Counted, volume: Volume) -> Tally |
     if way == "network":
         return Tally(None, None, None, None, fraction, skeleton_length(picture) * pixel, unit, side)
 
-    areas = np.array([float(np.count_nonzero(one)) for one in _instances(picture)]) * pixel**2
+    areas = np.array([float(np.count_nonzero(one)) for _, one in _instances(picture)]) * pixel**2
     whole = picture.size * pixel**2
     return Tally(
         len(areas),
@@ -127,8 +137,26 @@ def skeleton_length(mask: NDArray[np.bool_]) -> float:
     return float(straight + np.sqrt(2) * (down.sum() + up.sum()))
 
 
-def _instances(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
-    """The single things of a 2D mask, each as a small array; specks left out."""
+def singles(finding: Finding, volume: Volume) -> tuple[Finding, ...]:
+    """The single things that a row of a population counts, as findings of their own, in reading order.
+
+    Returns:
+        Empty for a row that stands for one thing, or for a network.
+    """
+    if finding.tally is None or finding.tally.instances is None:
+        return ()
+    things = []
+    for box, one in _instances(finding.mask.full()[0]):
+        offset = (0, *(side.start for side in box))
+        mask = CroppedMask(one[np.newaxis], offset, finding.mask.shape)
+        things.append(
+            LinkedMask(finding.target, finding.phrase, finding.presence, mask, finding.plane, (0,), ((0, 1.0),))
+        )
+    return findings(things, volume)
+
+
+def _instances(mask: NDArray[np.bool_]) -> list[tuple[tuple[slice, ...], NDArray[np.bool_]]]:
+    """The single things of a 2D mask, each with its box; specks left out."""
     from skimage.morphology import h_maxima
     from skimage.segmentation import watershed
 
@@ -137,8 +165,9 @@ def _instances(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     # A dent of less than a pixel and a half parts nothing: outlines of masks are that rough.
     markers, _ = ndimage.label(h_maxima(depth, 0.75), np.ones((3, 3)))
     labels = watershed(-depth, markers, mask=mask)
-    found = [labels[box] == number for number, box in enumerate(ndimage.find_objects(labels), 1) if box is not None]
-    sizes = np.array([np.count_nonzero(one) for one in found])
+    boxes = enumerate(ndimage.find_objects(labels), 1)
+    found = [(box, labels[box] == number) for number, box in boxes if box is not None]
+    sizes = np.array([np.count_nonzero(one) for _, one in found])
     return [one for one, size in zip(found, sizes, strict=True) if size >= LEAST_INSTANCE * np.median(sizes)]
 
 

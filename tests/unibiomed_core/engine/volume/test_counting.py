@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from tests.hand_volumes import canonical_affine, cropped, picture_of, volume_of
 from unibiomed_core import vocabulary
-from unibiomed_core.engine.volume.counting import counted, skeleton_length, tally, way_of
+from unibiomed_core.engine.volume.counting import counted, singles, skeleton_length, tally, way_of, with_tallies
 from unibiomed_core.engine.volume.linking import LinkedMask, SliceMask, findings, link
 from unibiomed_core.types import Volume
 
@@ -153,3 +154,34 @@ def test_scraps_of_a_structure_are_no_further_structures() -> None:
     assert nerve.mask.count == pieces[0].sum()
     assert scraps == Counter({"nerve": 1})
     assert len(counted(things("breast lesion", volume, *pieces), volume)[0]) == 2
+
+
+def test_single_cells_are_had_on_demand() -> None:
+    volume = picture("pathology")
+    touching = disc(60, 60, 14) | disc(60, 84, 14)
+    population, _ = counted(things("cell nucleus", volume, touching, disc(180, 180, 14)), volume)
+    (row,) = with_tallies(findings(population, volume), volume)
+    assert row.tally is not None
+    ones = singles(row, volume)
+    assert [one.number for one in ones] == [1, 2, 3] == list(range(1, row.tally.instances + 1))
+    together = np.zeros((1, SIDE, SIDE), int)
+    for one in ones:
+        together[one.mask.box] += one.mask.crop
+    assert together.max() == 1, "no pixel belongs to two"
+    assert np.array_equal(together > 0, row.mask.full())
+    organ, _ = counted(things("cardiomediastinum", picture(), disc(100, 100, 30)), picture())
+    assert singles(with_tallies(findings(organ, picture()), picture())[0], picture()) == ()
+
+
+def test_a_thousand_lesions_are_one_row_that_counts_them() -> None:
+    volume = picture()
+    many = np.zeros((SIDE, SIDE), bool)
+    many[4::12, 4::12] = True
+    many = binary_dilation(many, iterations=4)
+    (row,), _ = counted(things("consolidation", volume, many), volume)
+    assert "told_together" in row.flags
+    (told,) = with_tallies(findings([row], volume), volume)
+    assert told.tally is not None
+    assert told.tally.instances == 21 * 21
+    few, _ = counted(things("consolidation", volume, disc(60, 60, 10), disc(200, 200, 10)), volume)
+    assert len(few) == 2
