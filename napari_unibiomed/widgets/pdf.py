@@ -21,7 +21,7 @@ from qtpy.QtGui import (
 )
 
 from napari_unibiomed.findings.details import caption_of, key_slices, thumbnail
-from napari_unibiomed.findings.rows import Column, FindingRow, cell_text, row_of
+from napari_unibiomed.findings.rows import DASH, Column, FindingRow, cell_text, row_of
 from napari_unibiomed.jobs import Job, Run
 from napari_unibiomed.widgets import glyphs
 from napari_unibiomed.widgets.contrast import ink
@@ -30,6 +30,7 @@ from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.errors import WriteError
 from unibiomed_core.modalities import Window
 from unibiomed_core.report import ENDING_WORDS, ReportSection, evidence_text, line_text, number_text, sections
+from unibiomed_core.report.sections import outside
 from unibiomed_core.types import Report, Volume
 
 RESOLUTION_DPI = 150
@@ -109,7 +110,7 @@ def _document(report: Report, volume: Volume, window: Window | None) -> QTextDoc
     )
     rows = [row_of(finding, volume) for finding in report.findings]
     run = Run(Job("report", volume, RunRequest(plane=report.image["plane"], window=window)), 0, report=report)
-    told = [(section.code, _section(section, rows)) for section in sections(report)]
+    told = [(section.code, _section(section, rows, report)) for section in sections(report)]
     first = ("impression", "abnormal", "structures")
     head = _head(report)
     rest = "".join(
@@ -164,12 +165,12 @@ def _head(report: Report) -> str:
     return f'<h1>Report: {name}</h1>{notice}<p class="dim">{" · ".join(facts)}</p>'
 
 
-def _section(section: ReportSection, rows: Sequence[FindingRow]) -> str:
+def _section(section: ReportSection, rows: Sequence[FindingRow], report: Report) -> str:
     """A part of the report: its rows as a table, everything else as paragraphs."""
     title = f"<h2>{html.escape(section.title)}</h2>"
     numbers = {f.number for f in section.findings}
     if numbers:
-        return title + _table([row for row in rows if row.number in numbers]) + _more(section)
+        return title + _table([row for row in rows if row.number in numbers]) + _more(section, report)
     if section.code == "abnormal":
         return f"{title}<p>None. It does not say that the image is normal.</p>"
     if not section.lines:
@@ -178,19 +179,22 @@ def _section(section: ReportSection, rows: Sequence[FindingRow]) -> str:
 
 
 def _table(rows: Sequence[FindingRow]) -> str:
-    head = "".join(f"<th align='left'>{html.escape(column.value)}</th>" for column in TABLE)
-    body = "".join(f"<tr>{''.join(_cell(row, column) for column in TABLE)}</tr>" for row in rows)
+    told = [column for column in TABLE if any(cell_text(row, column) not in ("", DASH) for row in rows)]
+    head = "".join(f"<th align='left'>{html.escape(column.value)}</th>" for column in told)
+    body = "".join(f"<tr>{''.join(_cell(row, column) for column in told)}</tr>" for row in rows)
     return f"<table cellspacing='0' cellpadding='2' width='100%'><tr>{head}</tr>{body}</table>"
 
 
-def _more(section: ReportSection) -> str:
+def _more(section: ReportSection, report: Report) -> str:
     """What the table of a section does not say: why each row is believed, and the model's words on it."""
     told = []
     for f in section.findings:
         if f.evidence is not None:
             told.append(f"{f.number}. {evidence_text(f.evidence)}.")
         if f.description:
-            told.append(f"{f.number}. The model on this region: \u201c{f.description}\u201d")
+            strange = ", ".join(outside(f.description, report))
+            marked = f" (outside of what is shown: {strange})" if strange else ""
+            told.append(f"{f.number}. The model on this region: \u201c{f.description}\u201d{marked}")
     return "".join(f"<p class='dim'>{html.escape(text)}</p>" for text in told)
 
 
@@ -205,10 +209,12 @@ def _cell(row: FindingRow, column: Column) -> str:
 
 def _pictures(document: QTextDocument, run: Run, rows: list[FindingRow]) -> Iterator[str]:
     """Key slices of the largest findings; the pictures go into the document's own resources."""
-    largest = sorted(rows, key=lambda row: -(row.voxel_count or 0))[:MOST_PICTURED]
+    flat = run.volume.is_2d
+    # One picture has the outlines of all.
+    largest = sorted(rows, key=lambda row: -(row.voxel_count or 0))[: 1 if flat else MOST_PICTURED]
     if not largest:
         return
-    yield "<h2>Key slices</h2>"
+    yield f"<h2>{'Picture' if flat else 'Key slices'}</h2>"
     for row in sorted(largest, key=lambda row: row.number):
         cells = []
         for index, words in key_slices(run, row):
@@ -217,8 +223,9 @@ def _pictures(document: QTextDocument, run: Run, rows: list[FindingRow]) -> Iter
             document.addResource(int(QTextDocument.ResourceType.ImageResource.value), QUrl(name), picture)
             caption = html.escape(caption_of(run, index, words))
             cells.append(f"<td><img src='{name}' width='{PICTURE_WIDTH_POINTS}'><br>{caption}</td>")
-        yield f"<h3>{row.number}. {html.escape(row.phrase)}</h3><table><tr>{''.join(cells)}</tr></table>"
+        title = "" if flat else f"<h3>{row.number}. {html.escape(row.phrase)}</h3>"
+        yield f"{title}<table><tr>{''.join(cells)}</tr></table>"
     left_out = len(rows) - len(largest)
-    if left_out:
+    if left_out and not flat:
         drawn = f"Key slices are drawn for the {len(largest)} largest findings"
         yield f"<p class='dim'>{drawn}; {left_out} more stand in the table.</p>"
