@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unibiomed.findings.export import window_of
-from napari_unibiomed.findings.rows import COLUMNS, DASH, Column, FindingRow, cell_text
+from napari_unibiomed.findings.rows import COLUMNS, DASH, Column, FindingRow, cell_text, told_as
 from napari_unibiomed.jobs import moment_text
-from unibiomed_core.report import FLAG_WORDS, number_text
+from unibiomed_core.report import FLAG_WORDS, evidence_text, number_text, tally_text
 
 if TYPE_CHECKING:
     from napari_unibiomed.jobs import Run
@@ -32,11 +32,32 @@ def facts_of(run: Run, row: FindingRow) -> list[Fact]:
     facts = [(name, text) for name, text in facts if text not in ("", DASH)]
     own = [FLAG_WORDS.get(flag, flag) for flag in row.flags]
     facts += [("Note", "; ".join((*own, *(word for word in row.all_flags[len(row.flags) :]))))] if row.all_flags else []
-    if row.finding is not None and row.finding.phrase != row.phrase:
-        facts.append(("Model's words", row.finding.phrase))
+    facts += _finding_facts(row)
     if raw := raw_answer(run, row):
         facts.append(("Raw answer", raw))
     return [*facts, *_run_facts(run)]
+
+
+def _finding_facts(row: FindingRow) -> list[Fact]:
+    """What the report tells of a finding beside its measurements."""
+    if row.finding is None:
+        return []
+    told = told_as(row, row.finding)
+    facts = []
+    if told.tally is not None:
+        facts.append(("Counted", tally_text(told.tally)))
+    if told.within is not None:
+        facts.append(("Part of", f"No. {told.within}"))
+    if told.evidence is not None:
+        checks = told.evidence.checks
+        count = f"{told.evidence.agreeing} of {len(checks)} checks agree" if len(checks) > 1 else ""
+        words = "; ".join(words for words in (count, evidence_text(told.evidence)) if words)
+        facts.append(("Evidence", words))
+    if told.description:
+        facts.append(("The model on this region", f"\u201c{told.description}\u201d"))
+    if told.phrase != row.phrase:
+        facts.append(("Model's words", told.phrase))
+    return facts
 
 
 def _run_facts(run: Run) -> list[Fact]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unibiomed.canvas.painting import inside
-from napari_unibiomed.findings.rows import FindingRow
+from napari_unibiomed.findings.rows import FindingRow, named
 from unibiomed_core.types import CroppedMask, Finding, Volume
 
 
@@ -46,7 +46,7 @@ def restore(row: FindingRow) -> Edit:
 
 def rename(row: FindingRow, phrase: str) -> Edit:
     """Call it otherwise; the words that the model used stay in the finding."""
-    return Edit("Rename", row, replace(row, phrase=phrase, edited=True))
+    return Edit("Rename", row, replace(named(row, phrase), edited=True))
 
 
 def redraw(row: FindingRow, measured: FindingRow | None) -> Edit:
@@ -54,7 +54,7 @@ def redraw(row: FindingRow, measured: FindingRow | None) -> Edit:
     if measured is None:
         return Edit("Erase", row, replace(row, rejected=True, edited=True), changes_mask=True)
     kept = replace(
-        measured, phrase=row.phrase, colour=row.colour, hidden=row.hidden, rejected=row.rejected, edited=True
+        named(measured, row.phrase), colour=row.colour, hidden=row.hidden, rejected=row.rejected, edited=True
     )
     return Edit("Paint", row, kept, changes_mask=True)
 
@@ -62,7 +62,7 @@ def redraw(row: FindingRow, measured: FindingRow | None) -> Edit:
 def measured_again(finding: Finding, mask: CroppedMask, volume: Volume) -> Finding | None:
     """The finding with another mask, measured and flagged as the engine does it; None for an empty mask.
 
-    Its score stays the model's own.
+    Its score stays the model's own, and so does why it is believed and what it is a part of.
 
     Args:
         mask: (Z, Y, X) on the volume's grid.
@@ -75,10 +75,16 @@ def measured_again(finding: Finding, mask: CroppedMask, volume: Volume) -> Findi
     axis = volume.plane_axis(finding.plane)
     others = tuple(i for i in range(3) if i != axis)
     slices = tuple(int(i) + mask.offset[axis] for i in np.flatnonzero(mask.crop.any(axis=others)))
-    flags = ("one_slice",) if len(slices) == 1 and volume.slice_count(finding.plane) > 1 else ()
+    flags: tuple[str, ...] = ("one_slice",) if len(slices) == 1 and volume.slice_count(finding.plane) > 1 else ()
+    flags += ("unsure",) * ("unsure" in finding.flags)
     thing = LinkedMask(finding.target, finding.phrase, finding.presence, mask, finding.plane, slices, (), flags)
     (measured,) = with_tallies(findings([thing], volume, first_number=finding.number), volume)
-    return measured
+    return replace(
+        measured,
+        within=finding.within,
+        evidence=finding.evidence,
+        description=finding.description,
+    )
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_unibiomed.findings.model import FindingsModel
-from napari_unibiomed.findings.rows import FindingRow
+from napari_unibiomed.findings.rows import FindingRow, edited_findings, same_target
 from unibiomed_core.errors import WriteError
 from unibiomed_core.modalities import Window, choose_window
 from unibiomed_core.report import narrative
@@ -39,7 +39,8 @@ def edited_report(run: Run, rows: Sequence[FindingRow]) -> Report:
     """The report of a run as the user left it; the very report of the engine where nothing was edited.
 
     Findings keep their numbers, so that they stay those of the labels on the screen. What was rejected, renamed or
-    painted is told as the reader's edits.
+    painted is told as the reader's edits. A target that a finding was renamed to is not told as absent any more, and no
+    finding is a part of one that was rejected or renamed.
 
     Args:
         rows: The rows of this run.
@@ -52,27 +53,28 @@ def edited_report(run: Run, rows: Sequence[FindingRow]) -> Report:
             "No report to write", "this run has no finished report", "a report or a segmentation", "Run a report first."
         )
     by_number = {row.number: row for row in rows if row.finding is not None}
+    now_told = {finding.number: finding for finding in edited_findings(rows)}
     kept: list[Finding] = []
     edits: dict[Literal["rejected", "renamed", "redrawn"], list[int]] = {"rejected": [], "renamed": [], "redrawn": []}
 
     for finding in run.report.findings:
         row = by_number[finding.number]
-        now = row.finding
-        assert now is not None  # only rows of findings are looked up
         if row.rejected:
             edits["rejected"].append(finding.number)
             continue
-        if now is not finding:
+        if row.finding is not finding:
             edits["redrawn"].append(finding.number)
         if row.phrase != (finding.target or finding.phrase):
             edits["renamed"].append(finding.number)
-            now = replace(now, target=row.phrase)
-        kept.append(now)
+        kept.append(now_told[finding.number])
 
     told = tuple(ReaderEdit(code, tuple(numbers)) for code, numbers in edits.items() if numbers)
     if not told:
         return run.report
-    changed = replace(run.report, findings=tuple(kept), edits=told)
+    modality = run.job.volume.modality
+    found = [finding.target or finding.phrase for finding in kept]
+    absences = tuple(a for a in run.report.absences if not any(same_target(a.target, name, modality) for name in found))
+    changed = replace(run.report, findings=tuple(kept), absences=absences, edits=told)
     return replace(changed, narrative=narrative(changed))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -32,11 +32,14 @@ class Span:
     Args:
         number: The finding it names, None for plain text.
         kind: "title" opens a part of the text; a "note" is ours and not the model's.
+        fold: Code of a part that is shown when its title is clicked; of the title and of what stands below it. Empty for
+            what is always shown.
     """
 
     text: str
     number: int | None = None
     kind: Kind = "text"
+    fold: str = ""
 
 
 Line = tuple[Span, ...]
@@ -152,15 +155,20 @@ def _box_line(row: FindingRow, volume: Volume) -> Line:
 
 
 def _report_lines(report: Report, rows: Sequence[FindingRow], volume: Volume) -> Iterator[Line]:
-    """The sections of the report; the names of findings and what the model's sentences name are links."""
+    """The sections of the report; the names of findings and what the model's sentences name are links.
+
+    The model's own words are evidence and no statement, so they are folded.
+    """
     for section in sections(report):
         if not section.lines:
             continue
-        yield (Span(section.title, kind="title"),)
+        fold = section.code if section.code == "words" else ""
+        yield (Span(section.title, kind="title", fold=fold),)
         for line in section.lines:
             if section.code == "words":
                 index = next((span.index for span in line if span.index is not None), 0)
-                yield _quote_line(line_text(line), index, rows, volume)
+                quoted = _quote_line(line_text(line), index, rows, volume)
+                yield tuple(replace(span, fold=fold) for span in quoted)
             else:
                 yield tuple(Span(span.text, span.finding) for span in line)
         if section.code == "shown":

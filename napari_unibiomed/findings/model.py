@@ -11,7 +11,7 @@ from psygnal import Signal
 
 from napari_unibiomed.findings import edits, saved_edits
 from napari_unibiomed.findings.edits import Edit
-from napari_unibiomed.findings.rows import BOX_REMOVED, FindingRow, row_of
+from napari_unibiomed.findings.rows import BOX_REMOVED, FindingRow, arranged, row_of
 from napari_unibiomed.findings.streaming import RunRows, collect, provisional_rows
 from unibiomed_core.types import CroppedMask, Finding
 
@@ -49,8 +49,8 @@ class FindingsModel:
 
     @property
     def rows(self) -> tuple[FindingRow, ...]:
-        """All rows of the run, by number."""
-        return tuple(self._state.rows.values())
+        """All rows of the run, in the order of its report."""
+        return arranged(self._state.rows)
 
     @property
     def shown_rows(self) -> tuple[FindingRow, ...]:

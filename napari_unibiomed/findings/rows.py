@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from unibiomed_core.report import colour, number_text, ranges_text
+from unibiomed_core import vocabulary
+from unibiomed_core.report import colour, depth, is_abnormal, nested, number_text, ranges_text
 from unibiomed_core.types import PLANES, Finding, Plane, Volume
 
 if TYPE_CHECKING:
@@ -24,8 +26,12 @@ FLAGS = {
     "one_slice": "one slice",
     "low_score": "low score",
     "interpolated": "interpolated",
+    "unsure": "unsure",
 }
 """Flags of a finding in the two words that a cell has room for."""
+
+RowKind = Literal["", "abnormal", "unsure", "structure"]
+"""The section of the report that a row stands in; "unsure" rows are abnormal ones whose checks do not agree."""
 
 
 class Column(Enum):
@@ -33,6 +39,7 @@ class Column(Enum):
 
     NUMBER = "No."
     FINDING = "Finding"
+    KIND = "Kind"
     SLICES = "Slices"
     SIDE = "Side"
     SIZE = "Size"
@@ -43,7 +50,7 @@ class Column(Enum):
 
 
 COLUMNS = tuple(Column)
-TEXT_COLUMNS = frozenset({Column.FINDING, Column.SIDE, Column.FLAGS})
+TEXT_COLUMNS = frozenset({Column.FINDING, Column.KIND, Column.SIDE, Column.FLAGS})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +72,7 @@ class FindingRow:
         slice_indices: Canonical indices of all slices that contain it, ascending.
         finding: The measured finding; None for an answer without a region and while the run goes on.
         answers: The answers about the box that this row stands for: its class, then its description.
+        modality: Of the image; empty for answers, which stand in no section of a report.
     """
 
     number: int
@@ -90,10 +98,20 @@ class FindingRow:
     rejected: bool = False
     hidden: bool = False
     edited: bool = False
+    modality: str = ""
 
     @property
     def has_mask(self) -> bool:
         return self.finding is not None
+
+    @property
+    def kind(self) -> RowKind:
+        """The section of the report that its name belongs to; empty for answers."""
+        if not self.modality:
+            return ""
+        if not _is_abnormal(self.phrase, self.modality):
+            return "structure"
+        return "unsure" if "unsure" in self.flags else "abnormal"
 
     @property
     def answer(self) -> RunAnswer | None:
@@ -140,7 +158,84 @@ def row_of(finding: Finding, volume: Volume) -> FindingRow:
         slice_largest=m.slice_largest,
         slice_indices=finding.slices,
         finding=finding,
+        modality=volume.modality,
     )
+
+
+def named(row: FindingRow, phrase: str) -> FindingRow:
+    """The row under another name, with the flags that hold under it."""
+    renamed = replace(row, phrase=phrase)
+    return renamed if row.finding is None else replace(renamed, flags=told_as(renamed, row.finding).flags)
+
+
+def told_as(row: FindingRow, finding: Finding) -> Finding:
+    """A finding under the name of its row, which the user may have changed.
+
+    The model's checks are about its own name: another one than that or a synonym of it was never checked, and is no
+    part of what the model's name is a part of.
+    """
+    if row.phrase == (finding.target or finding.phrase):
+        return finding
+    if not _has_other_name(row):
+        return replace(finding, target=row.phrase)
+    flags = tuple(flag for flag in finding.flags if flag != "unsure")
+    return replace(finding, target=row.phrase, evidence=None, within=None, flags=flags)
+
+
+def edited_findings(rows: Iterable[FindingRow]) -> tuple[Finding, ...]:
+    """The findings of rows as the user left them, rejected ones too; none is a part of one that the user took away."""
+    listed = [row for row in rows if row.finding is not None]
+    no_whole = {row.number for row in listed if row.rejected or _has_other_name(row)}
+    told = [told_as(row, row.finding) for row in listed if row.finding is not None]
+    return tuple(replace(finding, within=None) if finding.within in no_whole else finding for finding in told)
+
+
+def arranged(rows: Mapping[int, FindingRow]) -> tuple[FindingRow, ...]:
+    """Rows in the order of the report: abnormal ones, then structures, parts behind their wholes, then answers.
+
+    Args:
+        rows: By number, as the user left them.
+    """
+    abnormal, structures = _by_section(rows.values())
+    told = [rows[finding.number] for finding in (*nested(abnormal), *nested(structures))]
+    others = [row for row in rows.values() if row.finding is None]
+    return (*told, *sorted(others, key=lambda row: row.kind == "structure"))
+
+
+def depths(rows: Iterable[FindingRow]) -> dict[int, int]:
+    """Number of each row that lies within a whole -> how many wholes of its section it lies within."""
+    found = {f.number: depth(f, section) for section in _by_section(rows) for f in section if f.within is not None}
+    return {number: steps for number, steps in found.items() if steps}
+
+
+def _by_section(rows: Iterable[FindingRow]) -> tuple[list[Finding], list[Finding]]:
+    """The findings of abnormal rows, and those of structures."""
+    listed = list(rows)
+    structures = {row.number for row in listed if row.kind == "structure"}
+    findings = edited_findings(listed)
+    return [f for f in findings if f.number not in structures], [f for f in findings if f.number in structures]
+
+
+def same_target(one: str, other: str, modality: str) -> bool:
+    """Whether two names are those of one target."""
+    return _target_name(one, modality) == _target_name(other, modality)
+
+
+@lru_cache(maxsize=4096)
+def _target_name(name: str, modality: str) -> str:
+    entry = vocabulary.find(name, modality)
+    return entry.name if entry else vocabulary.normalise(name)
+
+
+def _has_other_name(row: FindingRow) -> bool:
+    """Whether the user gave a finding a name that is not the model's own or a synonym of it."""
+    finding = row.finding
+    return finding is not None and not same_target(row.phrase, finding.target or finding.phrase, row.modality)
+
+
+@lru_cache(maxsize=4096)
+def _is_abnormal(name: str, modality: str) -> bool:
+    return is_abnormal(name, modality)
 
 
 def slices_cell(indices: Iterable[int], volume: Volume) -> str:
@@ -169,6 +264,8 @@ def cell_text(row: FindingRow, column: Column) -> str:
         return str(row.number)
     if column is Column.FINDING:
         return row.phrase
+    if column is Column.KIND:
+        return row.kind
     if column is Column.SLICES:
         return row.slices
     if column is Column.SIDE:

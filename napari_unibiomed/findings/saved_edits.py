@@ -17,7 +17,7 @@ import numpy as np
 
 from napari_unibiomed.autosave.run_files import write_name
 from napari_unibiomed.findings.edits import measured_again, redraw
-from napari_unibiomed.findings.rows import FindingRow, row_of
+from napari_unibiomed.findings.rows import FindingRow, named, row_of
 from napari_unibiomed.findings.streaming import collect
 from napari_unibiomed.jobs import Run
 from unibiomed_core.errors import ReadError
@@ -61,7 +61,7 @@ def apply(edits: Edits, rows: dict[int, FindingRow], volume: Volume) -> None:
         if number in rows:
             row = rows[number]
             drawn = row if edit.finding is None else redraw(row, row_of(edit.finding, volume)).after
-            rows[number] = replace(drawn, phrase=edit.phrase, rejected=edit.rejected, edited=edit.edited)
+            rows[number] = replace(named(drawn, edit.phrase), rejected=edit.rejected, edited=edit.edited)
 
 
 def write(folder: Path, edits: Edits) -> None:

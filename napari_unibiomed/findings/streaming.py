@@ -41,6 +41,7 @@ def provisional_rows(run: Run) -> tuple[FindingRow, ...]:
             plane=plane,
             slice_largest=max(by_slice, key=lambda index: by_slice[index]),
             slice_indices=tuple(sorted(by_slice)),
+            modality=volume.modality,
         )
         for number, (name, by_slice) in enumerate(areas.items(), start=1)
     )

@@ -33,6 +33,7 @@ from napari_unibiomed.findings.rows import (
     cell_value,
     column_title,
     common_units,
+    depths,
     short_text,
 )
 from napari_unibiomed.widgets.contrast import readable
@@ -46,6 +47,9 @@ GREY = "#808080"
 """Of rejected and hidden rows, before it is made readable on the table's background."""
 
 CHIP_PX = 12
+
+INDENT = "\u2003"
+"""Before the name of a part, once for each whole that it lies within, while rows are in the order of the report."""
 
 PADDING_PX = 6
 """Room beside the widest text of a column."""
@@ -61,6 +65,10 @@ Index = QModelIndex | QPersistentModelIndex
 TOOLTIPS = {
     Column.NUMBER: "Number of the label. Untick it to take the finding off the canvas.",
     Column.FINDING: "What the model named. F2 renames it.",
+    Column.KIND: (
+        "The section of the report: abnormal, or a structure that was measured. Unsure: outlined as abnormal, but the "
+        "checks do not agree. Sort by this column for the order of the report."
+    ),
     Column.SLICES: "Slices that contain it, as the viewer's slider counts them.",
     Column.SIDE: "Side of the patient, from the geometry of the file.",
     Column.SIZE: "Volume; for pictures the area.",
@@ -72,12 +80,18 @@ TOOLTIPS = {
 
 
 class FindingsTableModel(QAbstractTableModel):
-    """The rows of a :class:`FindingsModel` for Qt; it holds nothing of its own but their order."""
+    """The rows of a :class:`FindingsModel` for Qt, in their order; it holds nothing of its own but how they are shown.
+
+    Attributes:
+        nested: Whether parts are shown indented below their wholes.
+    """
 
     def __init__(self, model: FindingsModel) -> None:
         super().__init__()
         self.model = model
         self.rows: list[FindingRow] = list(model.rows)
+        self.depths = depths(self.rows)
+        self.nested = True
         self.units = common_units(self.rows)
         self.grey = QColor(GREY)
         self.sliders: dict[int, str] = {}
@@ -86,8 +100,21 @@ class FindingsTableModel(QAbstractTableModel):
         """Take all rows anew."""
         self.beginResetModel()
         self.rows = list(self.model.rows)
+        self.depths = depths(self.rows)
         self.units = common_units(self.rows)
         self.endResetModel()
+
+    def is_rearranged(self) -> bool:
+        """Whether rows stand in another order now, or within other wholes, as after a name was changed."""
+        rows = self.model.rows
+        return [row.number for row in rows] != [row.number for row in self.rows] or depths(rows) != self.depths
+
+    def show_nested(self, nested: bool) -> None:
+        """Indent parts below their wholes, or not."""
+        if nested != self.nested:
+            self.nested = nested
+            place = COLUMNS.index(Column.FINDING)
+            self.dataChanged.emit(self.index(0, place), self.index(len(self.rows) - 1, place))
 
     def reload_row(self, number: int) -> None:
         """Take one row anew."""
@@ -131,18 +158,21 @@ class FindingsTableModel(QAbstractTableModel):
         row, column = self.rows[index.row()], COLUMNS[index.column()]
         if role == Role.DisplayRole and column is Column.SLICES and (sliders := self.sliders.get(row.number)):
             return f"{cell_text(row, column)} (slider {sliders})"
+        if role == Role.DisplayRole and column is Column.FINDING and self.nested:
+            return INDENT * self.depths.get(row.number, 0) + row.phrase
         if role in (Role.DisplayRole, Role.EditRole):
             return short_text(row, column, self.units.get(column, ""))
         if role == Role.UserRole:
-            return cell_value(row, column)
+            return float(index.row()) if column is Column.KIND else cell_value(row, column)
         if role == Role.ToolTipRole:
-            return _tooltip(row, column)
+            return self._tooltip(row, column)
         if role == Role.TextAlignmentRole:
             side = Qt.AlignmentFlag.AlignLeft if column in TEXT_COLUMNS else Qt.AlignmentFlag.AlignRight
             return side | Qt.AlignmentFlag.AlignVCenter
-        if role == Role.FontRole and row.rejected:
+        if role == Role.FontRole:
             font = QFont()
-            font.setStrikeOut(True)
+            font.setStrikeOut(row.rejected)
+            font.setBold(row.kind == "abnormal" and column is Column.FINDING)
             return font
         return self._colour(row, column, role)
 
@@ -163,14 +193,16 @@ class FindingsTableModel(QAbstractTableModel):
             return Qt.CheckState.Unchecked if row.hidden else Qt.CheckState.Checked
         return self.grey if role == Role.ForegroundRole and (row.rejected or row.hidden) else None
 
-
-def _tooltip(row: FindingRow, column: Column) -> str:
-    if column is Column.FINDING:
-        words = row.finding.phrase if row.finding is not None else row.phrase
-        return row.phrase if words == row.phrase else f"{row.phrase}\nThe model's words: {words}"
-    if column is Column.NUMBER:
-        return TOOLTIPS[column]
-    return cell_text(row, column)
+    def _tooltip(self, row: FindingRow, column: Column) -> str:
+        if column is Column.FINDING:
+            words = row.finding.phrase if row.finding is not None else row.phrase
+            whole = row.finding.within if row.finding is not None and row.number in self.depths else None
+            more = [f"The model's words: {words}"] if words != row.phrase else []
+            more += [f"Part of No. {whole}"] if whole is not None else []
+            return "\n".join([row.phrase, *more])
+        if column in (Column.NUMBER, Column.KIND):
+            return TOOLTIPS[column]
+        return cell_text(row, column)
 
 
 def _silent_columns(rows: list[FindingRow]) -> set[Column]:
@@ -229,7 +261,8 @@ class FindingsTable(QTableView):
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setHighlightSections(False)
         header.setMinimumSectionSize(24)
-        self.sortByColumn(0, Qt.SortOrder.AscendingOrder)
+        header.sortIndicatorChanged.connect(self._on_sorted)
+        self.sortByColumn(COLUMNS.index(Column.KIND), Qt.SortOrder.AscendingOrder)
         self.doubleClicked.connect(self._on_double_click)
         self.frozen = FrozenColumns(self, COLUMNS.index(Column.FINDING) + 1)
         self.frozen.doubleClicked.connect(self._on_double_click)
@@ -251,6 +284,15 @@ class FindingsTable(QTableView):
         self.table.reload()
         self._telling = True
         self.fit_columns()
+
+    def reload_row(self, number: int) -> None:
+        """Show one row anew, and all where it stands elsewhere now; the selection stays."""
+        if self.table.is_rearranged():
+            self.reload()
+            self.show_selected(self.table.model.selection)
+        else:
+            self.table.reload_row(number)
+            self.refilter()
 
     def changeEvent(self, event: QEvent | None) -> None:
         """Another theme: grey is taken anew from its background."""
@@ -336,6 +378,10 @@ class FindingsTable(QTableView):
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         super().resizeEvent(event)
         self.fit_columns()
+
+    def _on_sorted(self, column: int, order: Qt.SortOrder) -> None:
+        in_order = column == COLUMNS.index(Column.KIND) and order is Qt.SortOrder.AscendingOrder
+        self.table.show_nested(in_order)
 
     def _on_double_click(self, index: QModelIndex) -> None:
         self.jump_requested.emit(self.number_at(index))

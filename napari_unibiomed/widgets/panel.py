@@ -239,8 +239,7 @@ class FindingsPanel(QWidget, metaclass=OneEach):
         self._refresh_text()
 
     def _on_row(self, number: int) -> None:
-        self.table.table.reload_row(number)
-        self.table.refilter()
+        self.table.reload_row(number)
         self._show_counts()
         if number == self.model.selection:
             self._on_selected(number)

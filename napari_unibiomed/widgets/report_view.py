@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from qtpy.QtCore import QEvent, QUrl, Signal
 from qtpy.QtGui import QPalette
@@ -12,7 +12,9 @@ from qtpy.QtWidgets import QTextBrowser
 from napari_unibiomed.findings.linked_text import Line, Span
 from napari_unibiomed.widgets.contrast import readable
 
-SCHEME = "finding"
+SCHEME, FOLD = "finding", "fold"
+OPEN, CLOSED = "\u25be", "\u25b8"
+"""Before the title of a part that can be folded."""
 
 
 class ReportView(QTextBrowser):
@@ -29,25 +31,36 @@ class ReportView(QTextBrowser):
         self.anchorClicked.connect(self._on_clicked)
         self.highlighted.connect(self._on_hovered)
         self._pointed: int | None = None
+        self._shown: tuple[Sequence[Line], Mapping[int, str]] = ((), {})
+        self._unfolded: set[str] = set()
 
     def show_lines(self, lines: Sequence[Line], colours: Mapping[int, str]) -> None:
-        """Show a text; where it is scrolled to stays.
+        """Show a text; where it is scrolled to stays, and so does what was unfolded.
 
         Args:
             colours: Number -> #RRGGBB of its label.
         """
+        self._shown = lines, colours
         bar = self.verticalScrollBar()
         assert bar is not None  # every scroll area has one
         place = bar.value()
         background = self.palette().color(QPalette.ColorRole.Base).name()
-        self.setHtml("".join(_paragraph(line, colours, background) for line in lines))
+        link = readable(self.palette().color(QPalette.ColorRole.Link).name(), background)
+        shown = [line for line in lines if self._is_shown(line)]
+        self.setHtml("".join(_paragraph(line, colours, background, link, self._unfolded) for line in shown))
         bar.setValue(place)
 
     def leaveEvent(self, event: QEvent | None) -> None:
         super().leaveEvent(event)
         self._point_at(None)
 
+    def _is_shown(self, line: Line) -> bool:
+        return all(not span.fold or span.kind == "title" or span.fold in self._unfolded for span in line)
+
     def _on_clicked(self, url: QUrl) -> None:
+        if url.scheme() == FOLD:
+            self._unfolded ^= {url.path()}
+            self.show_lines(*self._shown)
         if (number := _number(url)) is not None:
             self.finding_clicked.emit(number)
 
@@ -64,8 +77,21 @@ def _number(url: QUrl) -> int | None:
     return int(url.path()) if url.scheme() == SCHEME else None
 
 
-def _paragraph(line: Line, colours: Mapping[int, str], background: str) -> str:
-    return f'<p style="margin:2px 0">{"".join(_html(span, colours, background) for span in line)}</p>'
+def _paragraph(line: Line, colours: Mapping[int, str], background: str, link: str, unfolded: Collection[str]) -> str:
+    spans = (
+        _fold(span, link, span.fold in unfolded)
+        if span.fold and span.kind == "title"
+        else _html(span, colours, background)
+        for span in line
+    )
+    return f'<p style="margin:2px 0">{"".join(spans)}</p>'
+
+
+def _fold(title: Span, colour: str, is_open: bool) -> str:
+    """A title that shows what stands below it, or hides it."""
+    mark, word = (OPEN, "hide") if is_open else (CLOSED, "show")
+    text = f"<b>{mark} {html.escape(title.text)}</b> ({word})"
+    return f'<a href="{FOLD}:{title.fold}" style="color:{colour};text-decoration:none">{text}</a>'
 
 
 def _html(span: Span, colours: Mapping[int, str], background: str) -> str:

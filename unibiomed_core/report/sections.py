@@ -103,7 +103,7 @@ def is_abnormal(target: str, modality: str) -> bool:
 def sections(report: Report) -> tuple[ReportSection, ...]:
     """All parts of a report in their order; the model's own words only where there are some."""
     name = str(report.image["modality"])
-    abnormal = tuple(f for f in report.findings if is_abnormal(f.target or f.phrase, name))
+    abnormal = nested([f for f in report.findings if is_abnormal(f.target or f.phrase, name)])
     structures = nested([f for f in report.findings if not is_abnormal(f.target or f.phrase, name)])
     parts = [
         ReportSection("impression", TITLES["impression"], tuple(_impression(report, abnormal))),
