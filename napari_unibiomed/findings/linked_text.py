@@ -32,8 +32,7 @@ class Span:
     Args:
         number: The finding it names, None for plain text.
         kind: "title" opens a part of the text; a "note" is ours and not the model's.
-        fold: Code of a part that is shown when its title is clicked; of the title and of what stands below it. Empty for
-            what is always shown.
+        fold: Code of a part that its title opens and closes; of the title and of all that stands below it.
     """
 
     text: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from unibiomed_core import report as reports
 from unibiomed_core.engine.volume.linking import LinkedMask, findings
 from unibiomed_core.engine.volume.request import RunRequest
 from unibiomed_core.modalities import CT_WINDOWS
-from unibiomed_core.types import Absence, Phrase, Prediction, Prompt, Region, Report, Volume
+from unibiomed_core.types import Absence, Check, Evidence, Phrase, Prediction, Prompt, Region, Report, Volume
 
 
 def small_volume(reverse: bool = False) -> Volume:
@@ -70,6 +71,27 @@ def a_run(
     found = list(made.findings) if made else []
     model = {"name": "mini", "device": "cpu", "dtype": "float32"}
     return Run(asked, number, model=model, findings=found, report=made, seconds=12.5)
+
+
+def nested_run(number: int = 1) -> Run:
+    """A finished run as the engine numbers it: two abnormal rows, of which the second is unsure; then structures, the
+    kidney within the spleen and that within the liver."""
+    volume = small_volume()
+    large, small = map(cropped, masks(volume))
+    names = ("lung tumour", "consolidation", "liver", "spleen", "kidney", "stomach")
+    things = [
+        LinkedMask(name, name, 0.9, small if n < 2 else large, "axial", (6,) if n < 2 else (3, 4, 6, 7), ())
+        for n, name in enumerate(names)
+    ]
+    rows = list(findings(things, volume))
+    agree = (Check("mask", True, 0.9), Check("region", True, 0.8), Check("neighbours", False))
+    differ = (Check("mask", True, 0.9), Check("region", False, 0.2), Check("neighbours", False))
+    rows[0] = replace(rows[0], evidence=Evidence(("segment",), agree), description="a small round opacity")
+    rows[1] = replace(rows[1], evidence=Evidence(("segment",), differ), flags=("unsure", *rows[1].flags))
+    rows[3], rows[4] = replace(rows[3], within=3), replace(rows[4], within=4)
+    return a_run(
+        volume, number, a_report(volume, findings=tuple(rows), absences=[Absence("pleural effusion", 0.1, 10)])
+    )
 
 
 def an_answer(text: str, region: Region, score: float | None = 0.8) -> RunAnswer:

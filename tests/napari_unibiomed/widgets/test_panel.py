@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("qtpy.QtWidgets", exc_type=ImportError)
 from napari.components import ViewerModel
-from qtpy.QtCore import QEvent, QPoint, Qt
+from qtpy.QtCore import QEvent, QPoint, Qt, QUrl
 from qtpy.QtWidgets import QApplication
 
 from napari_unibiomed.canvas.layers import LayerGateway
@@ -30,8 +30,10 @@ from napari_unibiomed.session.shared_findings import findings_of
 from napari_unibiomed.widgets.panel import FindingsPanel
 from napari_unibiomed.widgets.row_actions import entries
 from tests.napari_unibiomed.fake_engine import FakeEngine, ct
+from tests.napari_unibiomed.hand_runs import nested_run
 from tests.patience import GUARD_MS
 from unibiomed_core.engine.volume.request import RunRequest
+from unibiomed_core.types import NOTICE
 
 pytestmark = [pytest.mark.window, pytest.mark.filterwarnings("ignore")]
 
@@ -172,9 +174,11 @@ def test_keys_reject_rename_and_jump(desk: Desk) -> None:
     assert not desk.model.row(1).rejected
     assert desk.model.selection == 1
     assert table.model().setData(desk.cell(1), "  splenule ")
-    assert desk.texts(Column.FINDING) == ["liver", "splenule"]
-    assert list(desk.layer.features["finding"])[1:] == ["liver", "splenule"]
-    table.setCurrentIndex(desk.cell(1))
+    assert desk.texts(Column.FINDING) == ["splenule", "liver"], "a name that nobody knows may be abnormal"
+    assert desk.model.selection == 1
+    assert table.currentIndex().row() == 1, "the selection goes with its row"
+    assert sorted(desk.layer.features["finding"])[1:] == ["liver", "splenule"]
+    table.setCurrentIndex(desk.cell(0))
     desk.qtbot.keyClick(table, Qt.Key.Key_Return)
     assert desk.panel.gateway.current_index(run.volume, "axial") == 2
 
@@ -194,6 +198,49 @@ def test_sorting_is_by_value(desk: Desk) -> None:
     assert desk.texts(Column.FINDING) == ["spleen", "liver"]
     desk.panel.table.sortByColumn(size, Qt.SortOrder.DescendingOrder)
     assert desk.texts(Column.FINDING) == ["liver", "spleen"]
+
+
+def test_the_order_of_the_report_comes_back_with_the_kind_and_parts_are_indented_in_it(desk: Desk) -> None:
+    nested = nested_run()
+    desk.model.set_run(nested)
+    in_order = ["lung tumour", "consolidation", "liver", "\u2003spleen", "\u2003\u2003kidney", "stomach"]
+    assert desk.texts(Column.FINDING) == in_order
+    assert desk.texts(Column.KIND) == ["abnormal", "unsure", *["structure"] * 4]
+    desk.panel.table.sortByColumn(COLUMNS.index(Column.FINDING), Qt.SortOrder.AscendingOrder)
+    names = ["consolidation", "kidney", "liver", "lung tumour", "spleen", "stomach"]
+    assert desk.texts(Column.FINDING) == names
+    desk.panel.table.sortByColumn(COLUMNS.index(Column.KIND), Qt.SortOrder.AscendingOrder)
+    assert desk.texts(Column.FINDING) == in_order
+    assert desk.cell(3).data(Qt.ItemDataRole.EditRole) == "spleen", "what is edited is the name alone"
+    assert "Part of No. 3" in desk.cell(3).data(Qt.ItemDataRole.ToolTipRole)
+
+
+def test_what_is_edited_stands_at_its_new_place_in_the_table(desk: Desk) -> None:
+    desk.model.set_run(nested_run())
+    desk.model.reject(3)
+    assert desk.texts(Column.FINDING)[2:] == ["liver", "spleen", "\u2003kidney", "stomach"], "no whole any more"
+    desk.model.rename(6, "lung tumour")
+    assert desk.texts(Column.FINDING)[:3] == ["lung tumour", "consolidation", "lung tumour"]
+    assert desk.texts(Column.KIND)[:3] == ["abnormal", "unsure", "abnormal"]
+    desk.model.undo()
+    desk.model.undo()
+    assert desk.texts(Column.FINDING)[2:] == ["liver", "\u2003spleen", "\u2003\u2003kidney", "stomach"]
+
+
+def test_the_models_own_words_are_shown_when_they_are_asked_for(desk: Desk) -> None:
+    desk.model.set_run(nested_run())
+    text = desk.panel.text
+    desk.qtbot.waitUntil(lambda: "Impression" in text.toPlainText(), timeout=GUARD_MS)
+    assert "The model's own words, unedited (show)" in text.toPlainText()
+    assert "pancreas" not in text.toPlainText()
+    text.anchorClicked.emit(QUrl("fold:words"))
+    assert "pancreas" in text.toPlainText()
+    assert text.toPlainText().endswith(NOTICE)
+    desk.model.reject(1)
+    desk.qtbot.waitUntil(lambda: "rejected" in text.toPlainText(), timeout=GUARD_MS)
+    assert "pancreas" in text.toPlainText(), "what was opened stays open"
+    text.anchorClicked.emit(QUrl("fold:words"))
+    assert "pancreas" not in text.toPlainText()
 
 
 def test_words_of_the_report_lead_to_the_finding_and_back(desk: Desk) -> None:
