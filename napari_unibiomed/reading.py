@@ -38,8 +38,9 @@ def holds_dicom(folder: Path) -> bool:
 def read_layers(path: PathOrPaths) -> list[LayerTuple]:
     """Read a NIfTI, NRRD, MetaImage or DICOM file, or a DICOM folder, with its true geometry.
 
-    A file that tells no modality is read as MRI, and its notes say so; the dock lets it be changed. A 4D NIfTI file
-    becomes one 4D layer, of which the dock asks for one volume.
+    A picture that tells no modality is read without one, and the dock lets the model tell it. A volume that tells none
+    is read as MRI, and its notes say so; the dock lets it be changed. A 4D NIfTI file becomes one 4D layer, of which
+    the dock asks for one volume.
 
     Raises:
         UniBiomedError: It cannot be read; says what to do.
@@ -50,7 +51,7 @@ def read_layers(path: PathOrPaths) -> list[LayerTuple]:
 
     name = path if isinstance(path, str) else path[0]
     try:
-        volumes = read_series(name)
+        volumes = read_series(name, undecided=True)
     except ReadError as unknown:
         if unknown.code != "modality_not_told":
             raise
@@ -66,7 +67,8 @@ def open_sample(name: str) -> list[LayerTuple]:
     from unibiomed_core.samples import samples
 
     sample = samples()[name]
-    return [image_layer(read(sample.path, sample.modality))]
+    told = replace(read(sample.path, sample.modality), modality_by="header")  # by the samples, and not by the user
+    return [image_layer(told)]
 
 
 sample_ct = partial(open_sample, "ct")

@@ -121,7 +121,8 @@ def choose_window(volume: Volume, preset: str = "") -> Window:
     """The window the model is given for a volume; one for all of its slices.
 
     CT in HU uses ``preset`` or soft tissue; PET in SUV uses 0 to 10; MRI and every image whose values have no unit
-    use percentiles 0.5 to 99.5 of the non-zero voxels; 8-bit images are left as they are.
+    use percentiles 0.5 to 99.5 of the non-zero voxels; 8-bit images are left as they are. A picture whose modality
+    nobody told yet goes by its values alone.
 
     Args:
         preset: A name of ``CT_WINDOWS``; empty for the modality's default.
@@ -149,7 +150,8 @@ def choose_window(volume: Volume, preset: str = "") -> Window:
     values = volume.voxels[volume.voxels != 0]
     if values.size == 0:
         return Window("constant image", 0.0, 1.0)
-    if float(values.min()) >= 0 and float(values.max()) <= 255 and modality(volume.modality).rule != "percentiles":
+    by_percentiles = bool(volume.modality) and modality(volume.modality).rule == "percentiles"
+    if float(values.min()) >= 0 and float(values.max()) <= 255 and not by_percentiles:
         return AS_IS
     low, high = (float(v) for v in np.percentile(values, MR_PERCENTILES))
     name = f"percentiles {MR_PERCENTILES[0]} to {MR_PERCENTILES[1]} of non-zero values"

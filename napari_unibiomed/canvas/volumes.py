@@ -19,7 +19,7 @@ from unibiomed_core.errors import ReadError
 from unibiomed_core.io.geometry import CANONICAL_DIRECTIONS, SMALLEST_TILT_DEG, tilt_deg
 from unibiomed_core.io.interpret import decide_unit
 from unibiomed_core.io.stored import Stored, to_volume
-from unibiomed_core.types import Note, StoredOrder, Volume
+from unibiomed_core.types import Note, StoredOrder, ToldBy, Volume
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -42,7 +42,11 @@ def placement_of(layer: Layer, volume: Volume) -> Placement:
     return Placement(order, {0: step} if "volumes" in layer.metadata[KEY] else {})
 
 
-def volume_of(layer: Image, modality: str, *, choice: Mapping[int, int] | None = None) -> Volume:
+Shares = tuple[tuple[str, float], ...]
+"""(modality, share of the model's likelihood), likeliest first."""
+
+
+def volume_of(layer: Image, modality: str, *, choice: Mapping[int, int] | None = None, shares: Shares = ()) -> Volume:
     """The volume behind an image layer; the layer is not changed.
 
     A layer of ours gives back exactly what was read. A layer of another reader has no direction: it is taken as it is
@@ -51,7 +55,9 @@ def volume_of(layer: Image, modality: str, *, choice: Mapping[int, int] | None =
     layer is read slice by slice after a check of memory, where :mod:`lazy_layers` does not keep its values yet.
 
     Args:
-        modality: A name of ``modalities.MODALITIES``.
+        modality: A name of ``modalities.MODALITIES``, as the user says unless the file says the same. Empty for a
+            picture whose modality the model is to tell.
+        shares: What the model said, where it told the modality.
         choice: {layer axis: index}, which volume to take of a layer with more than three dimensions.
 
     Raises:
@@ -61,7 +67,7 @@ def volume_of(layer: Image, modality: str, *, choice: Mapping[int, int] | None =
     """
     known = _known(layer, dict(choice or {}))
     if known is not None:
-        return known if known.modality == modality else _as_modality(known, modality)
+        return known if known.modality == modality else _as_modality(known, modality, shares)
     chosen = _checked(layer, dict(choice or {}))
     kept = [axis for axis in range(layer.ndim) if axis not in chosen]
     data = lazy_layers.values_of(layer, chosen)
@@ -79,7 +85,9 @@ def volume_of(layer: Image, modality: str, *, choice: Mapping[int, int] | None =
         affine[:3, :3] = CANONICAL_DIRECTIONS @ linear * step_mm
         affine[:3, 3] = CANONICAL_DIRECTIONS @ offset * step_mm
         stored = Stored(data, affine, spatial_unit=unit, orientation_known=False, notes=tuple(notes))
-    volume = to_volume(stored, Path("layer"), modality)
+    volume = to_volume(stored, Path("layer"), modality, undecided=True)
+    if shares:
+        volume = replace(volume, modality_by="model", modality_shares=shares)
     _choices[layer] = chosen
     return replace(volume, name=str(layer.name), source="")
 
@@ -103,10 +111,11 @@ def is_no_hounsfield(volume: Volume) -> bool:
     return volume.modality == "ct" and volume.intensity_unit != "HU" and not volume.is_rgb
 
 
-def _as_modality(volume: Volume, modality: str) -> Volume:
-    """The volume as the user says it is; its unit is decided anew, as a CT read as MRI is not in HU yet."""
+def _as_modality(volume: Volume, modality: str, shares: Shares) -> Volume:
+    """The volume as the user or the model says it is; its unit is decided anew: a CT read as MRI is not in HU yet."""
     unit_in_file = "" if volume.intensity_unit == "intensity" else volume.intensity_unit
-    changed = replace(volume, modality=modality)
+    told_by: ToldBy = "model" if shares or not modality else "user"
+    changed = replace(volume, modality=modality, modality_by=told_by, modality_shares=shares)
     unit, why = decide_unit(changed, unit_in_file)
     return replace(changed, intensity_unit=unit, notes=tuple(dict.fromkeys((*volume.notes, *why))))
 

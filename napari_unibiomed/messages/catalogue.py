@@ -255,6 +255,24 @@ def something_went_wrong(exception: BaseException) -> Message:
     )
 
 
+def kind_unknown(likely: Sequence[str] = (), *, model_can_tell: bool = False) -> Message:
+    """Nothing tells how an image was taken.
+
+    Args:
+        likely: Labels of the kinds that the model holds for likely, where it was asked and is undecided.
+        model_can_tell: It can be asked.
+    """
+    title = "Kind of image unknown"
+    if likely:
+        meaning = f"The model is undecided; most likely, in this order: {', '.join(likely)}."
+        return Message("warning", title, meaning, "Choose it under Image.")
+    meaning = "The file does not tell how the image was taken."
+    if model_can_tell:
+        action = f"{Link.LET_MODEL_TELL.value}, or choose it under Image."
+        return Message("warning", title, meaning, action, links=(Link.LET_MODEL_TELL,))
+    return Message("warning", title, meaning, "Choose it under Image.")
+
+
 def no_image() -> Message:
     """There is nothing to ask about."""
     return Message("info", "No image", f"Open an image or try {SAMPLES}.")

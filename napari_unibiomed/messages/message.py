@@ -30,6 +30,7 @@ class Link(Enum):
     CHOOSE_FOLDER = "Choose a folder"
     CHOOSE_ANOTHER_FOLDER = "choose another folder"
     DOWNLOAD = "Download"
+    LET_MODEL_TELL = "Let the model tell"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,11 @@ def answered_by_another_model(name: str) -> Message:
     )
 
 
+def kind_seen(label: str, share: float) -> Message:
+    """The model told how a picture was taken."""
+    return Message("info", f"The model sees {label} ({share:.2f})", "", "Choose another under Image if that is wrong.")
+
+
 def loading_cancelled() -> Message:
     """Loading or downloading was stopped by the user."""
     return Message("info", "Loading cancelled", "No model is loaded.", "The next run loads it.")

@@ -15,6 +15,7 @@ class Phase(Enum):
     NO_MODEL = "no model"
     DOWNLOADING = "downloading"
     LOADING = "loading"
+    LOOKING = "looking at the image"
     NO_IMAGE = "no image"
     READY = "ready"
     RUNNING = "running"
@@ -25,7 +26,7 @@ class Phase(Enum):
     @property
     def busy(self) -> bool:
         """Whether the model thread is at work."""
-        return self in {Phase.DOWNLOADING, Phase.LOADING, Phase.RUNNING, Phase.CANCELLING}
+        return self in {Phase.DOWNLOADING, Phase.LOADING, Phase.LOOKING, Phase.RUNNING, Phase.CANCELLING}
 
 
 class Controls(Enum):
@@ -58,6 +59,7 @@ ENABLED: Mapping[Phase, frozenset[Controls]] = MappingProxyType(
         Phase.NO_MODEL: _ALL,
         Phase.DOWNLOADING: _IMAGE | _PANEL | {Controls.CANCEL},
         Phase.LOADING: _IMAGE | _PANEL | {Controls.CANCEL},
+        Phase.LOOKING: _IMAGE | _PANEL | {Controls.CANCEL},
         Phase.NO_IMAGE: _MODEL | _IMAGE | _OUTPUT | _PANEL,
         Phase.READY: _ALL,
         Phase.RUNNING: _PANEL | {Controls.CANCEL, Controls.PREVIEW},
@@ -74,6 +76,7 @@ SHOWN: Mapping[Phase, tuple[str, str]] = MappingProxyType(
         Phase.NO_MODEL: ("\u25cf", "Ready; model loads by itself"),
         Phase.DOWNLOADING: ("\u25cf", "Downloading"),
         Phase.LOADING: ("\u25cf", "Loading weights (first run takes about a minute)"),
+        Phase.LOOKING: ("\u25cf", "The model looks which kind of image this is"),
         Phase.NO_IMAGE: ("\u25cf", f"Open an image or try {SAMPLES}."),
         Phase.READY: ("\u25cf", "Ready"),
         Phase.RUNNING: ("\u25cf", "Running"),

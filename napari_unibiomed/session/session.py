@@ -72,6 +72,21 @@ class Session(SessionWork):
         self._retry = lambda: self.download(choice)
         return self._submit(Phase.DOWNLOADING, lambda cancel: self._fetch(choice, cancel))
 
+    def look(self, volume: Volume) -> bool:
+        """Let the model tell the modality of a picture; ``looked`` has its answer. A model is loaded first if need be.
+
+        Args:
+            volume: With an empty modality.
+
+        Returns:
+            False where a job is running, which is said.
+        """
+        if not self._may_begin():
+            return False
+        self._retry = lambda: self.look(volume)
+        phase = Phase.LOADING if self.info is None else Phase.LOOKING
+        return self._submit(phase, lambda cancel: self._look(volume, cancel))
+
     def start(self, job: Job) -> bool:
         """Begin a job; a model is loaded first where none is. False where another one runs, which is said."""
         if not self._may_begin():

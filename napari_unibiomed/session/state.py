@@ -23,6 +23,7 @@ from napari_unibiomed.runs import outcome
 from napari_unibiomed.session.models import EMBEDDED, ModelChoice
 from napari_unibiomed.session.phases import Phase
 from napari_unibiomed.settings import Settings
+from unibiomed_core.errors import ReadError
 from unibiomed_core.types import Volume
 from unibiomed_core.updates import Done, FindingFound, Progress, SliceDone, Update
 
@@ -45,6 +46,8 @@ class SessionState:
     """``saved_runs`` is another list now."""
     restored = Signal(Run)
     """A kept run was brought back; ``finished`` follows."""
+    looked = Signal(object, object)
+    """A picture whose modality nobody told, and the same with the one that the model sees or the error instead."""
     model_changed = Signal()
     runs_changed = Signal()
 
@@ -127,6 +130,10 @@ class SessionState:
         self.model_changed.emit()
         if cpu_only:
             self._show(catalogue.running_on_cpu())
+
+    def _looked(self, asked: Volume, seen: Volume | ReadError) -> None:
+        self._rest(None)
+        self.looked.emit(asked, seen)
 
     # Runs
 

@@ -112,11 +112,30 @@ class SessionWork(SessionState):
         self._post(self._fetched, choice)
         self._load(cancel)
 
-    def _work(self, run: Run, known: dict[int, tuple[Prediction, ...]], before_s: float, cancel: CancelToken) -> None:
+    def _look(self, volume: Volume, cancel: CancelToken) -> None:
+        engine = self._loaded_engine(cancel)
+        self._post(self._be, Phase.LOOKING)
+        seen: Volume | ReadError
+        try:
+            seen = engine.with_modality(volume)
+        except ReadError as undecided:
+            if undecided.code != "modality_not_told":
+                raise
+            seen = undecided
+        if cancel.cancelled:
+            self._post(self._rest, None)
+        else:
+            self._post(self._looked, volume, seen)
+
+    def _loaded_engine(self, cancel: CancelToken) -> Engine:
         if self._model.engine is None:
             self._get_model(cancel)
         engine = self._model.engine
         assert engine is not None  # else loading would have raised
+        return engine
+
+    def _work(self, run: Run, known: dict[int, tuple[Prediction, ...]], before_s: float, cancel: CancelToken) -> None:
+        engine = self._loaded_engine(cancel)
         model = engine.info.provenance()
         keeper = self._keeper(run)
         began, had, answered = time.monotonic(), len(known), dict(known)

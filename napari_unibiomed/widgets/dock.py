@@ -276,6 +276,12 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
             self.task.set_targets(self.model_binding.targets(binding.volume.modality))
         elif binding.problem is not None and not self.session.phase.busy:
             self.running.say(binding.problem)
+            self._let_model_tell()
+
+    def _let_model_tell(self) -> None:
+        """A model that is there is asked at once what a picture is; none is loaded for that alone."""
+        if self.session.info is not None and not self.session.phase.busy:
+            self.running.look()
 
     def _on_plane(self) -> None:
         volume = self.image_binding.volume
@@ -314,6 +320,7 @@ class UniBiomedDock(QWidget, metaclass=OneEach):
         self.output.show_phase(phase, bool(runs), any(run.report is not None for run in runs))
         if not phase.busy:
             self._on_layers()  # another image may have been selected while a run held this one
+            QTimer.singleShot(0, self._let_model_tell)  # a phase of its own, after this one was told to all
         if phase in (Phase.READY, Phase.DONE):
             self.run.set_estimate(self.running.estimate(self.task.wishes))
         if phase in (Phase.RUNNING, Phase.READY):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,7 @@ from napari_unibiomed.messages.message import Message
 from napari_unibiomed.widgets.image_section import ImageSection, model_picture
 from napari_unibiomed.widgets.lazy_reading import READING, LazyReading
 from unibiomed_core.errors import UniBiomedError
+from unibiomed_core.modalities import MODALITIES
 from unibiomed_core.types import Plane, Region, Volume
 from unibiomed_core.updates import CancelToken
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from napari_unibiomed.runs.requests import Slices
 
 PREVIEW_MS = 100
-NO_KIND = Message(
-    "warning", "Kind of image unknown", "The file does not tell how the image was taken.", "Choose it under Image."
-)
 
 
 def _nobody() -> None:
@@ -44,16 +42,22 @@ class ImageBinding:
     Attributes:
         volume: The volume of the chosen layer, None where there is none or it cannot be used.
         problem: Why it cannot be used.
+        undecided: A picture whose kind nobody told and the model was not asked about; it has an empty modality.
     """
 
     def __init__(self, section: ImageSection, gateway: LayerGateway) -> None:
         self.section, self.gateway = section, gateway
         self.volume: Volume | None = None
         self.problem: Message | None = catalogue.no_image()
+        self.undecided: Volume | None = None
         self.region: Region | None = None
         self._taken: tuple[Any, ...] = ()
         self._kinds: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
         """What the user said of a layer's kind; it holds when the layer is chosen again."""
+        self._seen: WeakKeyDictionary[Image, Volume] = WeakKeyDictionary()
+        """Layers whose kind the model told, as it saw them."""
+        self._not_seen: WeakKeyDictionary[Image, Message] = WeakKeyDictionary()
+        """Layers that the model is undecided about, and what is said of that."""
         self.arrived: Callable[[], None] = _nobody
         """Called when a lazy layer was read, or could not be, some time after it was chosen."""
         self.reading = LazyReading()
@@ -101,11 +105,30 @@ class ImageBinding:
         """Take the volume of the layer, kind and step that are chosen."""
         layer = self.section.layer
         if layer is not None and self._taken and self._taken[0] is layer:
-            self._kinds[layer] = self.section.modality
+            self._take_kind(layer)
         if layer is not None and self._taken and self._taken[0] is not layer:
             self._adopt()
         else:
             self._take()
+
+    def take_seen(self, seen: Volume) -> None:
+        """The model told the kind of the undecided picture."""
+        layer = self.section.layer
+        if layer is not None:
+            self._seen[layer] = seen
+            self.section.set_modality(seen.modality)
+            self._take()
+
+    def take_not_seen(self, likely: Sequence[str]) -> None:
+        """The model is undecided about the picture, too.
+
+        Args:
+            likely: Modalities, the likeliest first.
+        """
+        layer = self.section.layer
+        if layer is not None:
+            self.problem = catalogue.kind_unknown([MODALITIES[name].label for name in likely])
+            self._not_seen[layer], self.undecided = self.problem, None
 
     @property
     def is_replaced(self) -> bool:
@@ -153,6 +176,8 @@ class ImageBinding:
         """Take up another layer: its kind where it is known, its steps where it has some."""
         layer = self.section.layer
         known = None if layer is None else next(iter(volumes_in(layer)), None)
+        if layer is not None and layer in self._seen:
+            known = self._seen[layer]
         told = "" if known is None else known.modality
         self.section.set_modality(told if layer is None else self._kinds.get(layer, told))
         self.section.prepare_step()
@@ -165,11 +190,11 @@ class ImageBinding:
             return
         self._taken = wanted
         self.reading.stop()
-        self.volume, self.problem = None, None
+        self.volume, self.problem, self.undecided = None, None, None
         if layer is None:
             self.problem = catalogue.no_image()
-        elif not self.section.modality:
-            self.problem = NO_KIND
+        elif not self.section.modality and not self._is_picture(layer, wanted[2] or {}):
+            self.problem = catalogue.kind_unknown()
         else:
             try:
                 self._take_volume(layer, wanted[2] or {})
@@ -182,8 +207,32 @@ class ImageBinding:
         if lazy_layers.is_lazy(layer) and lazy_layers.kept(layer, choice) is None:
             self.reading.begin(layer, choice)
             self.problem = READING
-        else:
-            self.volume = volume_of(layer, self.section.modality, choice=choice)
+            return
+        seen = None if layer in self._kinds else self._seen.get(layer)
+        shares = () if seen is None else seen.modality_shares
+        volume = volume_of(layer, self.section.modality, choice=choice, shares=shares)
+        if not volume.modality:
+            self.problem = self._not_seen.get(layer, catalogue.kind_unknown(model_can_tell=True))
+            self.undecided = None if layer in self._not_seen else volume
+            return
+        self.section.set_modality(volume.modality)  # values may tell it
+        self.volume = volume
+
+    def _take_kind(self, layer: Image) -> None:
+        """The kind that the user chose, if that is what changed; none lets the model tell it again."""
+        if self.is_replaced:  # what was seen is not there any more
+            if layer in self._seen and layer not in self._kinds:
+                self.section.set_modality("")
+            self._seen.pop(layer, None)
+            self._not_seen.pop(layer, None)
+        elif self.section.modality != self._taken[1]:
+            for known in (self._kinds, self._seen, self._not_seen):
+                known.pop(layer, None)
+            if self.section.modality:
+                self._kinds[layer] = self.section.modality
+
+    def _is_picture(self, layer: Image, choice: dict[int, int]) -> bool:
+        return bool(layer.ndim - len(choice) == 2)
 
     def _on_read(self, token: CancelToken, found: Any) -> None:
         """The values of a lazy layer have come, or the error instead; of another choice by now they are dropped."""

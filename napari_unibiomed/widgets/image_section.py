@@ -65,7 +65,11 @@ class ImageSection(Section):
             "Follow the selected image",
             "Take the image that is selected in napari's list of layers. An image that is chosen here stays.",
         )
-        describe(self.kind, "Kind of image", "How it was taken; filled in where the file says so.")
+        describe(
+            self.kind,
+            "Kind of image",
+            "How it was taken; filled in where the file says so. Of a picture the model tells it.",
+        )
         describe(
             self.plane,
             "Plane",

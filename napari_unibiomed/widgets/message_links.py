@@ -42,6 +42,7 @@ class MessageLinks:
             Link.USE_PERCENTILES: image.window_box.use_percentiles,
             Link.CHOOSE_FOLDER: model.ask_for_folder,
             Link.CHOOSE_ANOTHER_FOLDER: model.ask_for_folder,
+            Link.LET_MODEL_TELL: running.look,
             Link.DOWNLOAD: lambda: model.download_requested.emit(model.choice),
         }
 

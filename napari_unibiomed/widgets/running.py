@@ -13,13 +13,15 @@ from napari_unibiomed.jobs import Job, Run, RunAnswer
 from napari_unibiomed.messages import catalogue
 from napari_unibiomed.messages.from_error import from_error
 from napari_unibiomed.messages.message import Message
+from napari_unibiomed.messages.notices import kind_seen
 from napari_unibiomed.runs.preflight import estimate_text, preflight, slice_count
 from napari_unibiomed.runs.requests import TaskOptions, make_job, range_around, segment_in_box
 from napari_unibiomed.session.phases import Phase
 from napari_unibiomed.session.shared_findings import findings_of
 from napari_unibiomed.widgets.run_layers import LAYER_KINDS
 from unibiomed_core.engine.volume.request import RunRequest
-from unibiomed_core.errors import UniBiomedError
+from unibiomed_core.errors import ReadError, UniBiomedError
+from unibiomed_core.modalities import MODALITIES
 from unibiomed_core.report import answer_text
 from unibiomed_core.types import Volume
 
@@ -51,6 +53,8 @@ class Running:
         self._open_panel = open_panel
         self._notes: tuple[Message, ...] = ()
         self._named: RunAnswer | None = None
+        self._wanted: TaskOptions | None = None
+        """What is to be run as soon as the model has told the kind of the image."""
         self._counted: tuple[Volume, RunRequest, int] | None = None
         """What the last estimate was made of, and its number of slices."""
         signals = (
@@ -60,13 +64,35 @@ class Running:
             (session.message_shown, self._on_message),
             (session.progressed, section.show_progress),
             (session.phase_changed, self._on_phase),
+            (session.looked, self._on_looked),
         )
         for signal, slot in signals:
             signal.connect(slot)
         self._signals = signals
 
-    def start(self, wishes: TaskOptions) -> bool:
-        """Check, then run; a problem is said and nothing is started."""
+    def look(self, then: TaskOptions | None = None) -> bool:
+        """Let the model tell the kind of the chosen picture where nobody did; False where that is not to be told.
+
+        Args:
+            then: What to run when it is known.
+        """
+        undecided = self.image.undecided
+        if undecided is None or not self.session.look(undecided):
+            return False
+        self._wanted = then
+        self.say()
+        return True
+
+    def start(self, wishes: TaskOptions, notes: Sequence[Message] = ()) -> bool:
+        """Check, then run; a problem is said and nothing is started.
+
+        A picture whose kind nobody told is looked at by the model first.
+
+        Args:
+            notes: What is said beside the progress.
+        """
+        if self.image.undecided is not None:
+            return self.look(wishes)
         volume, source = self.image.volume, self.image.section.layer
         if volume is None or source is None:
             self.say(self.image.problem or catalogue.no_image())
@@ -79,10 +105,10 @@ class Running:
         except UniBiomedError as error:
             self.say(from_error(error))
             return False
-        notes = [Message("info", "Box", note) for box in boxes for note in box.notes]
+        about_boxes = [Message("info", "Box", note) for box in boxes for note in box.notes]
         if boxes:
             self.image.show_region(boxes[-1].region)
-        return self.begin(job, notes)
+        return self.begin(job, [*notes, *about_boxes])
 
     def segment_named(self) -> bool:
         """Segment what the last box was named, where it meets the box."""
@@ -219,6 +245,22 @@ class Running:
         # A run that failed or was stopped before its first slice ends without saying so.
         if not phase.busy and (run := self.layers.running) is not None:
             self.layers.end(run)
+
+    def _on_looked(self, asked: Volume, seen: Volume | ReadError) -> None:
+        """The model told what a picture is, unless the user did so meanwhile or chose another image."""
+        if asked is not self.image.undecided:
+            return
+        if isinstance(seen, ReadError):
+            self.image.take_not_seen(seen.values["likely"])
+            self.image.arrived()
+            return
+        told = kind_seen(MODALITIES[seen.modality].label, seen.modality_shares[0][1])
+        wanted, self._wanted = self._wanted, None
+        self.image.take_seen(seen)
+        self.image.arrived()
+        if wanted is None or not self.start(wanted, [told]):
+            self._notes = (*self._notes, told)
+            self._show()
 
     def _on_message(self, message: Message) -> None:
         self._show()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from unibiomed_core.engine.volume import plans
 from unibiomed_core.engine.volume.finish import Examined, find, measured, unchecked
 from unibiomed_core.engine.volume.linking import canonical_target
 from unibiomed_core.engine.volume.request import RunRequest
-from unibiomed_core.errors import PromptError
+from unibiomed_core.errors import PromptError, ReadError
 from unibiomed_core.modalities import Window, choose_window
 from unibiomed_core.types import (
     Absence,
@@ -83,6 +83,8 @@ class FakeEngine:
         held: Every slice waits for :meth:`let`.
         load_fails: What :meth:`load` raises, once.
         load_held: :meth:`load` waits for :meth:`let_load`.
+        sees: (modality, share), likeliest first, of every picture whose modality nobody told; where the first share is
+            small the engine is undecided.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class FakeEngine:
         load_fails: Exception | None = None,
         load_held: bool = False,
         info: FakeInfo | None = None,
+        sees: Sequence[tuple[str, float]] = (("xray", 0.98), ("mri", 0.02)),
     ) -> None:
         self.found = found
         self.answers = {
@@ -115,6 +118,8 @@ class FakeEngine:
         self.windows: list[Window] = []
         self.requests: list[RunRequest] = []
         self.threads: set[str] = set()
+        self.sees = tuple(sees)
+        self.looks: list[Volume] = []
         self.freed = 0
         self.loads: list[tuple[Any, ...]] = []
         self._held = threading.Event()
@@ -174,6 +179,21 @@ class FakeEngine:
                 raise self.failures.pop(piece.index)
             answers.append(tuple(self._answer(piece, prompt, n) for n, prompt in enumerate(prompts)))
         return answers
+
+    def with_modality(self, volume: Volume) -> Volume:
+        self.threads.add(threading.current_thread().name)
+        assert not volume.modality
+        self.looks.append(volume)
+        self._in_work.release()
+        if not self._held.is_set():
+            assert self._permits.acquire(timeout=GUARD_S), "nobody let the look go on"
+        best, share = self.sees[0]
+        if share < 0.5:
+            names = [name for name, _ in self.sees]
+            raise ReadError(
+                "Modality not told", "nothing tells", "one", code="modality_not_told", values={"likely": names}
+            )
+        return replace(volume, modality=best, modality_by="model", modality_shares=self.sees)
 
     def run(
         self,

@@ -56,12 +56,13 @@ def read(path: str | os.PathLike[str], modality: str = "", *, undecided: bool = 
     return to_volume(stored, source, modality, undecided)
 
 
-def read_series(path: str | os.PathLike[str], modality: str = "") -> tuple[Volume, ...]:
+def read_series(path: str | os.PathLike[str], modality: str = "", *, undecided: bool = False) -> tuple[Volume, ...]:
     """All volumes of a 4D NIfTI file, in their order and of one modality; of anything else the one volume it is.
 
     Args:
         path: As :func:`read`.
         modality: As :func:`read`.
+        undecided: As :func:`read`.
 
     Raises:
         ReadError: As :func:`read`.
@@ -69,7 +70,7 @@ def read_series(path: str | os.PathLike[str], modality: str = "") -> tuple[Volum
     """
     source = guard.existing(Path(path))
     if source.is_dir() or _module_of(source) != "nifti":
-        return (read(path, modality),)
+        return (read(path, modality, undecided=undecided),)
     first, *rest = import_module("unibiomed_core.io.nifti").load_series(source)
     volume = to_volume(first, source, modality)
     return volume, *(to_volume(stored, source, volume.modality) for stored in rest)

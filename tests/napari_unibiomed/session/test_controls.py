@@ -14,6 +14,7 @@ ROWS = {
     Phase.NO_MODEL: ("● Ready; model loads by itself", MODEL | IMAGE | REST),
     Phase.DOWNLOADING: ("● Downloading", IMAGE | {"panel", "cancel"}),
     Phase.LOADING: ("● Loading weights (first run takes about a minute)", IMAGE | {"panel", "cancel"}),
+    Phase.LOOKING: ("● The model looks which kind of image this is", IMAGE | {"panel", "cancel"}),
     Phase.NO_IMAGE: (
         "● Open an image or try File ▸ Open Sample ▸ UniBiomed.",
         MODEL | IMAGE | {"undo", "save", "export", "panel"},
@@ -42,6 +43,7 @@ def test_a_busy_phase_never_offers_to_begin_something() -> None:
     assert {phase for phase in Phase if phase.busy} == {
         Phase.DOWNLOADING,
         Phase.LOADING,
+        Phase.LOOKING,
         Phase.RUNNING,
         Phase.CANCELLING,
     }
