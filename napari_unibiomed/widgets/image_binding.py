@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -145,6 +146,9 @@ class ImageBinding:
             region = shown_region(self.gateway.viewer, layer, self.section.modality)
         except UniBiomedError as error:
             return from_error(error)
+        if (whole := self.volume) is not None:  # who told the kind of the picture told that of its part
+            told = replace(region.volume, modality_by=whole.modality_by, modality_shares=whole.modality_shares)
+            region = replace(region, volume=told)
         self.section.follow.setChecked(True)
         self.gateway.add_region(layer, region)
         return None
