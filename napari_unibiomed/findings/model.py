@@ -73,14 +73,13 @@ class FindingsModel:
 
     @property
     def counts_text(self) -> str:
-        """How many rows there are and how many are shown, and how many were rejected."""
-        total, shown = len(self.rows), len(self.shown_rows)
-        one, many = ("box", "boxes") if self.run is not None and self.run.job.kind == "roi" else ("finding", "findings")
-        if not total:
-            return f"No {many}"
-        noun = one if total == 1 else many
-        text = f"{total} {noun}" if shown == total else f"{shown} of {total} shown"
-        rejected = sum(row.rejected for row in self.rows)
+        """How many rows of each kind there are or how many are shown, and how many were rejected."""
+        rows = tuple(self._state.rows.values())
+        shown = sum(self.passes(row) for row in rows)
+        if not rows:
+            return "No boxes" if self.run is not None and self.run.job.kind == "roi" else "No findings"
+        text = _kinds_text(rows) if shown == len(rows) else f"{shown} of {len(rows)} shown"
+        rejected = sum(row.rejected for row in rows)
         return f"{text}, {rejected} rejected" if rejected else text
 
     def row(self, number: int) -> FindingRow | None:
@@ -285,3 +284,14 @@ class FindingsModel:
         self._state.rows |= {row.number: row for row in rows}
         if rows:
             self.changed.emit()
+
+
+def _kinds_text(rows: Sequence[FindingRow]) -> str:
+    """``2 abnormal, 1 structure``: unsure ones are abnormal, too."""
+    counts = {
+        "box": sum(not row.kind for row in rows),
+        "abnormal": sum(row.kind in ("abnormal", "unsure") for row in rows),
+        "structure": sum(row.kind == "structure" for row in rows),
+    }
+    plural = {"box": "boxes", "structure": "structures"}
+    return ", ".join(f"{n} {kind if n == 1 else plural.get(kind, kind)}" for kind, n in counts.items() if n)

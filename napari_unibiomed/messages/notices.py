@@ -127,12 +127,19 @@ def edits_dropped() -> Message:
     )
 
 
-def finished(findings: int, slices: int, seconds: float) -> Message:
-    """The end of a run over slices; an empty result is said, never shown as silence."""
-    where = f"in {_count(slices, 'slice')}"
-    if findings == 0:
-        return Message("info", f"No finding was produced {where}", "This does not say that the image is normal.")
-    return Message("info", f"{_count(findings, 'finding')} {where}, {clock(seconds)}", "")
+def finished(abnormal: int, structures: int, slices: int, seconds: float, *, report: bool = True) -> Message:
+    """The end of a run over slices; an empty result is said, never shown as silence.
+
+    Args:
+        report: All that the model knows was searched, and not what was named alone.
+    """
+    where, never = f"in {_count(slices, 'slice')}", "This does not say that the image is normal."
+    if not abnormal and not structures:
+        return Message("info", f"No finding was produced {where}", never)
+    told = [_count(abnormal, "abnormal finding")] if abnormal else []
+    told += [f"{_count(structures, 'structure')} measured"] if structures else []
+    meaning = f"No abnormal finding. {never}" if report and not abnormal else ""
+    return Message("info", f"{', '.join(told)} {where}, {clock(seconds)}", meaning)
 
 
 def answered(answers: int, seconds: float) -> Message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from napari_unibiomed.jobs import Run
 from napari_unibiomed.messages import catalogue, notices
 from napari_unibiomed.messages.message import Message
+from unibiomed_core.report import is_abnormal
 from unibiomed_core.types import Prompt
 from unibiomed_core.updates import LESS_MEMORY
 
@@ -19,7 +20,10 @@ def closing_messages(run: Run) -> list[Message]:
     searched = [prompt.target for prompt in run.job.request.prompts]
     unknown = () if run.report is None else run.report.settings.get("unknown_targets", ())
     missing = [n for n in searched if n and not _has_mask(run, n) and n not in {one["name"] for one in unknown}]
-    said = [] if missing and not run.findings else [notices.finished(len(run.findings), done, run.seconds)]
+    abnormal = sum(is_abnormal(f.target or f.phrase, run.volume.modality) for f in run.findings)
+    counts = abnormal, len(run.findings) - abnormal, done
+    end = notices.finished(*counts, run.seconds, report=run.job.kind == "report")
+    said = [] if missing and not run.findings else [end]
     return [*said, *(catalogue.no_mask_for(name, done) for name in missing), *_notes(run)]
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_unibiomed.settings import Settings
 
@@ -100,7 +100,7 @@ def fetch(name: str, on_progress: Callable[[int, int], None]) -> Path:
 
 def device_names() -> tuple[str, ...]:
     """What can be chosen to compute on; GPUs are listed once torch was loaded, which this does not do."""
-    torch = sys.modules.get("torch")
+    torch = _loaded_torch()
     if torch is None:
         return ("auto", "cpu")
     gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
@@ -109,24 +109,30 @@ def device_names() -> tuple[str, ...]:
 
 def torch_has_no_gpu_support() -> bool:
     """Whether the torch that is loaded was built for the CPU only."""
-    torch = sys.modules.get("torch")
+    torch = _loaded_torch()
     return torch is not None and torch.version.cuda is None and not torch.backends.mps.is_built()
 
 
 def give_back_memory() -> None:
     """After a model was dropped: return the device's cached blocks to other programs."""
-    torch = sys.modules.get("torch")
+    torch = _loaded_torch()
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def memory_text(device: str) -> str:
     """``5.1 of 24 GB`` of a GPU; empty for a CPU."""
-    torch = sys.modules.get("torch")
+    torch = _loaded_torch()
     if torch is None or not device.startswith("cuda") or not torch.cuda.is_available():
         return ""
     free, total = torch.cuda.mem_get_info(device)
     return f"{(total - free) / 1e9:.1f} of {total / 1e9:.0f} GB"
+
+
+def _loaded_torch() -> Any:
+    """The torch module where it is there; None also while the model thread is in the middle of importing it."""
+    torch = sys.modules.get("torch")
+    return None if torch is None or getattr(torch.__spec__, "_initializing", False) else torch
 
 
 DEVICE_WORDS = {"cpu": "CPU", "mps": "Apple GPU"}

@@ -45,7 +45,7 @@ class ReportView(QTextBrowser):
         assert bar is not None  # every scroll area has one
         place = bar.value()
         background = self.palette().color(QPalette.ColorRole.Base).name()
-        link = readable(self.palette().color(QPalette.ColorRole.Link).name(), background)
+        link = self.palette().color(QPalette.ColorRole.Text).name()
         shown = [line for line in lines if self._is_shown(line)]
         self.setHtml("".join(_paragraph(line, colours, background, link, self._unfolded) for line in shown))
         bar.setValue(place)
@@ -96,6 +96,8 @@ def _fold(title: Span, colour: str, is_open: bool) -> str:
 
 def _html(span: Span, colours: Mapping[int, str], background: str) -> str:
     text = html.escape(span.text)
+    indent = len(text) - len(text.lstrip(" "))
+    text = "&nbsp;" * indent + text[indent:]
     if span.number is not None:
         colour = readable(colours.get(span.number, "#808080"), background)
         return f'<a href="{SCHEME}:{span.number}" style="color:{colour};text-decoration:underline">{text}</a>'

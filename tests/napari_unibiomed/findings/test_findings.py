@@ -139,7 +139,7 @@ def test_the_rows_of_a_run_say_why_nothing_is_listed() -> None:
     model.filter_text = "kidney"
     assert (model.empty_state, model.counts_text) == ("all filtered", "0 of 2 shown")
     model.clear_filter()
-    assert (model.empty_state, model.counts_text) == ("", "2 findings")
+    assert (model.empty_state, model.counts_text) == ("", "1 abnormal, 1 structure")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -105,6 +107,15 @@ def test_a_folder_that_is_not_there_can_be_named_and_fails_when_it_is_loaded(tmp
 def test_devices_are_told_without_loading_torch() -> None:
     assert device_names()[0] == "auto"
     assert device_names()[-1] == "cpu"
+
+
+def test_devices_are_told_while_another_thread_imports_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first load tells that the model before it is gone while the model thread is in the middle of the import."""
+    half = ModuleType("torch")
+    half.__spec__ = ModuleSpec("torch", None)
+    half.__spec__._initializing = True
+    monkeypatch.setitem(sys.modules, "torch", half)
+    assert device_names() == ("auto", "cpu")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_report_streams_in_and_ends_in_words(make: Make) -> None:
     assert [f.target for f in watch.findings] == [f.target for f in run.findings] == ["liver", "spleen"]
     assert watch.finished == [run]
     assert watch.phases == [Phase.LOADING, Phase.RUNNING, Phase.DONE]
-    assert session.messages[-1].text.startswith("● 2 findings in 6 slices, 0:0")
+    assert session.messages[-1].text.startswith("● 2 structures measured in 6 slices, 0:0")
     assert watch.progress[0] == ("0 of 6 slices · 0:00 gone", 0, 6)
     assert watch.progress[-1][1:] == (6, 6)
     assert session.pace["report"] > 0
@@ -288,7 +288,7 @@ def test_an_empty_result_and_a_missing_mask_are_said(make: Make) -> None:
     session.set_image(ct(4))
     session.start(Job("segment", ct(4), RunRequest.segment("liver", "liver lesion")))
     watch.until_phase(Phase.DONE)
-    assert watch.titles[0].startswith("1 finding in 4 slices")
+    assert watch.titles[0].startswith("1 structure measured in 4 slices")
     assert watch.titles[1:] == ["No mask for “liver lesion”", "Answer truncated"]
     session.start(Job("segment", ct(4), RunRequest.segment("spleen")))
     watch.until(lambda: len(watch.finished) == 2)

@@ -107,7 +107,7 @@ def test_one_click_reports_and_undo_takes_it_back(open_dock: Open) -> None:
     kit.engine.let_all()
     kit.until_idle()
     assert kit.session.phase is Phase.DONE
-    assert "1 finding in 14 slices" in dock.run.message.text()
+    assert "1 structure measured in 14 slices" in dock.run.message.text()
     assert np.count_nonzero(made.data) == 11 * 40 * 30
     assert list(made.features["finding"])[1] == "liver"
     assert tuple(made.scale) == tuple(source.scale)

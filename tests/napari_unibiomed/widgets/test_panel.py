@@ -103,7 +103,7 @@ def test_states_are_said_and_never_left_empty(desk: Desk) -> None:
     assert panel.state.text().startswith("No finding was produced in 6 slices.")
     desk.run("liver", "spleen", found=FOUND)
     assert panel.stack.currentWidget() is panel.table
-    assert panel.counts.text() == "2 findings"
+    assert panel.counts.text() == "2 structures"
     panel.filter.setText("kidney")
     assert "0 of 2 shown" in panel.state.text()
     panel.state.linkActivated.emit("clear")
@@ -166,7 +166,7 @@ def test_keys_reject_rename_and_jump(desk: Desk) -> None:
     table.setCurrentIndex(desk.cell(0, Column.SLICES))
     desk.qtbot.keyClick(table, Qt.Key.Key_Delete)
     assert desk.model.row(1).rejected
-    assert desk.panel.counts.text() == "2 findings, 1 rejected"
+    assert desk.panel.counts.text() == "2 structures, 1 rejected"
     assert desk.panel.gateway.hidden(desk.layer) == {1}
     desk.panel.hide_rejected.setChecked(True)
     assert desk.texts(Column.FINDING) == ["spleen"]
