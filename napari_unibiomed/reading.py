@@ -67,8 +67,7 @@ def open_sample(name: str) -> list[LayerTuple]:
     from unibiomed_core.samples import samples
 
     sample = samples()[name]
-    told = replace(read(sample.path, sample.modality), modality_by="header")  # by the samples, and not by the user
-    return [image_layer(told)]
+    return [image_layer(read(sample.path, sample.modality))]
 
 
 sample_ct = partial(open_sample, "ct")

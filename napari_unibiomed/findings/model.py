@@ -287,10 +287,11 @@ class FindingsModel:
 
 
 def _kinds_text(rows: Sequence[FindingRow]) -> str:
-    """``2 abnormal, 1 structure``: unsure ones are abnormal, too."""
+    """``2 abnormal, 1 structure``."""
     counts = {
         "box": sum(not row.kind for row in rows),
-        "abnormal": sum(row.kind in ("abnormal", "unsure") for row in rows),
+        "abnormal": sum(row.kind == "abnormal" for row in rows),
+        "unsure": sum(row.kind == "unsure" for row in rows),
         "structure": sum(row.kind == "structure" for row in rows),
     }
     plural = {"box": "boxes", "structure": "structures"}

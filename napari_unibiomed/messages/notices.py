@@ -127,18 +127,24 @@ def edits_dropped() -> Message:
     )
 
 
-def finished(abnormal: int, structures: int, slices: int, seconds: float, *, report: bool = True) -> Message:
+def finished(
+    abnormal: int, unsure: int, structures: int, slices: int, seconds: float, *, report: bool = True
+) -> Message:
     """The end of a run over slices; an empty result is said, never shown as silence.
 
     Args:
+        abnormal: Rows whose checks agree, or that were not checked.
+        unsure: Abnormal rows whose checks do not agree.
+        structures: Rows of anatomy.
         report: All that the model knows was searched, and not what was named alone.
     """
     where, never = f"in {_count(slices, 'slice')}", "This does not say that the image is normal."
-    if not abnormal and not structures:
+    if not (abnormal or unsure or structures):
         return Message("info", f"No finding was produced {where}", never)
     told = [_count(abnormal, "abnormal finding")] if abnormal else []
+    told += [_count(unsure, "unsure finding")] if unsure else []
     told += [f"{_count(structures, 'structure')} measured"] if structures else []
-    meaning = f"No abnormal finding. {never}" if report and not abnormal else ""
+    meaning = f"No abnormal finding. {never}" if report and not abnormal and not unsure else ""
     return Message("info", f"{', '.join(told)} {where}, {clock(seconds)}", meaning)
 
 

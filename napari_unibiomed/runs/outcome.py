@@ -20,8 +20,9 @@ def closing_messages(run: Run) -> list[Message]:
     searched = [prompt.target for prompt in run.job.request.prompts]
     unknown = () if run.report is None else run.report.settings.get("unknown_targets", ())
     missing = [n for n in searched if n and not _has_mask(run, n) and n not in {one["name"] for one in unknown}]
-    abnormal = sum(is_abnormal(f.target or f.phrase, run.volume.modality) for f in run.findings)
-    counts = abnormal, len(run.findings) - abnormal, done
+    abnormal = [f for f in run.findings if is_abnormal(f.target or f.phrase, run.volume.modality)]
+    unsure = sum("unsure" in f.flags for f in abnormal)
+    counts = len(abnormal) - unsure, unsure, len(run.findings) - len(abnormal), done
     end = notices.finished(*counts, run.seconds, report=run.job.kind == "report")
     said = [] if missing and not run.findings else [end]
     return [*said, *(catalogue.no_mask_for(name, done) for name in missing), *_notes(run)]

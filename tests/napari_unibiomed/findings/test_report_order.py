@@ -121,6 +121,13 @@ def test_what_was_checked_goes_with_the_models_name_and_its_synonyms(name: str, 
     assert ("Model's words" in facts) is True
 
 
+def test_kinds_are_counted_apart() -> None:
+    model = shown(nested_run())
+    assert model.counts_text == "1 abnormal, 1 unsure, 4 structures"
+    model.reject(3)
+    assert model.counts_text == "1 abnormal, 1 unsure, 4 structures, 1 rejected"
+
+
 def test_the_card_tells_evidence_words_and_whole() -> None:
     run = nested_run()
     model = shown(run)

@@ -196,13 +196,14 @@ def test_details_hold_the_traceback_of_a_fault_of_ours() -> None:
 
 
 def test_an_end_is_said_in_numbers_and_an_empty_one_in_words() -> None:
-    assert notices.finished(12, 0, 96, 221).text == "● 12 abnormal findings in 96 slices, 3:41."
-    assert notices.finished(1, 2, 1, 1).text == "● 1 abnormal finding, 2 structures measured in 1 slice, 0:01."
-    assert notices.finished(0, 1, 1, 1).text == (
+    assert notices.finished(12, 0, 0, 96, 221).text == "● 12 abnormal findings in 96 slices, 3:41."
+    assert notices.finished(1, 0, 2, 1, 1).text == "● 1 abnormal finding, 2 structures measured in 1 slice, 0:01."
+    assert notices.finished(0, 0, 1, 1, 1).text == (
         "● 1 structure measured in 1 slice, 0:01. No abnormal finding. This does not say that the image is normal."
     )
-    assert notices.finished(0, 1, 1, 1, report=False).text == "● 1 structure measured in 1 slice, 0:01."
-    assert notices.finished(0, 0, 96, 221).text == (
+    assert notices.finished(0, 1, 0, 3, 1).text == "● 1 unsure finding in 3 slices, 0:01."
+    assert notices.finished(0, 0, 1, 1, 1, report=False).text == "● 1 structure measured in 1 slice, 0:01."
+    assert notices.finished(0, 0, 0, 96, 221).text == (
         "● No finding was produced in 96 slices. This does not say that the image is normal."
     )
 
