@@ -36,7 +36,7 @@ TALL_PX = 1300
 PANEL_WIDTH_PX = 760
 """All columns of the table fit into this."""
 
-CANVAS_SIDES = 0.58
+CANVAS_SIDES = 0.47
 """Width to height that the canvas keeps when the panel opens; beside it the whole table fits at 1366 x 768."""
 
 

@@ -40,7 +40,7 @@ from napari_unibiomed.widgets.contrast import readable
 from napari_unibiomed.widgets.frozen_columns import FrozenColumns
 
 Role = Qt.ItemDataRole
-NAME_WIDTH_PX, FLAGS_WIDTH_PX = 136, 48
+NAME_WIDTH_PX, FLAGS_WIDTH_PX = 96, 48
 """Name and flags have at least this much, and more where there is room; all of it is in the tooltip."""
 
 GREY = "#808080"
