@@ -262,15 +262,13 @@ def kind_unknown(likely: Sequence[str] = (), *, model_can_tell: bool = False) ->
         likely: Labels of the kinds that the model holds for likely, where it was asked and is undecided.
         model_can_tell: It can be asked.
     """
-    title = "Kind of image unknown"
+    meaning, action = "The file does not tell how the image was taken.", "Choose it under Image."
     if likely:
         meaning = f"The model is undecided; most likely, in this order: {', '.join(likely)}."
-        return Message("warning", title, meaning, "Choose it under Image.")
-    meaning = "The file does not tell how the image was taken."
-    if model_can_tell:
+    elif model_can_tell:
         action = f"{Link.LET_MODEL_TELL.value}, or choose it under Image."
-        return Message("warning", title, meaning, action, links=(Link.LET_MODEL_TELL,))
-    return Message("warning", title, meaning, "Choose it under Image.")
+    links = (Link.LET_MODEL_TELL,) if model_can_tell and not likely else ()
+    return Message("warning", "Kind of image unknown", meaning, action, links=links)
 
 
 def no_image() -> Message:
