@@ -201,7 +201,7 @@ def _whole_picture(report: Report, volume: Volume, window: Window | None) -> dic
             numbers.append((str(f.number), (float(row), float(column))))
     picture = pictures.draw(volume.slice(0), window, outlines, numbers, long_side_px=pictures.WHOLE_PX)
     many = len(report.findings)
-    caption = f"{many} finding{'' if many == 1 else 's'} outlined" if many else "no finding to outline"
+    caption = f"{many} row{'' if many == 1 else 's'} of the tables outlined" if many else "nothing to outline"
     return _figure(picture, caption, "The whole picture, ", None)
 
 
