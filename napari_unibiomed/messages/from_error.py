@@ -1,7 +1,4 @@
-"""What the plugin says to people: title, what it means, what to do. Every case has its function here and its test.
-
-A message stays until the next action. Its kind is told by an icon and a word, never by colour alone.
-"""
+"""Errors of the core as messages: by their code where the plugin has words of its own for a case, else as they are."""
 
 from __future__ import annotations
 
