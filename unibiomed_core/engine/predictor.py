@@ -239,7 +239,12 @@ class Predictor:
 
     def _ground(self, work: Sequence[_Work], pictures: Sequence[Picture]) -> None:
         """Decode the masks of all answers; a batch without ``[SEG]`` never touches SAM 2."""
-        asking = [item for item in work if item.answer and len(item.answer.states) and item.shows_picture]
+        # A question among given names is a check of what other questions outline; its own outline is not looked at.
+        asking = [
+            item
+            for item in work
+            if item.answer and len(item.answer.states) and item.shows_picture and not item.question.prompt.among
+        ]
         if not asking:
             return
         wanted = {pictures[item.slice_number].key: pictures[item.slice_number] for item in asking}

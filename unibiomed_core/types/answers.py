@@ -23,8 +23,8 @@ class Prompt:
         region: A box that is drawn on the picture.
         exact: Question and answer go in verbatim: placeholders, newlines and special tokens count as such.
         max_new_tokens: Longest answer in tokens.
-        among: Of a closed question, the names that the answer may be; empty for all that the model has for the
-            modality.
+        among: Of a closed question that checks what others found, the names that the answer may be; it is answered in
+            words alone. Empty for all that the model has for the modality.
     """
 
     task: str

@@ -13,7 +13,7 @@ from unibiomed_core import vocabulary
 from unibiomed_core.engine.volume.linking import LinkedMask, SliceMask, canonical_target
 from unibiomed_core.model.config import Presence
 from unibiomed_core.report.text import number_text
-from unibiomed_core.tasks import TASKS
+from unibiomed_core.tasks import NO_FINDINGS, TASKS
 from unibiomed_core.types import Absence, CroppedMask, Doubt, Finding, Note, Prediction, Prompt, Volume
 
 MOST_PAIRS = 5
@@ -31,7 +31,7 @@ class Aggregation:
         found: Prompt -> slice -> highest score of a mask that it gave there.
         searched: Target -> slices on which it was looked for; "" stands for questions that name none.
         open: Slice -> what the scored open question says there: name -> share of the likelihood.
-        marked_by: Task -> (slice, target) that it marked.
+        marked_by: Task -> (slice, target) that it marked, or named when it was asked openly.
         truncated: Slices on which the length limit cut an answer.
         contested: (winner, loser) -> pixels that both claimed.
     """
@@ -59,12 +59,10 @@ class Aggregation:
             if prediction.truncated:
                 self.truncated.append(index)
             if prediction.prompt.among:
-                # Its masks are those that were found by name, or it stands for something that was not searched.
-                self.open[index] = dict(prediction.shares)
-                for phrase in prediction.phrases:
-                    if phrase.mask is not None:
-                        name = canonical_target(phrase.target or phrase.text, modality)
-                        self.marked_by.setdefault("disease", set()).add((index, name))
+                shares = self.open[index] = dict(prediction.shares)
+                named = max(shares, key=shares.__getitem__, default=NO_FINDINGS)
+                if named != NO_FINDINGS:
+                    self.marked_by.setdefault("disease", set()).add((index, named))
                 continue
             if prediction.text or prediction.phrases:  # else it was not asked here
                 target = canonical_target(prediction.prompt.target, modality) if prediction.prompt.target else ""
