@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import subprocess
 import sys
 import threading
@@ -338,8 +339,16 @@ def test_no_call_holds_the_window_during_a_run(open_dock: Open) -> None:
 
 
 @pytest.mark.parametrize("docks", [6, pytest.param(20, marks=pytest.mark.slow)])
-def test_many_docks_leave_nothing_behind(docks: int, open_dock: Open) -> None:
-
+def test_many_docks_leave_nothing_behind(docks: int, open_dock: Open, request: pytest.FixtureRequest) -> None:
+    if docks == 20 and "PYTEST_XDIST_WORKER" in os.environ:
+        # What other tests left to a worker (a gigabyte after the fault suites) is moved about while this one measures.
+        fresh = {name: value for name, value in os.environ.items() if "XDIST" not in name}
+        alone = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-q", request.node.nodeid]
+        done = subprocess.run(
+            alone, cwd=request.config.rootpath, env=fresh, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-2000:]
+        return
     kit = open_dock(FakeEngine(LIVER), image=ct(6, 32))
     viewer = kit.viewer
 
