@@ -19,11 +19,10 @@ from unibiomed_core.modalities import MODALITIES, Window, choose_window
 from unibiomed_core.types import Band, Note, Plane, Prompt, Region, Shown, Volume
 
 LEAST_MODALITY = 0.6
-"""A modality with a smaller share is undecided; the user is asked then. By the first look of mini 0.96 of 501 pictures
-of held-out training patients were decided, 0.99 of those rightly; with 0.5 it was 0.99 and 0.98."""
+"""A modality with a smaller share is undecided; the user is asked then. Chosen on held-out training patients."""
 
 CONTRADICTS = 0.95
-"""Another modality than file or user say is told with at least this share; no wrong one had it among those 501."""
+"""Another modality than file or user say is told with at least this share; those patients had no wrong one so sure."""
 
 LIKELY_PART = 0.15
 """What belongs to a part of the body with at least this share is searched."""
